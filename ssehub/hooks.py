@@ -1,0 +1,56 @@
+"""A hook: a list of callbacks that cannot break their caller."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+C = TypeVar("C", bound=Callable[..., object])
+
+logger = logging.getLogger("ssehub")
+
+
+class Hook(Generic[P]):
+    """Collect callbacks and call them in the order they were added.
+
+    A hook is used as a decorator (``@hub.on_connection``) or called with a function. Callbacks are held strongly.
+    Safe to use from any thread; callbacks run in the thread that fires, never under a lock of ssehub.
+
+    :param name: what log records call this hook.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._callbacks: tuple[Callable[P, object], ...] = ()
+
+    def __call__(self, callback: C) -> C:
+        """Add a callback and return it unchanged, so that this also works as a decorator.
+
+        :param callback: called with the hook's arguments; what it returns is ignored.
+        :raises TypeError: if it cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"{self.name} needs something to call, not {type(callback).__name__}")
+        # A new tuple each time: whoever is firing goes on with the one it began with.
+        self._callbacks = (*self._callbacks, callback)
+        return callback
+
+    def remove(self, callback: Callable[P, object]) -> None:
+        """Take a callback out again.
+
+        :raises ValueError: if it is not there.
+        """
+        if callback not in self._callbacks:
+            raise ValueError(f"{callback!r} was not added to {self.name}")
+        index = self._callbacks.index(callback)
+        self._callbacks = self._callbacks[:index] + self._callbacks[index + 1 :]
+
+    def fire(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call every callback; an exception in one is logged and stops neither the others nor the caller."""
+        for callback in self._callbacks:
+            try:
+                callback(*args, **kwargs)
+            except Exception:
+                logger.exception("%s: %r failed", self.name, callback)

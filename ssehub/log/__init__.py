@@ -1,0 +1,8 @@
+"""The ordered log: every accepted message has its place in it, and every reader goes on from a place in it."""
+
+from ssehub.log.base import Gap, Log, Page
+from ssehub.log.memory import MemoryLog
+from ssehub.log.packet import ALL, All, Entry, Packet, Receipt
+from ssehub.log.position import Position
+
+__all__ = ["ALL", "All", "Entry", "Gap", "Log", "MemoryLog", "Packet", "Page", "Position", "Receipt"]

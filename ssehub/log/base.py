@@ -1,0 +1,112 @@
+"""Log: the one interface behind which messages are kept in order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from ssehub.log.packet import Entry, Packet, Receipt
+from ssehub.log.position import Position
+
+#: Why a place in the log could not be followed on from.
+#: ``trimmed``: the log has let go of what came next. ``epoch``: another log stands in its place. ``fork``: the log was
+#: rolled back and written anew. ``ahead``: the log was rolled back to before that place. ``too_far``: more to catch
+#: up on than the hub allows. ``bad_id``: the id names no place this log knows.
+Reason = Literal["trimmed", "epoch", "fork", "ahead", "too_far", "bad_id"]
+
+
+class Gap(NamedTuple):
+    """Say that entries are missing: why, how many if that is known, and where to go on."""
+
+    reason: Reason
+    #: The number of the log's entries that were let go, whomever they were for; None if nobody can know.
+    missed: int | None
+    #: What the log still holds and a reader can be given without repeating anything starts after this place.
+    position: Position
+
+
+class Page(NamedTuple):
+    """Hold what one read gave: entries in order, or the gap that stands before them."""
+
+    entries: Sequence[Entry]
+    #: True if these entries reach to the newest there was.
+    level: bool
+    gap: Gap | None = None
+
+
+class Log(ABC):
+    """Keep packets in one order that all readers agree on.
+
+    Safe to use from any thread. A log starts no thread and opens no connection before :meth:`start`, because servers
+    fork. One hub uses one log.
+
+    The contract every log keeps, and ``tests/test_log_contract.py`` checks:
+
+    * ``deliver`` is called once for each entry that is appended from ``start`` on, in the order of the log, never by
+      two threads at a time. It only does bookkeeping; it neither blocks nor raises.
+    * When :meth:`tail` returns a position, ``deliver`` has returned for every entry up to it.
+    * :meth:`read` from any position gives exactly the entries after it in order, or one gap: nothing missing is
+      passed over in silence, and nothing is called missing that can be read.
+    * A message that has an id keeps it; one that has none gets the cursor of its place.
+    """
+
+    @abstractmethod
+    def start(self, deliver: Callable[[Entry], int]) -> None:
+        """Begin to deliver. Called once in a process, and again in a forked child or after :meth:`close`.
+
+        Locks, threads and connections made before are not used after it.
+
+        :param deliver: called with each entry; returns the number of connections it was due to.
+        :raises LogError: if the log cannot be reached.
+        """
+
+    @abstractmethod
+    def append(self, packet: Packet) -> Receipt:
+        """Add a packet at the end. When this returns, the log has accepted it.
+
+        :raises LogError: if the log has not accepted it, or is not started or closed.
+        """
+
+    @abstractmethod
+    def read(self, after: Position, limit: int) -> Page:
+        """Read on from a position: at most ``limit`` entries, oldest first, or the gap that stands there.
+
+        :raises LogError: if the log cannot be reached.
+        """
+
+    @abstractmethod
+    def locate(self, last_event_id: str) -> Position | Gap:
+        """Find the place a client's last event ID names: a cursor, or an id that a publisher chose.
+
+        A cursor is only parsed here and judged by :meth:`read`. An id that names nothing is a gap, never an error.
+        """
+
+    @abstractmethod
+    def tail(self) -> Position:
+        """Return the place of the newest entry delivered in this process."""
+
+    @abstractmethod
+    def oldest(self) -> Position:
+        """Return the place before the oldest entry that is held."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop delivering and release threads and connections. Idempotent."""
+
+    def before_last(self, count: int, wanted: Callable[[Packet], bool]) -> Position:
+        """Return the place from which exactly the last ``count`` wanted entries follow (or all that are held)."""
+        place = self.oldest()
+        recent: list[Position] = []
+        while True:
+            page = self.read(place, limit=1000)
+            if page.gap:  # trimmed while it was read
+                place, recent = page.gap.position, []
+                continue
+            for entry in page.entries:
+                if wanted(entry.packet):
+                    recent.append(place)
+                place = entry.position
+            recent = recent[-count:] if count else []
+            if page.level:
+                return recent[0] if recent else place

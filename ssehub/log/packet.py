@@ -1,0 +1,129 @@
+"""Packet: a message and whom it is for. Entry: a packet with its place in the log. Receipt: what the sender gets."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from ssehub.log.position import Position
+from ssehub.wire import Message
+
+
+class _All(enum.Enum):
+    ALL = "ALL"
+
+    def __repr__(self) -> str:
+        return "ALL"
+
+
+#: Everyone, every zone. Not None, so that a user id that is missing cannot turn a private message into a broadcast.
+ALL: Final = _All.ALL
+All = Literal[_All.ALL]
+
+#: The longest name of a zone or a client, in characters. Precedent: the 255 of a database's or a file system's names.
+MAX_NAME = 255
+
+
+def check_name(what: str, name: object) -> str:
+    """Check the name of a zone or a client where it enters.
+
+    :param what: what an error calls it.
+    :returns: the name.
+    :raises TypeError: if it is not a string; for None the text says what was probably meant.
+    :raises ValueError: if it is empty, too long or holds control characters.
+    """
+    if name is None:
+        raise TypeError(f"{what} is None; to address everyone say ssehub.ALL")
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a str, not {type(name).__name__}")
+    if not name:
+        raise ValueError(f"{what} is empty")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"{what} is longer than {MAX_NAME} characters")
+    if any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in name):
+        raise ValueError(f"{what} contains a control character or half of a surrogate pair: {name!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class Packet:
+    """Address a message: to everyone, to a zone, to a client in a zone, or to a client wherever it is.
+
+    Immutable; may be shared between threads.
+
+    :param message: what to send.
+    :param zone: one zone's name, or :data:`ALL`.
+    :param client_id: the client all of whose sessions get it; None with ``broadcast=True``.
+    :param broadcast: True for everyone in the zone.
+    :param exclude: ids of sessions that do not get it, the sender's own for instance.
+    :raises ValueError: if it addresses nobody, or a client and everyone at once, or a name is unfit.
+    :raises TypeError: if an argument has the wrong type.
+    """
+
+    message: Message
+    zone: str | All = ALL
+    client_id: str | None = None
+    broadcast: bool = False
+    exclude: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.message, Message):
+            raise TypeError(f"message must be a Message, not {type(self.message).__name__}")
+        if self.zone is not ALL:
+            check_name("zone", self.zone)
+        if not isinstance(self.broadcast, bool):
+            raise TypeError(f"broadcast must be a bool, not {type(self.broadcast).__name__}")
+        if self.client_id is not None:
+            check_name("client_id", self.client_id)
+        if self.broadcast and self.client_id is not None:
+            raise ValueError("a packet is either for one client or a broadcast, not both")
+        if not self.broadcast and self.client_id is None:
+            raise ValueError("the packet addresses nobody: give a client_id, or broadcast=True for everyone")
+        object.__setattr__(self, "exclude", _session_ids(self.exclude))
+
+    def encode(self) -> bytes:
+        """Make the bytes of the message; they still lack the id if the log is to assign one."""
+        return self.message.encode()
+
+
+def _session_ids(exclude: Iterable[str]) -> frozenset[str]:
+    if isinstance(exclude, str):
+        raise TypeError("exclude must be a collection of session ids, not a single str")
+    ids = frozenset(exclude)
+    for session_id in ids:
+        check_name("a session id in exclude", session_id)
+    return ids
+
+
+class Entry:
+    """Hold a packet at its place in the log, with the bytes that every receiver gets. Immutable by convention.
+
+    :ivar packet: what was sent and to whom.
+    :ivar position: its place.
+    :ivar previous: the nonce of the entry before it, or :data:`~ssehub.log.position.GENESIS`.
+    :ivar id: the id on the wire: the message's own if it has one, else the cursor of the place.
+    :ivar data: the encoded event, id included.
+    """
+
+    __slots__ = ("packet", "position", "previous", "id", "data")
+
+    def __init__(self, packet: Packet, position: Position, previous: str, body: bytes) -> None:
+        self.packet = packet
+        self.position = position
+        self.previous = previous
+        own_id = packet.message.id
+        self.id = str(position) if own_id is None else own_id
+        self.data = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
+
+
+class Receipt(NamedTuple):
+    """Tell a sender what became of its message: it is in the log.
+
+    ``id`` is the event's id on the wire; ``queued`` the number of connections of this process it was due to when it
+    was accepted. 0 is not an error: who comes back later still gets it from the log.
+    """
+
+    id: str
+    queued: int

@@ -1,0 +1,197 @@
+"""A hub as a service: streams, a way to send, and a console page to look at it all."""
+
+from __future__ import annotations
+
+import hmac
+import importlib.resources
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEntityTooLarge, Unauthorized
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from ssehub.exceptions import HubClosed, LogError
+from ssehub.log import ALL, Packet
+from ssehub.server.hub import Hub
+from ssehub.wire import Message
+
+#: Bytes of a request to /send at the most: as much as a :class:`~ssehub.Decoder` takes by default.
+MAX_BODY = 1 << 20
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+_TYPES = {"index.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_FIELDS = frozenset(("data", "event", "id", "retry", "comment", "zone", "client_id", "broadcast"))
+_RULES = Map(
+    [
+        Rule("/", endpoint="page", defaults={"name": "index.html"}, methods=["GET"]),
+        Rule("/<any('console.css', 'console.js'):name>", endpoint="page", methods=["GET"]),
+        Rule("/events", endpoint="events", methods=["GET"]),
+        Rule("/send", endpoint="send", methods=["POST"]),
+        Rule("/stats", endpoint="stats", methods=["GET"]),
+        Rule("/health", endpoint="health", methods=["GET"]),
+    ]
+)
+
+
+def create_app(hub: Hub, *, token: str | None = None, public: bool = False) -> App:
+    """Make the service of a hub.
+
+    ``GET /events?zone=&client_id=&since=`` is a stream; ``zone`` may be repeated. ``POST /send`` takes a form or a JSON
+    object with ``data``, ``event``, ``id``, ``retry``, ``comment`` and ``zone``, ``client_id``, ``broadcast``, and
+    answers with ``id`` and ``queued``. ``GET /stats`` and ``GET /health`` answer in JSON, ``GET /`` is the console.
+    What is refused is answered with a 4xx and ``{"error": reason}``, and nothing has happened.
+
+    :param hub: whose streams these are.
+    :param token: what ``Authorization: Bearer`` must say to send and to see who is connected. None: only requests
+        made to a loopback name, from no page or from our own, may.
+    :param public: True if the server can be reached from elsewhere; without a token nobody may send then.
+    :returns: a WSGI application.
+    :raises ValueError: if the token is empty.
+    """
+    return App(hub, token, public)
+
+
+class App:
+    """Be the WSGI application; see :func:`create_app`. Safe to call from any number of threads."""
+
+    def __init__(self, hub: Hub, token: str | None, public: bool) -> None:
+        if token is not None and not token.strip():
+            raise ValueError("the token is empty")
+        self._hub = hub
+        self._token = token
+        self._public = public
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        return self._answer(Request(environ))(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        request.max_content_length = MAX_BODY
+        try:
+            endpoint, arguments = _RULES.bind_to_environ(request.environ).match()
+            answer: Response = getattr(self, f"_{endpoint}")(request, **arguments)
+            return answer
+        except (ValueError, TypeError) as error:
+            return _json({"error": str(error)}, 400)
+        except (HubClosed, LogError) as error:
+            return _json({"error": str(error)}, 503)
+        except HTTPException as error:
+            return _refusal(error)
+
+    def _page(self, request: Request, name: str) -> Response:
+        content = importlib.resources.files("ssehub.server").joinpath("console", name).read_bytes()
+        return Response(content, mimetype=_TYPES[name], headers=_PAGE_HEADERS)
+
+    def _events(self, request: Request) -> Response:
+        zones = request.args.getlist("zone") or "default"
+        since = request.args.get("since")
+        count = int(since[:9]) if since is not None and since.isascii() and since.isdigit() else None
+        client_id = request.args.get("client_id")
+        return self._hub.connect(request, zone=zones, client_id=client_id, since=since if count is None else count)
+
+    def _send(self, request: Request) -> Response:
+        self._check_permission(request)
+        receipt = self._hub.send_message(_packet(_fields(request)))
+        return _json({"id": receipt.id, "queued": receipt.queued})
+
+    def _stats(self, request: Request) -> Response:
+        stats: dict[str, Any] = {"stats": self._hub.stats()}
+        try:
+            self._check_permission(request)
+        except HTTPException:
+            return _json(stats)  # numbers are for everyone, names are not
+        return _json({**stats, "zones": self._who()})
+
+    def _health(self, request: Request) -> Response:
+        return _json({"status": "closing"}, 503) if self._hub.closed else _json({"status": "ok"})
+
+    def _who(self) -> dict[str, list[dict[str, Any]]]:
+        zones: dict[str, list[dict[str, Any]]] = {}
+        for one in self._hub.connections():
+            for zone in one.zones:
+                who = {"client_id": one.client_id, "session_id": one.id, "connected_at": one.connected_at}
+                zones.setdefault(zone, []).append(who)
+        return dict(sorted(zones.items()))
+
+    def _check_permission(self, request: Request) -> None:
+        """Let in who knows the token, or without one, who sits at this machine and is not some website."""
+        if self._token is not None:
+            given = request.headers.get("Authorization", "").partition(" ")
+            if given[0].lower() != "bearer" or not hmac.compare_digest(given[2].encode(), self._token.encode()):
+                raise Unauthorized("this needs the token, as Authorization: Bearer ...")
+            return
+        if self._public:
+            raise Forbidden("sending is closed: the server can be reached from elsewhere and has no token")
+        # Any page the user visits can make a browser post to a loopback address, under our own name or, after
+        # rebinding a name of its own, under that.
+        host = urlsplit(f"//{request.host}").hostname
+        origin = request.headers.get("Origin")
+        if host not in _LOOPBACK or (origin is not None and origin != request.host_url.rstrip("/")):
+            raise Forbidden("without a token only this machine may send, and no page but the console")
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    """Take the fields of a form or a JSON object."""
+    if request.mimetype == "application/json":
+        try:
+            fields = json.loads(request.get_data())
+        except ValueError as error:
+            raise BadRequest(f"the body is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise BadRequest("the JSON body must be an object")
+        return fields
+    if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        return _convert(request.form.to_dict())
+    raise BadRequest("the body must be a form or application/json")
+
+
+def _convert(form: dict[str, str]) -> dict[str, Any]:
+    """Give the fields of a form the types they have in JSON."""
+    fields: dict[str, Any] = dict(form)
+    if "retry" in fields:
+        if not (form["retry"].isascii() and form["retry"].isdigit()):
+            raise BadRequest(f"retry must be milliseconds in digits, not {form['retry'][:40]!r}")
+        fields["retry"] = int(form["retry"][:18])
+    if "broadcast" in fields:
+        if form["broadcast"] not in ("true", "false"):
+            raise BadRequest(f"broadcast must be true or false, not {form['broadcast'][:40]!r}")
+        fields["broadcast"] = form["broadcast"] == "true"
+    return fields
+
+
+def _packet(fields: dict[str, Any]) -> Packet:
+    unknown = sorted(set(fields) - _FIELDS)
+    if unknown:
+        raise BadRequest(f"unknown field: {', '.join(unknown)[:200]}")
+    route = {"zone": fields.pop("zone", ALL), "client_id": fields.pop("client_id", None)}
+    route["broadcast"] = fields.pop("broadcast", False)
+    return Packet(Message(**fields), **route)
+
+
+def _refusal(error: HTTPException) -> Response:
+    if isinstance(error, RequestEntityTooLarge):
+        error.description = f"the body is longer than {MAX_BODY} bytes"
+    response = _json({"error": error.description}, error.code or 500)
+    for name, value in error.get_headers():
+        if name.lower() in ("allow", "location"):
+            response.headers[name] = value
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(
+        json.dumps(value), status, mimetype="application/json", headers={"Cache-Control": "no-store"}
+    )

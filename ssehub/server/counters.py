@@ -1,0 +1,48 @@
+"""Counters: what a hub has done so far, and what is going on in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from ssehub.server.connection import Connection
+
+#: Counted by each backlog for itself, without a lock, and added up when somebody asks.
+_OWN = ("delivered", "gaps", "fell_behind")
+_ENDS = {"hang-up": "hang_ups", "stalled": "stalled"}
+
+
+class Counters:
+    """Count. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals = dict.fromkeys(("messages", "opened", "refused", "hang_ups", "stalled", "sent_bytes", *_OWN), 0)
+
+    def count(self, name: str) -> None:
+        """Add one."""
+        with self._lock:
+            self._totals[name] += 1
+
+    def take_over(self, connection: Connection) -> None:
+        """Add what a connection that has ended counted for itself, and how it ended."""
+        with self._lock:
+            _add(self._totals, connection)
+            if connection.closed in _ENDS:
+                self._totals[_ENDS[connection.closed]] += 1
+
+    def read(self, connections: Sequence[Connection]) -> dict[str, int]:
+        """Return all counters, and what is pending now."""
+        with self._lock:
+            totals = dict(self._totals)
+        for connection in connections:
+            _add(totals, connection)
+        backlogs = [connection.backlog for connection in connections]
+        now = {"pending": sum(map(len, backlogs)), "behind": sum(backlog.behind for backlog in backlogs)}
+        return {"connections": len(connections), **now, **totals}
+
+
+def _add(totals: dict[str, int], connection: Connection) -> None:
+    totals["sent_bytes"] += connection.sent_bytes
+    for name in _OWN:
+        totals[name] += getattr(connection.backlog, name)

@@ -1,0 +1,113 @@
+"""Peer: the client's socket, as far as a WSGI server shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import _socket  # under gevent, socket.socket would wait in the event loop; here nothing ever waits
+
+#: Where servers put the socket itself: gunicorn (all its workers but one), that one, and werkzeug.
+_KEYS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
+#: How the socket hides in ``wsgi.input`` elsewhere: wsgiref, gevent.pywsgi and cheroot, Django's runserver.
+_PATHS = ("raw._sock", "rfile.raw._sock", "rfile.rfile.raw._sock", "_read.__self__.raw._sock")
+
+# Fields of struct tcp_info (linux/tcp.h): tcpi_unacked and tcpi_last_ack_recv, in segments and milliseconds.
+_TCP_INFO_SIZE = 104
+_UNACKED = 24
+_LAST_ACK = 56
+
+
+def find_socket(environ: dict[str, Any]) -> int | None:
+    """Return the file descriptor of the client's connection, or None if the server does not show it."""
+    for key in _KEYS:
+        if (number := _number(environ.get(key))) is not None:
+            return number
+    if "uwsgi.version" in environ and "uwsgi" in sys.modules:
+        number = sys.modules["uwsgi"].connection_fd()
+        return number if isinstance(number, int) and number >= 0 else None
+    for path in _PATHS:
+        if (number := _number(_follow(environ.get("wsgi.input"), path))) is not None:
+            return number
+    return None
+
+
+def tune(number: int, heartbeat: float, stall_timeout: float) -> None:
+    """Make the kernel give up a connection whose other end has vanished.
+
+    :param number: the file descriptor.
+    :param heartbeat: seconds of silence after which the kernel asks whether the other end is there.
+    :param stall_timeout: seconds after which the hub itself gives up a reader; the kernel waits a little longer,
+        because its way ends in a traceback in the server's log.
+    """
+    idle = max(1, round(heartbeat))
+    options = (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", idle),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", max(1, idle // 3)),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", round(1000 * (max(stall_timeout, 2 * heartbeat) + 5))),
+    )
+    with borrow(number) as sock:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        for level, name, value in options:
+            if hasattr(socket, name):  # which of them exist depends on the system
+                sock.setsockopt(level, getattr(socket, name), value)
+
+
+def unanswered(number: int) -> float:
+    """Return for how many seconds the other end has owed an acknowledgement; 0.0 if it owes none, or unknown.
+
+    A reader that has closed its window answers the kernel's probes and owes nothing: it is slow, not gone.
+    """
+    if not hasattr(socket, "TCP_INFO"):
+        return 0.0
+    try:
+        with borrow(number) as sock:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+        unacked, last_ack = (struct.unpack_from("=I", info, field)[0] for field in (_UNACKED, _LAST_ACK))
+    except (OSError, struct.error):
+        return 0.0
+    return last_ack / 1000 if unacked else 0.0
+
+
+def shut_down(number: int) -> None:
+    """End the connection under whoever reads or writes it; a thread stuck in a write comes free at once."""
+    try:
+        with borrow(number) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it had ended already
+
+
+@contextlib.contextmanager
+def borrow(number: int) -> Iterator[Any]:
+    """Give a socket object on a duplicate of the descriptor: what it does concerns the connection all share."""
+    sock = _socket.socket(fileno=os.dup(number))
+    try:
+        yield sock
+    finally:
+        sock.close()
+
+
+def _follow(thing: Any, path: str) -> Any:
+    for name in path.split("."):
+        thing = getattr(thing, name, None)
+    return thing
+
+
+def _number(sock: Any) -> int | None:
+    fileno = getattr(sock, "fileno", None)
+    if fileno is None or not hasattr(sock, "getsockname"):
+        return None
+    try:
+        number = fileno()
+    except OSError:
+        return None
+    return number if isinstance(number, int) and number >= 0 else None

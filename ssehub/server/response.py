@@ -1,0 +1,111 @@
+"""The HTTP rim: event streams as werkzeug responses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from werkzeug.wrappers import Request, Response
+
+from ssehub.wire import Message
+
+#: Hop-by-hop headers belong to the server (RFC 9110 section 7.6.1): wsgiref and waitress answer an application that
+#: sets one with a 500. A stream has no length. The type is what makes it a stream.
+_REFUSED = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding"
+    " upgrade content-length content-type".split()
+)
+#: ``X-Accel-Buffering`` is nginx's: without it nothing arrives through its default configuration.
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Check response headers that an application adds, where they enter.
+
+    :returns: a copy.
+    :raises ValueError: if one is the server's or the stream's own business, or has a line break.
+    :raises TypeError: if a name or value is not a string.
+    """
+    checked = dict(headers or {})
+    for name, value in checked.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"header names and values must be str, not {name!r}: {value!r}")
+        if name.lower() in _REFUSED:
+            raise ValueError(f"the header {name} is not the application's to set on an event stream")
+        if not name or any(c in "\r\n\0:" or c.isspace() for c in name) or any(c in "\r\n\0" for c in value):
+            raise ValueError(f"not a legal header: {name!r}: {value!r}")
+        try:
+            (name + value).encode("latin-1")
+        except UnicodeEncodeError:
+            raise ValueError(f"not a legal header, it does not fit latin-1: {name!r}: {value!r}") from None
+    return checked
+
+
+def stream_response(body: Iterator[bytes], headers: Mapping[str, str]) -> Response:
+    """Make the response around a stream. To HEAD it answers without a body, and never starts the iterator."""
+    response = Response(body, mimetype="text/event-stream")
+    response.headers.update(_HEADERS)
+    response.headers.update(headers)
+    return response
+
+
+def unavailable(seconds: int) -> Response:
+    """Answer that there is no room: 503, for clients that know what that means.
+
+    :param seconds: when to ask again.
+    """
+    return Response("the hub is full or closing\n", 503, {"Retry-After": str(max(1, seconds))})
+
+
+def event_stream(iterable: Iterable[Message | str], *, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer with a stream that has one producer and needs no hub: the tokens of a language model, say.
+
+    The headers leave at once, before the first message is there. When the client leaves, the iterable is closed at its
+    next message. The thread that serves the request iterates it. When a stream ends, a browser connects anew: send
+    something by which the page knows to call ``close()``.
+
+    :param iterable: messages, or texts that become messages of the default type.
+    :param headers: more response headers.
+    :raises ValueError: if a header is not the application's to set.
+    """
+    return stream_response(_encoded(iterable), check_headers(headers))
+
+
+def last_event_id(request_or_environ: Request | dict[str, Any]) -> str:
+    """Return where the client wants to go on from: the header, else the query parameter, else an empty string.
+
+    The parameter is ``lastEventId`` or ``last_event_id``; a page puts :meth:`Hub.cursor` there.
+    The header wins, because a browser sends it on each reconnection, when the URL has long been overtaken.
+    """
+    environ = environ_of(request_or_environ)
+    header = environ.get("HTTP_LAST_EVENT_ID", "")
+    if header:
+        # WSGI hands bytes over as latin-1 (PEP 3333); "the value of which is the UTF-8 encoding" (WHATWG HTML 9.2.3).
+        return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
+    query = parse_qs(environ.get("QUERY_STRING", ""))
+    values = query.get("lastEventId") or query.get("last_event_id") or [""]
+    return values[0]
+
+
+def environ_of(request_or_environ: Request | dict[str, Any]) -> dict[str, Any]:
+    """Return the WSGI environment of a werkzeug or Flask request, or the environment itself.
+
+    :raises TypeError: if it is something else.
+    """
+    environ = getattr(request_or_environ, "environ", request_or_environ)
+    if not isinstance(environ, dict):
+        raise TypeError(f"a request or a WSGI environ is needed, not {type(request_or_environ).__name__}")
+    return environ
+
+
+def _encoded(iterable: Iterable[Message | str]) -> Iterator[bytes]:
+    iterator = iter(iterable)
+    try:
+        for item in itertools.chain((Message(comment=""),), iterator):
+            yield (item if isinstance(item, Message) else Message(item)).encode()
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,233 @@
+"""Watcher: notices the client that hung up or stalled, without writing to it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import select
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import _socket
+
+from ssehub.server import peer
+
+
+class Watched(Protocol):
+    """What the watcher needs of a connection."""
+
+    writing_since: float | None
+
+    def close(self, reason: str) -> bool:
+        """Ask it to end."""
+
+
+class Watcher:
+    """Watch the sockets of connections from one thread, ``ssehub-watcher``, that starts with the first of them.
+
+    Safe to use from any thread. A connection is only ever asked to close; its own thread does the rest.
+
+    :param heartbeat: seconds; a peer that has not acknowledged for two of them is gone.
+    :param stall_timeout: seconds a write may take before its connection is cut.
+    """
+
+    def __init__(self, heartbeat: float, stall_timeout: float) -> None:
+        self._heartbeat = heartbeat
+        self._stall_timeout = stall_timeout
+        self._lock = threading.Lock()
+        self._watched: dict[int, Watched] = {}
+        self._poller: _Epoll | _Selector | None = None
+        self._thread: threading.Thread | None = None
+
+    def watch(self, number: int, connection: Watched) -> None:
+        """Begin to watch a connection's socket and set its keep-alive; its own thread calls this.
+
+        :param number: the descriptor; it stays the connection's until :meth:`unwatch`.
+        """
+        with contextlib.suppress(OSError):
+            peer.tune(number, self._heartbeat, self._stall_timeout)
+        with self._lock:
+            if self._thread is None:
+                # Looked up now: gevent patches after import, and takes epoll away.
+                self._poller = _Epoll() if hasattr(select, "epoll") else _Selector()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._poller,), name="ssehub-watcher", daemon=True
+                )
+                self._thread.start()
+            assert self._poller is not None
+            self._poller.add(number)
+            self._watched[number] = connection
+
+    def unwatch(self, number: int) -> None:
+        """Forget a socket. The connection's thread calls this before it lets go of it."""
+        with self._lock:
+            if self._watched.pop(number, None) is not None and self._poller is not None:
+                self._poller.remove(number)
+
+    def cut(self, connections: Iterable[Watched]) -> None:
+        """Shut down the sockets of these connections, so that threads stuck in a write come free."""
+        doomed = set(map(id, connections))
+        # Under the lock: a descriptor that is still watched cannot have been closed and given to another client.
+        with self._lock:
+            for number, connection in self._watched.items():
+                if id(connection) in doomed:
+                    peer.shut_down(number)
+
+    def close(self) -> None:
+        """Stop watching and wait for the thread. Idempotent."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            poller, self._poller = self._poller, None
+            self._watched.clear()
+        if thread is None or poller is None:
+            return
+        poller.stop()
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self, poller: _Epoll | _Selector) -> None:
+        interval = max(min(self._stall_timeout, self._heartbeat) / 4, 0.05)
+        sweep = time.monotonic() + interval
+        with contextlib.closing(poller):
+            while not poller.stopped:
+                self._hung_up(poller.wait(max(sweep - time.monotonic(), 0.0)))
+                if time.monotonic() >= sweep:
+                    self._sweep()
+                    sweep = time.monotonic() + interval
+
+    def _hung_up(self, numbers: Iterable[int]) -> None:
+        with self._lock:
+            gone = [self._watched[number] for number in numbers if number in self._watched]
+        for connection in gone:
+            connection.close("hang-up")
+
+    def _sweep(self) -> None:
+        """Find the readers that have stopped and the peers that have vanished without a word."""
+        with self._lock:
+            watched = list(self._watched.items())
+        now = time.monotonic()
+        for number, connection in watched:
+            since = connection.writing_since
+            if since is not None and now - since > self._stall_timeout:
+                self._give_up(number, connection, "stalled")
+            elif self._has_vanished(number, connection):
+                self._give_up(number, connection, "hang-up")
+
+    def _has_vanished(self, number: int, connection: Watched) -> bool:
+        with self._lock:
+            return self._watched.get(number) is connection and peer.unanswered(number) > 2 * self._heartbeat
+
+    def _give_up(self, number: int, connection: Watched, reason: str) -> None:
+        connection.close(reason)
+        self.cut((connection,))
+
+
+class _Alarm:
+    """Wake a thread that waits for sockets: one more socket, of our own."""
+
+    def __init__(self) -> None:
+        self._far, self.near = socket.socketpair()
+        self._far.setblocking(False)
+        self.near.setblocking(False)
+        self.stopped = False
+
+    def ring(self) -> None:
+        with contextlib.suppress(OSError):  # full: it rings already; closed: nobody is left to wake
+            self._far.send(b"!")
+
+    def silence(self) -> None:
+        with contextlib.suppress(OSError):
+            self.near.recv(4096)
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.ring()
+
+    def close(self) -> None:
+        self._far.close()
+        self.near.close()
+
+
+class _Epoll(_Alarm):
+    """Linux: the kernel says when the other end has finished sending, whatever else lies in the socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoll = select.epoll()
+        self._epoll.register(self.near.fileno(), select.EPOLLIN)
+
+    def add(self, number: int) -> None:
+        # No EPOLLIN: a request that the client sends ahead is not our business. ONESHOT: told once is enough.
+        flags = select.EPOLLRDHUP | select.EPOLLONESHOT
+        try:
+            self._epoll.register(number, flags)
+        except FileExistsError:
+            self._epoll.modify(number, flags)
+
+    def remove(self, number: int) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._epoll.unregister(number)
+
+    def wait(self, timeout: float) -> list[int]:
+        numbers = [number for number, _ in self._epoll.poll(timeout)]
+        if self.near.fileno() in numbers:
+            self.silence()
+        return numbers
+
+    def close(self) -> None:
+        super().close()
+        self._epoll.close()
+
+
+class _Selector(_Alarm):
+    """Elsewhere, and under gevent: wait until a socket is readable, then look whether that means its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self.near, selectors.EVENT_READ)
+        # A selector may not change while it waits, so its own thread makes the changes.
+        self._changes: collections.deque[tuple[bool, int]] = collections.deque()
+
+    def add(self, number: int) -> None:
+        self._changes.append((True, number))
+        self.ring()
+
+    def remove(self, number: int) -> None:
+        self._changes.append((False, number))
+        self.ring()
+
+    def wait(self, timeout: float) -> list[int]:
+        while self._changes:
+            self._change(*self._changes.popleft())
+        ready: list[Any] = [key.fd for key, _ in self._selector.select(timeout)]
+        self.silence()
+        ready = [number for number in ready if number != self.near.fileno()]
+        for number in ready:  # data or the end: either way it has been seen, and would only spin
+            self._change(False, number)
+        return [number for number in ready if _at_end(number)]
+
+    def _change(self, add: bool, number: int) -> None:
+        with contextlib.suppress(KeyError, ValueError, OSError):
+            if add:
+                self._selector.register(number, selectors.EVENT_READ)
+            else:
+                self._selector.unregister(number)
+
+    def close(self) -> None:
+        super().close()
+        self._selector.close()
+
+
+def _at_end(number: int) -> bool:
+    try:
+        with peer.borrow(number) as sock:
+            return not sock.recv(1, _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

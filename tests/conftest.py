@@ -1,0 +1,77 @@
+"""What every test may use: servers in this process, and the rule that no thread survives a test."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from ssehub import Hub
+from tests.streams import GUARD, Stream
+
+
+@pytest.fixture(autouse=True)
+def no_thread_survives() -> Iterator[None]:
+    """Fail a test that leaves a thread behind; servers and streams may take a moment to go."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + GUARD
+    while left := [thread for thread in threading.enumerate() if thread not in before]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"threads left behind: {left}")
+        left[0].join(0.05)
+
+
+class _Handler(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class Site:
+    """A real server for an application, in a thread of this process."""
+
+    def __init__(self, app: Any) -> None:
+        self.server: BaseWSGIServer = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
+        self.port = self.server.port
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def stream(self, path: str = "/", **headers: str) -> Stream:
+        return Stream(self.port, path, headers)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[[Any], Site]]:
+    """Give a function that serves a WSGI application until the test is over."""
+    sites: list[Site] = []
+
+    def serve(app: Any) -> Site:
+        sites.append(Site(app))
+        return sites[-1]
+
+    yield serve
+    for one in sites:
+        one.close()
+
+
+@pytest.fixture
+def make_hub() -> Iterator[Callable[..., Hub]]:
+    """Give a function that makes hubs, which are closed when the test is over."""
+    hubs: list[Hub] = []
+
+    def make(*args: Any, **options: Any) -> Hub:
+        hubs.append(Hub(*args, **options))
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        hub.close()

@@ -1,0 +1,110 @@
+"""Real servers for tests, each in a process of its own, ended by its own id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.streams import call, until
+
+ROOT = Path(__file__).parent.parent
+
+#: Servers that show the client's socket, so that a hang-up is seen without a heartbeat, and those that do not.
+SHOWING = ("werkzeug", "wsgiref", "gthread", "gevent", "nginx")
+HIDING = ("wsgiref-validate", "waitress")
+
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{behind}; }} }}
+}}
+"""
+
+
+def missing(what: str) -> None:
+    """Skip for what pip cannot bring; where everything has to be there, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is not installed")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def process(*command: str, stop: int = signal.SIGKILL, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in the project's root while the block lasts, with whatever it starts."""
+    running = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if stop != signal.SIGKILL else subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield running
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, stop)
+        running.communicate(timeout=30)
+
+
+def gunicorn(worker: str, port: int, *more: str, threads: int = 40) -> tuple[str, ...]:
+    """Return the command for gunicorn with one worker."""
+    command = (sys.executable, "-m", "gunicorn", "-w", "1", "-k", worker, "-b", f"127.0.0.1:{port}", "--graceful-timeout")
+    command += ("2", "--backlog", "2048", "--worker-connections", str(threads + 100), "--log-level", "error", *more)
+    return (*command, *(("--threads", str(threads)) if worker == "gthread" else ()), "tests.apps.service:app")
+
+
+def _commands(kind: str, port: int, threads: int, folder: str) -> list[tuple[str, ...]]:
+    if kind in ("gthread", "gevent"):
+        return [gunicorn(kind, port, threads=threads)]
+    if kind == "waitress":
+        listen = f"--listen=127.0.0.1:{port}"
+        return [(sys.executable, "-m", "waitress", listen, f"--threads={threads}", "tests.apps.service:app")]
+    if kind == "nginx":
+        if shutil.which("nginx") is None:
+            missing("nginx")
+        behind = free_port()
+        configuration = Path(folder, "nginx.conf")
+        configuration.write_text(_NGINX.format(folder=folder, port=port, behind=behind))
+        return [gunicorn("gthread", behind, threads=threads), ("nginx", "-p", folder, "-c", str(configuration))]
+    return [(sys.executable, "-m", "tests.apps.run", kind, str(port))]
+
+
+@contextlib.contextmanager
+def running(kind: str, threads: int = 40, **environment: str) -> Iterator[int]:
+    """Run the service on a kind of server, and give its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(process(*command, **environment)) for command in _commands(kind, port, threads, folder)
+        ]
+        until(lambda: _answers(port, started), f"{kind} to answer")
+        yield port
+
+
+def _answers(port: int, started: list[subprocess.Popen[bytes]]) -> bool:
+    assert all(one.poll() is None for one in started), "the server has ended"
+    try:
+        return call(port, "GET", "/health")[0] == 200
+    except OSError:
+        return False

@@ -1,0 +1,258 @@
+"""The service: what it answers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ssehub import Hub
+from ssehub.server.app import MAX_BODY, create_app
+from tests.conftest import Site
+from tests.streams import call
+
+MakeHub = Callable[..., Hub]
+Serve = Callable[[Any], Site]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def hub(make_hub: MakeHub) -> Hub:
+    return make_hub()
+
+
+@pytest.fixture
+def port(hub: Hub, site: Serve) -> int:
+    return site(create_app(hub)).port
+
+
+def post(port: int, fields: Any, **headers: str) -> tuple[int, Any]:
+    return call(port, "POST", "/send", json.dumps(fields), **{**JSON, **headers})
+
+
+def test_a_form_and_json_reach_a_client_a_zone_and_everyone(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub))
+    ada = here.stream("/events?zone=a&client_id=ada")
+    bob = here.stream("/events?zone=b&zone=c&client_id=bob")
+    assert ada.opened()["client_id"] == "ada" and bob.opened()["client_id"] == "bob"
+    answers = [
+        call(here.port, "POST", "/send", {"data": "to ada", "client_id": "ada"}),
+        call(here.port, "POST", "/send", {"data": "to zone c", "zone": "c", "broadcast": "true", "event": "news"}),
+        post(here.port, {"data": "bob in b", "zone": "b", "client_id": "bob", "retry": 5, "comment": "psst"}),
+        post(here.port, {"data": "to all", "broadcast": True, "id": "own"}),
+    ]
+    assert [status for status, _ in answers] == [200] * 4
+    assert [answer["queued"] for _, answer in answers] == [1, 1, 1, 2]
+    assert answers[3][1]["id"] == "own"
+    assert ada.data(2) == ["to ada", "to all"]
+    messages = [bob.message() for _ in range(3)]
+    assert [(one.event, one.data) for one in messages] == [
+        ("news", "to zone c"),
+        ("message", "bob in b"),
+        ("message", "to all"),
+    ]
+    assert messages[2].id == "own" and b": psst\n" in bob.raw and bob.decoder.reconnection_time == 5
+    for stream in (ada, bob):
+        stream.close()
+
+
+HOSTILE_FIELDS: list[tuple[Any, str]] = [
+    ({}, "nothing"),
+    ({"data": "x"}, "addresses nobody"),
+    ({"data": "x", "zone": "z"}, "addresses nobody"),
+    ({"broadcast": True}, "nothing"),
+    ({"data": "x", "client_id": "c", "broadcast": True}, "not both"),
+    ({"data": "x", "client_id": ""}, "client_id is empty"),
+    ({"data": "x", "client_id": None, "broadcast": False}, "addresses nobody"),
+    ({"data": "x", "client_id": 7}, "client_id must be a str"),
+    ({"data": "x", "zone": "", "broadcast": True}, "zone is empty"),
+    ({"data": "x", "zone": None, "broadcast": True}, "zone is None"),
+    ({"data": "x", "zone": "a\u0000", "broadcast": True}, "control"),
+    ({"data": "x", "broadcast": "yes"}, "broadcast must be a bool"),
+    ({"data": {"a": 1}, "broadcast": True}, "from_json"),
+    ({"data": "x", "event": "a\nb", "broadcast": True}, "event"),
+    ({"data": "x", "event": "a\rb", "broadcast": True}, "event"),
+    ({"data": "x", "event": "", "broadcast": True}, "event"),
+    ({"data": "x", "event": 7, "broadcast": True}, "event"),
+    ({"data": "x", "id": "a\nid: b", "broadcast": True}, "id"),
+    ({"data": "x", "id": "a\u0000", "broadcast": True}, "id"),
+    ({"data": "x", "retry": -1, "broadcast": True}, "retry"),
+    ({"data": "x", "retry": "5", "broadcast": True}, "retry"),
+    ({"data": "x", "retry": 1.5, "broadcast": True}, "retry"),
+    ({"data": "x", "retry": True, "broadcast": True}, "retry"),
+    ({"data": "\ud800", "broadcast": True}, "surrogate"),
+    ({"data": "x", "comment": 7, "broadcast": True}, "comment"),
+    ({"data": "x", "exclude": ["a"], "broadcast": True}, "unknown field: exclude"),
+    ({"data": "x", "__class__": "y", "broadcast": True}, "unknown field"),
+    ([], "object"),
+    ("text", "object"),
+    (None, "object"),
+]
+
+
+@pytest.mark.parametrize(("fields", "text"), HOSTILE_FIELDS)
+def test_what_cannot_be_sent_is_a_400_with_the_reason_and_nothing_happens(
+    hub: Hub, port: int, fields: Any, text: str
+) -> None:
+    status, answer = post(port, fields)
+    assert status == 400 and text in answer["error"], answer
+    assert hub.stats()["messages"] == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ({"data": "x", "broadcast": "1"}, "true or false"),
+        ({"data": "x", "broadcast": "true", "retry": "٣"}, "digits"),
+        ({"data": "x", "broadcast": "true", "retry": "-5"}, "digits"),
+        ({"data": "x", "client_id": ""}, "client_id is empty"),
+    ],
+)
+def test_a_form_is_checked_as_strictly(hub: Hub, port: int, form: dict[str, str], text: str) -> None:
+    status, answer = call(port, "POST", "/send", form)
+    assert status == 400 and text in answer["error"]
+    assert hub.stats()["messages"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b'{"data": NaN}', "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b"data=x&broadcast=true", "text/plain", 400),
+        (b"", "", 400),
+        (b"x" * (MAX_BODY + 1), "application/json", 413),
+        (b"data=" + b"x" * (MAX_BODY + 1), "application/x-www-form-urlencoded", 413),
+    ],
+)
+def test_a_body_that_is_none_is_refused(hub: Hub, port: int, body: bytes, content_type: str, status: int) -> None:
+    got, answer = call(port, "POST", "/send", body, **{"Content-Type": content_type})
+    assert got == status and answer["error"]
+    assert hub.stats()["messages"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/events?zone=", "zone is empty"),
+        ("/events?zone=a%00b", "control"),
+        ("/events?zone=" + "z" * 256, "255"),
+        ("/events?" + "&".join(f"zone=z{n}" for n in range(101)), "100"),
+        ("/events?client_id=", "client_id is empty"),
+        ("/events?client_id=%0d%0aX", "control"),
+        ("/events?since=", "since"),
+    ],
+)
+def test_a_stream_that_cannot_be_is_a_400(hub: Hub, port: int, path: str, text: str) -> None:
+    status, answer = call(port, "GET", path)
+    assert status == 400 and text in answer["error"]
+    assert hub.stats()["opened"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/events", 405), ("GET", "/send", 405), ("DELETE", "/", 405), ("GET", "/nothing", 404),
+     ("GET", "/console.js/../../hub.py", 404), ("GET", "/hub.py", 404)],
+)  # fmt: skip
+def test_other_methods_and_places_are_refused(port: int, method: str, path: str, status: int) -> None:
+    got, answer = call(port, method, path)
+    assert got == status and answer["error"]
+
+
+def test_since_starts_a_stream_in_the_past(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub))
+    for n in range(3):
+        hub.broadcast(str(n))
+    for since, expected in (("oldest", ["0", "1", "2"]), ("2", ["1", "2"])):
+        stream = here.stream(f"/events?since={since}")
+        assert stream.data(len(expected)) == expected
+        stream.close()
+
+
+def test_stats_and_health_tell_what_is_there(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub))
+    stream = here.stream("/events?zone=a&zone=b&client_id=ada")
+    session_id = stream.opened()["session_id"]
+    status, answer = call(here.port, "GET", "/stats")
+    assert status == 200 and answer["stats"]["connections"] == 1
+    assert {zone: [one["client_id"] for one in there] for zone, there in answer["zones"].items()} == {
+        "a": ["ada"],
+        "b": ["ada"],
+    }
+    assert answer["zones"]["a"][0]["session_id"] == session_id
+    assert call(here.port, "GET", "/health") == (200, {"status": "ok"})
+    hub.close()
+    assert call(here.port, "GET", "/health") == (503, {"status": "closing"})
+    assert post(here.port, {"data": "x", "broadcast": True}) == (503, {"error": "the hub is closed"})
+    stream.close()
+
+
+def test_the_console_is_there_and_may_load_nothing_from_elsewhere(port: int) -> None:
+    for path, kind in (("/", b"<html"), ("/console.css", b"{"), ("/console.js", b"EventSource")):
+        status, content = call(port, "GET", path)
+        assert status == 200 and kind in content
+        assert b"http://" not in content.replace(b"http://www.w3.org/", b"") and b"https://" not in content
+
+
+# Who may send
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Basic c2VjcmV0"}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": "Bearer sécret"}, 401),
+        ({"Authorization": "Bearer secret"}, 200),
+        ({"Authorization": "bearer secret", "Host": "example.org", "Origin": "https://example.org"}, 200),
+    ],
+)
+def test_with_a_token_only_who_knows_it_sends_and_sees_names(
+    hub: Hub, site: Serve, headers: dict[str, str], status: int
+) -> None:
+    port = site(create_app(hub, token="secret", public=True)).port
+    got, _ = post(port, {"data": "x", "broadcast": True}, **headers)
+    assert got == status
+    assert hub.stats()["messages"] == (status == 200)
+    _, stats = call(port, "GET", "/stats", **headers)
+    assert ("zones" in stats) == (status == 200)
+
+
+def test_without_a_token_a_public_server_lets_nobody_send(hub: Hub, site: Serve) -> None:
+    port = site(create_app(hub, public=True)).port
+    status, answer = post(port, {"data": "x", "broadcast": True})
+    assert status == 403 and "token" in answer["error"]
+    assert hub.stats()["messages"] == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:{port}", "Origin": "http://localhost:{port}"}, 200),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Host": "rebound.example:{port}", "Origin": "http://rebound.example:{port}"}, 403),
+        ({"Host": "rebound.example"}, 403),
+    ],
+)
+def test_without_a_token_no_website_sends_through_the_browser_of_its_visitor(
+    hub: Hub, port: int, headers: dict[str, str], status: int
+) -> None:
+    got, _ = post(port, {"data": "x", "broadcast": True}, **{k: v.format(port=port) for k, v in headers.items()})
+    assert got == status
+    assert hub.stats()["messages"] == (status == 200)
+
+
+@pytest.mark.parametrize("token", ["", "  "])
+def test_an_empty_token_is_refused(hub: Hub, token: str) -> None:
+    with pytest.raises(ValueError, match="token"):
+        create_app(hub, token=token)

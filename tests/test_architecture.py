@@ -1,0 +1,63 @@
+"""The house: imports only go down, and nothing heavy is imported unasked."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "ssehub"
+FLOORS = {"exceptions": 0, "hooks": 0, "wire": 1, "log": 2, "server": 3, "client": 3, "integrations": 4, "cli": 5}
+FLOORS |= {"__init__": 6, "__main__": 6}
+ONLY_IN = {
+    "redis": ("log/redis.py",),
+    "requests": ("client/", "cli.py"),
+    "urllib3": ("client/",),
+    "werkzeug": ("server/response.py", "server/app.py", "cli.py"),
+}
+
+
+def imports() -> list[tuple[str, str]]:
+    found = []
+    for file in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [(file.relative_to(ROOT).as_posix(), name) for name in names]
+    return found
+
+
+def test_imports_only_go_down() -> None:
+    for file, name in imports():
+        if name.startswith("ssehub."):
+            here, there = file.split("/")[0].removesuffix(".py"), name.split(".")[1]
+            assert here == there or FLOORS[there] < FLOORS[here], f"{file} imports {name}"
+
+
+def test_each_dependency_is_imported_in_its_own_place() -> None:
+    for file, name in imports():
+        places = ONLY_IN.get(name.split(".")[0])
+        assert places is None or file.startswith(places), f"{file} imports {name}"
+
+
+def test_no_optional_package_and_no_thread_comes_with_the_import() -> None:
+    code = (
+        "import sys, threading, ssehub; print([m for m in ('redis', 'flask', 'django', 'gevent', 'gunicorn', "
+        "'prometheus_client') if m in sys.modules], threading.active_count())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[] 1"
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_public_things_have_docstrings(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree) is not None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            outer = [c for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and node in c.body]
+            if not any(c.name.startswith("_") for c in outer):
+                assert ast.get_docstring(node) is not None, f"{file.name}: {node.name}"

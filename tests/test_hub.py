@@ -1,0 +1,629 @@
+"""Hub: routing, catching up, gaps, hooks, limits and the end."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ssehub import (
+    ALL,
+    Backlogged,
+    Connection,
+    Gap,
+    Hub,
+    HubClosed,
+    LogError,
+    MemoryLog,
+    Message,
+    Packet,
+    UnknownClient,
+)
+from tests.followers import Follower, only
+from tests.streams import until
+
+MakeHub = Callable[..., Hub]
+
+
+# Routing
+
+
+def test_each_way_to_address_reaches_just_whom_it_should(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    ada = Follower(hub, zone="a", client_id="ada")
+    ada_in_b = Follower(hub, zone="b", client_id="ada")
+    bob = Follower(hub, zone="b", client_id="bob")
+    both = Follower(hub, zone=["a", "b"], client_id="both")
+    queued = [
+        hub.broadcast("all").queued,
+        hub.broadcast("zone b", zone="b").queued,
+        hub.send("ada", "ada").queued,
+        hub.send("ada", "ada in b", zone="b").queued,
+        hub.send("bob", "bob in a", zone="a").queued,
+        hub.send("nobody", "nobody").queued,
+        hub.broadcast("zone c", zone="c").queued,
+        hub.send_message(Packet(Message("end"), broadcast=True)).queued,
+    ]
+    assert queued == [4, 3, 2, 1, 0, 0, 0, 4]
+    ada.wait_for("all", "ada", "end")
+    ada_in_b.wait_for("all", "zone b", "ada", "ada in b", "end")
+    bob.wait_for("all", "zone b", "end")
+    both.wait_for("all", "zone b", "end")
+
+
+def test_several_sessions_of_a_client_all_get_its_messages_and_none_replaces_another(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    sessions = [Follower(hub, client_id="ada") for _ in range(3)]
+    hub.send("ada", "one")
+    for session in sessions:
+        session.wait_for("one")
+    sessions[1].leave(hub)
+    assert hub.send("ada", "two").queued == 2
+    for session in (sessions[0], sessions[2]):
+        session.wait_for("one", "two")
+
+
+def test_the_sender_can_leave_its_own_session_out(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    sender, other = Follower(hub), Follower(hub)
+    assert hub.broadcast("hello", exclude=[sender.session_id]).queued == 1
+    hub.broadcast("end")
+    other.wait_for("hello", "end")
+    sender.wait_for("end")
+
+
+def test_a_client_that_must_be_there_and_is_not_is_an_error(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    Follower(hub, client_id="ada", zone="a")
+    assert hub.send("ada", "x", require=True).queued == 1
+    with pytest.raises(UnknownClient, match="bob"):
+        hub.send("bob", "x", require=True)
+    with pytest.raises(UnknownClient):
+        hub.send("ada", "x", zone="b", require=True)
+    assert hub.stats()["messages"] == 1
+
+
+def test_none_never_means_everyone(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    follower = Follower(hub)
+    calls: list[Callable[[], Any]] = [
+        lambda: hub.send(None, "x"),  # type: ignore[arg-type]
+        lambda: hub.broadcast("x", zone=None),  # type: ignore[arg-type]
+        lambda: hub.send("c", "x", zone=None),  # type: ignore[arg-type]
+        lambda: hub.disconnect(None),  # type: ignore[arg-type]
+        lambda: hub.is_present(None),  # type: ignore[arg-type]
+        lambda: hub.connections(zone=None),  # type: ignore[arg-type]
+        lambda: hub.connections(client_id=None),  # type: ignore[arg-type]
+        lambda: hub.broadcast(None),  # type: ignore[arg-type]
+    ]
+    for each in calls:
+        with pytest.raises((TypeError, ValueError)):
+            each()
+    hub.broadcast("end")
+    follower.wait_for("end")
+
+
+def test_a_session_alone_can_be_sent_to_and_it_is_not_in_the_log(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    hub.on_connection(lambda connection: connection.send(f"hello {connection.client_id}"))
+    ada, bob = Follower(hub, client_id="ada"), Follower(hub, client_id="bob", since="oldest")
+    hub.broadcast("end")
+    ada.wait_for("hello ada", "end")
+    bob.wait_for("hello bob", "end")
+    connection = hub.connections(client_id="ada")[0]
+    with pytest.raises(ValueError, match="id"):
+        connection.send(Message("x", id="7"))
+    ada.leave(hub)
+    assert connection.send("too late") is False
+
+
+def test_private_messages_are_bounded_and_the_sender_is_told(make_hub: MakeHub) -> None:
+    hub = make_hub(max_pending=3)
+    follower = Follower(hub)
+    connection = only(hub)
+    follower.reading.clear()
+    connection.send("blocks the reader")
+    follower.wait_for("blocks the reader")
+    for n in range(3):
+        connection.send(str(n))
+    with pytest.raises(Backlogged, match="3"):
+        connection.send("one too many")
+    follower.reading.set()
+    follower.wait_for("blocks the reader", "0", "1", "2")
+    connection.send("room again")
+    follower.wait_for_last("room again")
+
+
+# Late, slow and lost
+
+
+def test_a_slow_client_falls_behind_and_catches_up_with_everything(make_hub: MakeHub) -> None:
+    hub = make_hub(max_pending=5)
+    slow, quick = Follower(hub), Follower(hub)
+    slow.reading.clear()
+    hub.broadcast("first")
+    slow.wait_for("first")
+    for n in range(1000):
+        hub.broadcast(str(n))
+    quick.wait_for_last("999")
+    assert hub.stats()["behind"] == 1
+    slow.reading.set()
+    slow.wait_for("first", *map(str, range(1000)))
+    quick.wait_for("first", *map(str, range(1000)))
+    assert hub.stats()["behind"] == 0
+    assert len(slow.chunks) < 100  # it caught up in joined chunks
+
+
+def test_what_the_log_let_go_of_is_one_gap_with_the_exact_number(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(size=50), max_pending=5)
+    gaps: list[tuple[str, Gap]] = []
+    hub.on_gap(lambda connection, gap: gaps.append((connection.client_id, gap)))
+    slow = Follower(hub, client_id="slow")
+    slow.reading.clear()
+    hub.broadcast("first")
+    slow.wait_for("first")
+    for n in range(1, 1001):
+        hub.broadcast(str(n))
+    slow.reading.set()
+    slow.wait_for("first", "gap trimmed 950", *map(str, range(951, 1001)))
+    assert [(who, gap.reason, gap.missed) for who, gap in gaps] == [("slow", "trimmed", 950)]
+    assert hub.stats()["gaps"] == 1
+
+
+def test_a_snapshot_sent_by_the_gap_hook_comes_right_after_the_gap(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(size=3))
+    hub.on_gap(lambda connection, gap: connection.send(Message("all anew", "snapshot")))
+    start = hub.cursor()
+    for n in range(10):
+        hub.broadcast(str(n))
+    Follower(hub, last_event_id=start).wait_for("gap trimmed 7", "all anew", "7", "8", "9")
+
+
+def test_a_client_that_comes_back_goes_on_where_it_was(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    first = Follower(hub, zone="a")
+    for n in range(5):
+        hub.broadcast(str(n), zone="a")
+        hub.broadcast("not for a", zone="b")
+    first.wait_for("0", "1", "2", "3", "4")
+    Follower(hub, zone="a", last_event_id=first.events[3].id).wait_for("3", "4")
+
+
+def test_an_id_the_publisher_chose_is_a_place_to_go_on_from(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    for n in range(5):
+        hub.broadcast(Message(str(n), id=f"order {n}"))
+    Follower(hub, last_event_id="order 2").wait_for("3", "4")
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [("oldest", ["0", "1", "2", "3", "4"]), (0, []), (2, ["3", "4"]), (99, ["0", "1", "2", "3", "4"]), (None, [])],
+)
+def test_a_new_client_starts_where_it_is_told_to(make_hub: MakeHub, since: Any, expected: list[str]) -> None:
+    hub = make_hub()
+    for n in range(5):
+        hub.broadcast(str(n), zone="default")
+        hub.broadcast("another zone", zone="other")
+    follower = Follower(hub, since=since)
+    hub.broadcast("end")
+    follower.wait_for(*expected, "end")
+
+
+def test_the_last_event_id_wins_over_since(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    hub.broadcast("0")
+    cursor = hub.cursor()
+    hub.broadcast("1")
+    Follower(hub, since="oldest", last_event_id=cursor).wait_for("1")
+
+
+def test_nothing_falls_between_a_page_and_its_stream(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    cursor = hub.cursor()
+    hub.broadcast("while the page is on its way")
+    Follower(hub, since=cursor).wait_for("while the page is on its way")
+
+
+@pytest.mark.parametrize("since", [-1, "", 1.5, True, ["oldest"]])
+def test_a_start_that_makes_no_sense_is_refused(make_hub: MakeHub, since: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="since"):
+        make_hub().stream(since=since)
+
+
+def test_a_restart_is_a_gap_and_what_the_new_log_holds_follows(make_hub: MakeHub) -> None:
+    before = make_hub()
+    before.broadcast("before")
+    cursor = before.cursor()
+    after = make_hub()
+    after.broadcast("after")
+    Follower(after, last_event_id=cursor).wait_for("gap epoch None", "after")
+
+
+def test_a_forged_or_foreign_id_is_a_gap_and_the_stream_goes_on(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    hub.broadcast("earlier")
+    follower = Follower(hub, last_event_id="something else")
+    hub.broadcast("later")
+    follower.wait_for("gap bad_id None", "later")
+    assert follower.events[0].id == "something else"  # cut off before the gap, it would be told again
+
+
+def test_more_than_the_hub_replays_is_told_as_too_far(make_hub: MakeHub) -> None:
+    hub = make_hub(max_replay=10)
+    near, far = hub.cursor(), hub.cursor()
+    for n in range(11):
+        hub.broadcast(str(n))
+        near = hub.cursor() if n == 0 else near
+    Follower(hub, last_event_id=near).wait_for(*map(str, range(1, 11)))
+    follower = Follower(hub, last_event_id=far)
+    hub.broadcast("end")
+    follower.wait_for("gap too_far 11", "end")
+
+
+def test_a_quiet_clients_cursor_moves_past_other_peoples_traffic(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(size=10), heartbeat=0.05)
+    quiet = Follower(hub, zone="quiet")
+    for n in range(100):
+        hub.broadcast(str(n), zone="busy")
+    until(lambda: quiet.events[-1].id == hub.cursor(), "the cursor")
+    moved = quiet.events[-1]
+    assert (moved.event, moved.data) == ("ssehub.cursor", ".")
+    back = Follower(hub, zone="quiet", last_event_id=moved.id or "")
+    hub.broadcast("end", zone="quiet")
+    back.wait_for("end")
+
+
+def test_a_stream_that_stands_still_gets_comments_only(make_hub: MakeHub) -> None:
+    hub = make_hub(heartbeat=0.02)
+    follower = Follower(hub)
+    until(lambda: len(follower.chunks) > 5)
+    assert set(follower.chunks[1:]) == {b":\n\n"} and len(follower.events) == 1
+
+
+def test_after_an_id_of_the_publishers_the_heartbeat_restores_the_cursor(make_hub: MakeHub) -> None:
+    hub = make_hub(heartbeat=0.05)
+    follower = Follower(hub)
+    hub.broadcast(Message("x", id="own"))
+    until(lambda: follower.events[-1].id == hub.cursor(), "the cursor")
+
+
+def test_the_first_bytes_tell_retry_cursor_and_who_one_is(make_hub: MakeHub) -> None:
+    hub = make_hub(retry=1234)
+    follower = Follower(hub, client_id="ada")
+    assert follower.decoder.reconnection_time == 1234
+    opened = follower.events[0]
+    assert (opened.event, opened.id) == ("ssehub.open", hub.cursor())
+    assert opened.json() == {"session_id": only(hub).id, "client_id": "ada"}
+
+
+def test_one_chunk_stays_small_however_much_is_due(make_hub: MakeHub) -> None:
+    hub = make_hub(max_pending=100)
+    follower = Follower(hub)
+    follower.reading.clear()
+    hub.broadcast("first")
+    follower.wait_for("first")
+    big = "x" * 30_000
+    for n in range(90):  # pended
+        hub.broadcast(f"{n} {big}")
+    only(hub).send("private, in its place")
+    follower.reading.set()
+    follower.wait_for("first", *(f"{n} {big}" for n in range(90)), "private, in its place")
+    Follower(hub, since="oldest").wait_for("first", *(f"{n} {big}" for n in range(90)))  # read from the log
+    assert max(map(len, follower.chunks)) < 64 * 1024 + 40_000
+
+
+def test_one_publisher_at_eight_threads_and_clients_that_come_and_go_see_one_order(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(100_000), max_pending=20)
+    staying = [Follower(hub) for _ in range(5)]
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            passing = Follower(hub)
+            hub.send(passing.session_id, "nothing")
+            passing.leave(hub)
+
+    def publish(k: int) -> None:
+        for n in range(300):
+            hub.broadcast(f"{k} {n}")
+
+    visitors = [threading.Thread(target=come_and_go) for _ in range(3)]
+    publishers = [threading.Thread(target=publish, args=(k,)) for k in range(8)]
+    for thread in visitors + publishers:
+        thread.start()
+    for thread in publishers:
+        thread.join()
+    done.set()
+    for thread in visitors:
+        thread.join()
+    hub.broadcast("end")
+    for follower in staying:
+        follower.wait_for_last("end")
+    orders = [follower.texts for follower in staying]
+    assert all(order == orders[0] for order in orders)
+    assert len(orders[0]) == len(set(orders[0])) == 8 * 300 + 1
+    for follower in staying:
+        offsets = [int((event.id or "").split(".")[1]) for event in follower.events]
+        assert offsets == sorted(offsets)
+
+
+def test_coming_and_publishing_at_once_leaves_no_gap_and_no_double(make_hub: MakeHub) -> None:
+    hub = make_hub(max_pending=4)
+    stop = threading.Event()
+
+    def publish() -> None:
+        n = 0
+        while not stop.is_set():
+            hub.broadcast(str(n))
+            n += 1
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        for _ in range(20):
+            follower = Follower(hub)
+            until(lambda follower=follower: len(follower.texts) > 50)
+            follower.leave(hub)
+            numbers = [int(text or "") for text in follower.texts if text != "go"]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    finally:
+        stop.set()
+        thread.join()
+
+
+# Who is there
+
+
+def test_presence_zones_and_connections_follow_coming_and_going(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    ada, bob = Follower(hub, client_id="ada", zone=["a", "b"]), Follower(hub, client_id="bob", zone="b")
+    assert hub.zones() == {"a": 1, "b": 2}
+    assert hub.is_present("ada") and hub.is_present("ada", zone="a") and not hub.is_present("bob", zone="a")
+    assert [one.client_id for one in hub.connections(zone="b")] == ["ada", "bob"]
+    assert [one.id for one in hub.connections(client_id="ada")] == [ada.session_id]
+    assert len(hub.connections()) == len(hub.connections(ALL, ALL)) == 2
+    assert repr(hub.connections(zone="a")[0]) == f"<Connection 'ada' session {ada.session_id} in a, b, open>"
+    ada.leave(hub)
+    assert hub.zones() == {"b": 1} and not hub.is_present("ada")
+    bob.leave(hub)
+    assert hub.zones() == {} and hub.connections() == []
+
+
+def test_metadata_is_the_clients_and_goes_with_its_last_session(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    first = Follower(hub, client_id="ada", metadata={"name": "Ada"})
+    second = Follower(hub, client_id="ada")
+    assert hub.get_metadata("ada") == {"name": "Ada"}
+    hub.set_metadata("ada", {"name": "Countess"})
+    assert all(one.metadata == {"name": "Countess"} for one in hub.connections(client_id="ada"))
+    first.leave(hub)
+    assert hub.get_metadata("ada") == {"name": "Countess"}
+    second.leave(hub)
+    for use in (lambda: hub.get_metadata("ada"), lambda: hub.set_metadata("ada", 1)):
+        with pytest.raises(UnknownClient, match="ada"):
+            use()
+
+
+def test_disconnect_ends_just_what_it_names(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    reasons: list[tuple[str, str | None]] = []
+    hub.on_disconnect(lambda connection: reasons.append((connection.client_id, connection.closed)))
+    one, two, elsewhere = (Follower(hub, client_id="ada", zone=zone) for zone in ("a", "a", "b"))
+    bob = Follower(hub, client_id="bob", zone="a")
+    assert hub.disconnect("nobody") == 0
+    assert hub.disconnect("ada", session_id=one.session_id) == 1
+    one.join()
+    assert hub.disconnect("ada", zone="a") == 1
+    two.join()
+    assert hub.disconnect("ada") == 1
+    elsewhere.join()
+    assert reasons == [("ada", "disconnected")] * 3
+    hub.broadcast("still here")
+    bob.wait_for("still here")
+
+
+# Hooks
+
+
+def test_hooks_see_each_connection_once_and_why_it_went(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    log: list[str] = []
+    hub.on_connection(lambda connection: log.append(f"+ {connection.client_id}"))
+    hub.on_disconnect(lambda connection: log.append(f"- {connection.client_id} {connection.closed}"))
+    ada = Follower(hub, client_id="ada")
+    ada.leave(hub)
+    Follower(hub, client_id="bob")
+    only(hub).close("was rude")
+    until(lambda: not hub.connections())
+    Follower(hub, client_id="eve")
+    hub.close()
+    hub.close()
+    assert log == ["+ ada", "- ada hang-up", "+ bob", "- bob was rude", "+ eve", "- eve shutdown"]
+
+
+def test_a_hook_may_use_the_hub_and_may_fail(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub = make_hub()
+
+    @hub.on_connection
+    def busy(connection: Connection) -> None:
+        hub.broadcast(f"{connection.client_id} is here, we are {len(hub.connections())}")
+        raise RuntimeError("on purpose")
+
+    follower = Follower(hub, client_id="ada")
+    follower.wait_for("ada is here, we are 1")
+    assert "on purpose" in caplog.text
+
+
+# Limits and the end
+
+
+def test_a_full_hub_says_come_back_later_and_registers_nothing(make_hub: MakeHub) -> None:
+    hub = make_hub(max_connections=2, retry=1000)
+    seen: list[str] = []
+    hub.on_disconnect(lambda connection: seen.append(connection.client_id))
+    first, second = Follower(hub), Follower(hub)
+    refused = Follower(hub, client_id="third")
+    refused.join()
+    assert refused.events == [] and not hub.is_present("third")
+    assert 5000 <= (refused.decoder.reconnection_time or 0) <= 10_000
+    assert hub.stats()["refused"] == 1
+    first.leave(hub)
+    Follower(hub).wait_for()
+    assert len(hub.connections()) == 2 and seen == [first.session_id]
+    assert second.texts == []
+
+
+def test_one_client_cannot_take_all_places(make_hub: MakeHub) -> None:
+    hub = make_hub(max_per_client=2)
+    Follower(hub, client_id="ada")
+    Follower(hub, client_id="ada")
+    Follower(hub, client_id="ada").join()
+    Follower(hub, client_id="bob")
+    assert len(hub.connections(client_id="ada")) == 2 and hub.is_present("bob")
+
+
+def test_a_stream_that_is_too_old_ends_and_its_client_comes_back(make_hub: MakeHub) -> None:
+    hub = make_hub(max_age=0.05, retry=700)
+    ended: list[str | None] = []
+    hub.on_disconnect(lambda connection: ended.append(connection.closed))
+    follower = Follower(hub)
+    follower.join()
+    assert ended == ["max_age"] and 700 <= (follower.decoder.reconnection_time or 0) <= 1400
+
+
+def test_close_ends_all_streams_with_what_was_pending_and_refuses_more(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    followers = [Follower(hub) for _ in range(20)]
+    hub.broadcast("last words")
+    hub.close()
+    for follower in followers:
+        follower.join()
+        assert follower.texts == ["last words"]
+    late = Follower(hub)
+    late.join()
+    assert late.events == [] and late.decoder.reconnection_time is not None
+    with pytest.raises(HubClosed):
+        hub.broadcast("too late")
+    assert hub.closed and hub.connections() == []
+
+
+def test_close_from_a_connections_own_thread_does_not_wait_for_itself(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    hub.on_connection(lambda connection: hub.close(timeout=60))
+    Follower(hub).join()
+
+
+def test_connections_can_be_waited_for(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    follower = Follower(hub)
+    connection = only(hub)
+    assert connection.wait(0) is False
+    assert connection.close() is True and connection.close("again") is False
+    assert connection.wait(10) is True and connection.closed == "disconnected"
+    follower.join()
+
+
+def test_a_stream_nobody_starts_registers_nothing(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    stream = hub.stream(client_id="ada")
+    assert hub.connections() == []
+    stream.close()  # type: ignore[attr-defined]
+    assert hub.stats()["opened"] == 0
+
+
+def test_a_log_that_fails_fails_the_sender_and_nobody_else(make_hub: MakeHub) -> None:
+    log = MemoryLog()
+    hub = make_hub(log)
+    follower = Follower(hub)
+    log.close()
+    with pytest.raises(LogError):
+        hub.broadcast("x")
+    hub.close()
+    follower.join()
+    assert follower.texts == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"heartbeat": 0}, ValueError, "heartbeat"),
+        ({"heartbeat": float("nan")}, ValueError, "heartbeat"),
+        ({"heartbeat": "15"}, TypeError, "heartbeat"),
+        ({"heartbeat": None}, TypeError, "heartbeat"),
+        ({"retry": -1}, ValueError, "retry"),
+        ({"retry": 1.5}, TypeError, "retry"),
+        ({"max_pending": 0}, ValueError, "max_pending"),
+        ({"max_connections": 0}, ValueError, "max_connections"),
+        ({"max_per_client": -3}, ValueError, "max_per_client"),
+        ({"max_replay": True}, TypeError, "max_replay"),
+        ({"max_age": float("inf")}, ValueError, "max_age"),
+        ({"stall_timeout": 0}, ValueError, "stall_timeout"),
+        ({"headers": {"Connection": "keep-alive"}}, ValueError, "Connection"),
+        ({"headers": {"transfer-encoding": "chunked"}}, ValueError, "transfer-encoding"),
+        ({"headers": {"Content-Type": "text/html"}}, ValueError, "Content-Type"),
+        ({"headers": {"Content-Length": "7"}}, ValueError, "Content-Length"),
+        ({"headers": {"X-A": "a\r\nSet-Cookie: b"}}, ValueError, "legal"),
+        ({"headers": {"X A": "a"}}, ValueError, "legal"),
+        ({"headers": {"X-A": "ü€"}}, ValueError, "latin-1"),
+        ({"headers": {"X-A": 1}}, TypeError, "str"),
+        ({"refuse_with": 404}, ValueError, "refuse_with"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        Hub(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"zone": ""}, ValueError, "zone"),
+        ({"zone": []}, ValueError, "zones"),
+        ({"zone": [f"z{n}" for n in range(101)]}, ValueError, "100"),
+        ({"zone": ["a", None]}, TypeError, "zone"),
+        ({"zone": "a\rb"}, ValueError, "control"),
+        ({"client_id": ""}, ValueError, "client_id"),
+        ({"client_id": 7}, TypeError, "client_id"),
+        ({"client_id": "x" * 256}, ValueError, "255"),
+    ],
+)
+def test_a_place_that_makes_no_sense_is_refused_before_anything_is_registered(
+    make_hub: MakeHub, options: Any, error: type[Exception], text: str
+) -> None:
+    hub = make_hub()
+    with pytest.raises(error, match=text):
+        hub.stream(**options)
+    with pytest.raises(error, match=text):
+        hub.connect({"REQUEST_METHOD": "GET"}, **options)
+    assert hub.stats()["opened"] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_has_a_hub_of_its_own_even_if_the_parent_held_its_locks(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    follower = Follower(hub)
+    reader, writer = os.pipe()
+    connection = only(hub)
+    with hub._lock, hub._registry._lock, hub._relay._lock, hub._log._lock, connection._lock:  # type: ignore[attr-defined]
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            try:
+                stream = hub.stream(client_id="child")
+                first = next(stream)
+                queued = hub.broadcast("in the child").queued
+                rest = next(stream)
+                here = len(hub.connections())
+                os.write(writer, f"{queued} {here} {b'ssehub.open' in first} {b'in the child' in rest}".encode())
+            finally:
+                os._exit(0)
+    os.close(writer)
+    answer = os.read(reader, 1000).decode()
+    os.close(reader)
+    os.waitpid(child, 0)
+    assert answer == "1 1 True True"
+    hub.broadcast("in the parent")
+    follower.wait_for("in the parent")

@@ -1,0 +1,266 @@
+"""The contract of every log. A new log adds itself to the fixture and has to pass all of this."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ssehub import Gap, Log, LogError, MemoryLog, Message, Packet
+from ssehub.log import Entry, Position
+
+MakeLog = Callable[[int], Log]
+
+
+@pytest.fixture(params=["memory"])
+def make_log(request: pytest.FixtureRequest) -> Iterator[MakeLog]:
+    logs: list[Log] = []
+
+    def make(size: int) -> Log:
+        logs.append({"memory": MemoryLog}[request.param](size))
+        return logs[-1]
+
+    yield make
+    for log in logs:
+        log.close()
+
+
+class Delivered(list[Entry]):
+    """Collect what a log delivers."""
+
+    def take(self, entry: Entry) -> int:
+        self.append(entry)
+        return 7
+
+
+def packet(text: str, id: str | None = None) -> Packet:
+    return Packet(Message(text, id=id), broadcast=True)
+
+
+def texts(entries: object) -> list[str | None]:
+    return [entry.packet.message.data for entry in entries]  # type: ignore[attr-defined]
+
+
+def read_all(log: Log, place: Position, limit: int = 3) -> tuple[list[str | None], list[Gap]]:
+    """Read on to the tail, as a connection does."""
+    found: list[str | None] = []
+    gaps: list[Gap] = []
+    while True:
+        page = log.read(place, limit)
+        if page.gap:
+            gaps.append(page.gap)
+            place = page.gap.position
+            continue
+        found += texts(page.entries)
+        if page.entries:
+            place = page.entries[-1].position
+        if page.level:
+            return found, gaps
+
+
+def test_each_entry_is_delivered_once_in_order_and_receipted(make_log: MakeLog) -> None:
+    log, seen = make_log(10), Delivered()
+    log.start(seen.take)
+    receipts = [log.append(packet(str(n))) for n in range(5)]
+    assert texts(seen) == ["0", "1", "2", "3", "4"]
+    assert [receipt.id for receipt in receipts] == [entry.id for entry in seen]
+    assert all(receipt.queued == 7 for receipt in receipts)
+
+
+def test_the_id_on_the_wire_is_the_cursor_and_leads_back(make_log: MakeLog) -> None:
+    log = make_log(10)
+    log.start(Delivered().take)
+    receipts = [log.append(packet(str(n))) for n in range(5)]
+    place = log.locate(receipts[1].id)
+    assert isinstance(place, Position)
+    assert read_all(log, place) == (["2", "3", "4"], [])
+
+
+def test_an_id_the_publisher_chose_is_kept_and_leads_back(make_log: MakeLog) -> None:
+    log, seen = make_log(10), Delivered()
+    log.start(seen.take)
+    log.append(packet("a", id="order 42"))
+    assert log.append(packet("b", id="")).id == ""
+    assert seen[0].data == b"id: order 42\ndata: a\n\n"
+    place = log.locate("order 42")
+    assert isinstance(place, Position)
+    assert read_all(log, place) == (["b"], [])
+
+
+def test_an_id_chosen_twice_means_the_newer_entry(make_log: MakeLog) -> None:
+    log = make_log(10)
+    log.start(Delivered().take)
+    for text in "abc":
+        log.append(packet(text, id="same" if text != "c" else None))
+    place = log.locate("same")
+    assert isinstance(place, Position)
+    assert read_all(log, place) == (["c"], [])
+
+
+@pytest.mark.parametrize(
+    "last_id",
+    ["nonsense", "1.2", "1.2.3", "a.-1.00000000", "A.1.00000000", "a.01.00000000", "a.1.0000000G", "a.1.00000000 ",
+     "a" * 14 + ".1.00000000", "a.99999999999999999999.00000000", "\0", "٣.١.00000000", "a.1.00000000\n", "00.1.00000000",
+     "x" * 100_000],
+)  # fmt: skip
+def test_an_id_that_names_nothing_is_a_gap_and_not_an_error(make_log: MakeLog, last_id: str) -> None:
+    log = make_log(10)
+    log.start(Delivered().take)
+    log.append(packet("a"))
+    assert log.locate(last_id) == Gap("bad_id", None, log.tail())
+
+
+def test_what_was_trimmed_is_counted_and_what_is_held_follows(make_log: MakeLog) -> None:
+    log = make_log(4)
+    log.start(Delivered().take)
+    start = log.tail()
+    for n in range(10):
+        log.append(packet(str(n)))
+    found, gaps = read_all(log, start)
+    assert found == ["6", "7", "8", "9"]
+    assert [(gap.reason, gap.missed) for gap in gaps] == [("trimmed", 6)]
+    assert log.oldest() == gaps[0].position
+
+
+def test_an_id_whose_entry_was_let_go_leads_nowhere_any_more(make_log: MakeLog) -> None:
+    log = make_log(2)
+    log.start(Delivered().take)
+    for n in range(5):
+        log.append(packet(str(n), id=f"own-{n}"))
+    assert isinstance(log.locate("own-4"), Position)
+    assert isinstance(log.locate("own-0"), Gap)
+
+
+def test_another_log_is_told_by_its_epoch_and_all_it_holds_is_new(make_log: MakeLog) -> None:
+    old, new = make_log(10), make_log(10)
+    for log in (old, new):
+        log.start(Delivered().take)
+    for n in range(3):
+        old.append(packet(f"old {n}"))
+        new.append(packet(f"new {n}"))
+    found, gaps = read_all(new, old.tail())
+    assert found == ["new 0", "new 1", "new 2"]
+    assert [(gap.reason, gap.missed) for gap in gaps] == [("epoch", None)]
+
+
+def test_a_place_beyond_the_end_is_told_as_ahead(make_log: MakeLog) -> None:
+    log = make_log(10)
+    log.start(Delivered().take)
+    log.append(packet("a"))
+    tail = log.tail()
+    page = log.read(tail._replace(offset=tail.offset + 1), 10)
+    assert page.gap == Gap("ahead", None, tail)
+
+
+@pytest.mark.parametrize("offset", [1, 3, 5])
+def test_a_place_where_another_entry_stands_now_is_told_as_fork(make_log: MakeLog, offset: int) -> None:
+    log = make_log(5)
+    log.start(Delivered().take)
+    for n in range(5):
+        log.append(packet(str(n)))
+    page = log.read(Position(log.tail().epoch, offset, "ffffffff"), 10)
+    assert page.gap == Gap("fork", None, log.tail())
+
+
+def test_a_fork_just_before_the_oldest_entry_is_seen_too(make_log: MakeLog) -> None:
+    log = make_log(2)
+    log.start(Delivered().take)
+    for n in range(5):
+        log.append(packet(str(n)))
+    assert log.read(log.oldest(), 10).gap is None
+    forged = log.read(log.oldest()._replace(nonce="ffffffff"), 10)
+    assert forged.gap is not None and forged.gap.reason == "fork"
+
+
+def test_nothing_is_delivered_before_start_or_accepted_after_close(make_log: MakeLog) -> None:
+    log, seen = make_log(10), Delivered()
+    with pytest.raises(LogError):
+        log.append(packet("early"))
+    log.start(seen.take)
+    log.append(packet("a"))
+    log.close()
+    log.close()
+    with pytest.raises(LogError):
+        log.append(packet("late"))
+    log.start(seen.take)
+    log.append(packet("b"))
+    assert texts(seen) == ["a", "b"]
+
+
+def test_the_tail_is_never_ahead_of_what_was_delivered(make_log: MakeLog) -> None:
+    log = make_log(100_000)
+    delivered = 0
+
+    def deliver(entry: Entry) -> int:
+        nonlocal delivered
+        delivered = entry.position.offset
+        return 0
+
+    log.start(deliver)
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            log.append(packet("x"))
+
+    threads = [threading.Thread(target=publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(2000):
+            tail = log.tail().offset
+            assert delivered >= tail
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_publishers_in_many_threads_make_one_order_without_holes(make_log: MakeLog) -> None:
+    log, seen = make_log(10_000), Delivered()
+    log.start(seen.take)
+    threads = [
+        threading.Thread(target=lambda k=k: [log.append(packet(f"{k} {n}")) for n in range(200)]) for k in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry.position.offset for entry in seen] == list(range(1, 1601))
+    assert all(after.previous == before.position.nonce for before, after in zip(seen, seen[1:], strict=False))
+    assert texts(log.read(log.oldest(), 1600).entries) == texts(seen)
+    for k in range(8):
+        assert [t for t in texts(seen) if t and t.startswith(f"{k} ")] == [f"{k} {n}" for n in range(200)]
+
+
+def test_reading_at_random_gives_all_or_says_what_is_missing(make_log: MakeLog) -> None:
+    chance = random.Random(5)
+    for _ in range(100):
+        log = make_log(chance.randint(1, 12))
+        log.start(Delivered().take)
+        count = chance.randint(0, 30)
+        places = [log.tail()]
+        for n in range(count):
+            log.append(packet(str(n)))
+            places.append(log.tail())
+        start = chance.randint(0, count)
+        found, gaps = read_all(log, places[start], chance.randint(1, 5))
+        missed = sum(gap.missed or 0 for gap in gaps)
+        assert found == [str(n) for n in range(start + missed, count)]
+        assert len(gaps) == (missed > 0)
+
+
+def test_the_last_n_are_counted_among_the_wanted(make_log: MakeLog) -> None:
+    log = make_log(100)
+    log.start(Delivered().take)
+    for n in range(20):
+        log.append(packet("even" if n % 2 == 0 else f"odd {n}"))
+
+    def odd(one: Packet) -> bool:
+        return one.message.data != "even"
+
+    for count, expected in ((0, 0), (1, 1), (3, 5), (10, 19), (99, 19)):
+        found, gaps = read_all(log, log.before_last(count, odd))
+        assert (len(found), gaps) == (expected, [])

@@ -1,0 +1,154 @@
+"""The HTTP rim: headers, methods, last event ids, streams without a hub."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from werkzeug.test import create_environ
+from werkzeug.wrappers import Request
+
+from ssehub import Hub, Message, event_stream, last_event_id
+from tests.conftest import Site
+from tests.streams import GUARD, Stream, call, until
+
+MakeHub = Callable[..., Hub]
+Serve = Callable[[Any], Site]
+
+
+def test_the_headers_are_exactly_these_and_the_applications(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub(headers={"Access-Control-Allow-Origin": "https://example.org"})
+    stream = site(lambda environ, start: hub.connect(environ)(environ, start)).stream()
+    servers_own = {"server", "date", "connection", "transfer-encoding"}
+    assert {name.lower(): value for name, value in stream.response.getheaders() if name.lower() not in servers_own} == {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+        "access-control-allow-origin": "https://example.org",
+    }
+    stream.close()
+
+
+def test_head_gets_the_headers_alone_and_registers_nothing(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub()
+    here = site(lambda environ, start: hub.connect(environ)(environ, start))
+    status, body = call(here.port, "HEAD", "/")
+    assert (status, body) == (200, b"") and hub.stats()["opened"] == 0
+
+
+def test_a_stream_and_its_messages_arrive_at_once(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub(heartbeat=3600)
+    stream = site(lambda environ, start: hub.connect(environ, client_id="ada")(environ, start)).stream()
+    assert stream.opened()["client_id"] == "ada"
+    for n in range(3):
+        hub.broadcast(str(n))
+        assert stream.message().data == str(n)
+    stream.close()
+    until(lambda: not hub.connections(), "the hang-up is noticed without a heartbeat")
+    assert hub.stats()["hang_ups"] == 1
+
+
+def test_a_browser_goes_on_where_it_was_and_its_header_wins(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub()
+    here = site(lambda environ, start: hub.connect(environ)(environ, start))
+    ids = [hub.broadcast(str(n)).id for n in range(4)]
+    for path, headers, expected in (
+        ("/", {"Last-Event-ID": ids[2]}, ["3"]),
+        (f"/?lastEventId={ids[1]}", {}, ["2", "3"]),
+        (f"/?last_event_id={ids[0]}", {}, ["1", "2", "3"]),
+        (f"/?lastEventId={ids[0]}", {"Last-Event-ID": ids[2]}, ["3"]),
+    ):
+        stream = here.stream(path, **headers)
+        assert stream.data(len(expected)) == expected
+        stream.close()
+
+
+def test_last_event_ids_are_utf8_whatever_wsgi_makes_of_them() -> None:
+    raw = "ключ ☃".encode().decode("latin-1")
+    environ = create_environ(headers={"Last-Event-ID": raw})
+    assert last_event_id(environ) == last_event_id(Request(environ)) == "ключ ☃"
+    assert last_event_id(create_environ(query_string={"lastEventId": "ключ"})) == "ключ"
+    assert last_event_id(create_environ()) == ""
+    assert last_event_id({}) == ""
+    bad = {"HTTP_LAST_EVENT_ID": "\xff\xfe"}
+    assert last_event_id(bad) == "\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("wrong", [None, "environ", 7, object()])
+def test_only_a_request_or_an_environ_is_one(make_hub: MakeHub, wrong: Any) -> None:
+    with pytest.raises(TypeError, match="environ"):
+        make_hub().connect(wrong)
+
+
+def test_a_full_hub_can_answer_503_to_those_who_want_it(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub(max_connections=1, refuse_with=503)
+    here = site(lambda environ, start: hub.connect(environ)(environ, start))
+    stream = here.stream()
+    stream.opened()
+    refused = Stream(here.port)
+    assert (refused.response.status, refused.response.headers["Retry-After"]) == (503, "10")
+    refused.close()
+    stream.close()
+
+
+def test_a_full_hub_answers_a_browser_with_a_stream_that_ends(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub(max_connections=1)
+    here = site(lambda environ, start: hub.connect(environ)(environ, start))
+    stream = here.stream()
+    stream.opened()
+    refused = here.stream()
+    assert refused.response.status == 200 and refused.rest() == []
+    assert (refused.decoder.reconnection_time or 0) >= 10_000
+    for one in (stream, refused):
+        one.close()
+
+
+# Without a hub
+
+
+def test_an_event_stream_sends_its_headers_before_its_first_message(site: Serve) -> None:
+    go = threading.Event()
+
+    def tokens() -> Iterator[Message | str]:
+        assert go.wait(GUARD)
+        yield "Hel"
+        yield Message("lo", "token", id="2")
+
+    stream = site(event_stream(tokens())).stream()
+    assert stream.response.status == 200
+    go.set()
+    assert [(event.event, event.data) for event in stream.rest()] == [("message", "Hel"), ("token", "lo")]
+    stream.close()
+
+
+def test_a_producer_is_closed_when_its_client_leaves(site: Serve) -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[str]:
+        try:
+            while True:
+                yield "more"
+                time.sleep(0.001)
+        finally:
+            closed.set()
+
+    stream = site(event_stream(endless())).stream()
+    assert stream.data(3) == ["more"] * 3
+    stream.close()
+    assert closed.wait(GUARD)
+
+
+def test_a_message_that_is_none_ends_the_stream_after_what_came_before() -> None:
+    response = event_stream(["fine", 7])  # type: ignore[list-item]
+    body = iter(response.response)
+    assert [next(body), next(body)][1] == b"data: fine\n\n"
+    with pytest.raises(TypeError, match="from_json"):
+        next(body)
+
+
+def test_a_streams_headers_are_checked_too() -> None:
+    with pytest.raises(ValueError, match="Connection"):
+        event_stream([], headers={"Connection": "close"})

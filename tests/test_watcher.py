@@ -1,0 +1,187 @@
+"""Watcher: hang-ups and stalls, seen on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ssehub import Connection, Hub, MemoryLog
+from ssehub.server import peer
+from ssehub.server.watcher import Watcher
+from tests.conftest import Site
+from tests.streams import GUARD, until
+
+MakeHub = Callable[..., Hub]
+Serve = Callable[[Any], Site]
+
+
+class Watched:
+    """Stand where a connection would."""
+
+    def __init__(self) -> None:
+        self.writing_since: float | None = None
+        self.reasons: list[str] = []
+        self.asked = threading.Event()
+
+    def close(self, reason: str) -> bool:
+        self.reasons.append(reason)
+        self.asked.set()
+        return True
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+        with far, near:
+            yield near, far
+
+
+@pytest.fixture(params=["epoll", "selector"])
+def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
+    """Give a watcher of both kinds: Linux's own, and the one for elsewhere and for gevent."""
+    if request.param == "selector":
+        monkeypatch.delattr(select, "epoll", raising=False)
+    elif not hasattr(select, "epoll"):
+        pytest.skip("this system has no epoll")
+    one = Watcher(heartbeat=60, stall_timeout=60)
+    yield one
+    one.close()
+
+
+def test_a_hang_up_is_seen_without_a_write(watching: Watcher) -> None:
+    stays, leaves = Watched(), Watched()
+    with connected() as (near, far), connected() as (other, _):
+        watching.watch(near.fileno(), leaves)
+        watching.watch(other.fileno(), stays)
+        far.close()
+        assert leaves.asked.wait(GUARD)
+        assert (leaves.reasons, stays.reasons) == (["hang-up"], [])
+
+
+def test_a_reset_is_seen_too(watching: Watcher) -> None:
+    watched = Watched()
+    with connected() as (near, far):
+        watching.watch(near.fileno(), watched)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        assert watched.asked.wait(GUARD)
+
+
+def test_what_a_client_sends_ahead_is_no_hang_up(watching: Watcher) -> None:
+    chatty, leaver = Watched(), Watched()
+    with connected() as (near, far), connected() as (other, far_other):
+        watching.watch(near.fileno(), chatty)
+        far.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        watching.watch(other.fileno(), leaver)
+        far_other.close()
+        assert leaver.asked.wait(GUARD)
+        assert chatty.reasons == []
+        assert near.recv(100) == b"GET / HTTP/1.1\r\n\r\n"
+
+
+def test_a_number_that_is_used_again_is_another_connection(watching: Watcher) -> None:
+    first, second = Watched(), Watched()
+    with connected() as (near, far):
+        watching.watch(near.fileno(), first)
+        watching.unwatch(near.fileno())
+        watching.watch(near.fileno(), second)
+        far.close()
+        assert second.asked.wait(GUARD)
+        assert first.reasons == []
+
+
+def test_a_write_that_takes_too_long_is_cut() -> None:
+    one, watched = Watcher(heartbeat=60, stall_timeout=0.1), Watched()
+    try:
+        with connected() as (near, _):
+            watched.writing_since = 0.0
+            one.watch(near.fileno(), watched)
+            with pytest.raises(OSError):  # noqa: PT012
+                while True:  # fills the kernel's buffers, blocks, and comes free
+                    near.send(b"x" * 65536)
+            assert watched.reasons[0] == "stalled"
+    finally:
+        one.close()
+
+
+def test_closing_ends_the_thread_and_twice_is_once(watching: Watcher) -> None:
+    with connected() as (near, _):
+        watching.watch(near.fileno(), Watched())
+        assert any(thread.name == "ssehub-watch" for thread in threading.enumerate())
+        watching.close()
+        watching.close()
+        assert not any(thread.name == "ssehub-watch" for thread in threading.enumerate())
+
+
+def test_keep_alive_and_user_timeout_are_set_on_the_socket() -> None:
+    with connected() as (near, _):
+        peer.tune(near.fileno(), heartbeat=15.0, stall_timeout=60.0)
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+            assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 65_000
+
+
+def test_a_slow_reader_owes_no_acknowledgement() -> None:
+    with connected() as (near, _):
+        near.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                near.send(b"x" * 65536)
+        until(lambda: peer.unanswered(near.fileno()) == 0.0)
+
+
+def test_what_shows_no_socket_gives_none() -> None:
+    class Liar:
+        def fileno(self) -> int:
+            return 1
+
+    assert peer.find_socket({}) is None
+    assert peer.find_socket({"wsgi.input": object(), "werkzeug.socket": None}) is None
+    assert peer.find_socket({"gunicorn.socket": Liar()}) is None
+    with connected() as (near, _):
+        assert peer.find_socket({"gunicorn.socket": near}) == near.fileno()
+        near.close()
+        assert peer.find_socket({"gunicorn.socket": near}) is None
+
+
+def test_a_client_that_stops_reading_is_cut_and_costs_the_others_nothing(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub(MemoryLog(100_000), stall_timeout=0.5, heartbeat=60)
+    gone: list[Connection] = []
+    hub.on_disconnect(gone.append)
+    here = site(lambda environ, start: hub.connect(environ)(environ, start))
+    stalled, healthy = here.stream(), here.stream()
+    stalled_id = stalled.opened()["session_id"]
+    healthy.opened()
+    n = 0
+    while not gone:
+        hub.broadcast(f"{n} {'x' * 65536}")
+        assert (healthy.message().data or "").startswith(f"{n} ")
+        n += 1
+    assert [(one.id, one.closed) for one in gone] == [(stalled_id, "stalled")]
+    assert hub.stats()["stalled"] == 1
+    for stream in (stalled, healthy):
+        stream.close()
+
+
+def test_close_does_not_wait_for_a_reader_that_has_stalled(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub(stall_timeout=3600)
+    here = site(lambda environ, start: hub.connect(environ)(environ, start))
+    stalled = here.stream()
+    stalled.opened()
+    connection = hub.connections()[0]
+    while connection.writing_since is None or connection.backlog.behind is False:
+        hub.broadcast("x" * 65536)
+    hub.close(timeout=0.05)
+    assert connection.wait(GUARD)
+    stalled.close()
+
+
