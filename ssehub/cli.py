@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     :param arguments: those of the process by default.
-    :returns: the exit code: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C.
+    :returns: the exit code: 0, 1 for a failure, 2 for wrong arguments, 130 if Ctrl-C cut it short.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -87,9 +87,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def _serve(options: argparse.Namespace) -> int:
-    hub = Hub(
-        MemoryLog(options.history), heartbeat=options.heartbeat, max_connections=options.max_connections
-    )
+    hub = Hub(MemoryLog(options.history), heartbeat=options.heartbeat, max_connections=options.max_connections)
     app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
     server = make_server(options.host, options.port, app, threaded=True, request_handler=_QuietHandler)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -132,7 +130,7 @@ def _listen(options: argparse.Namespace) -> int:
             _say("ssehub: the stream ended")
         except requests.HTTPError:
             raise  # the server answered, and not with a stream: asking again changes nothing
-        except (requests.ConnectionError, requests.Timeout, OSError) as error:
+        except (requests.ConnectionError, requests.Timeout) as error:
             _say(f"ssehub: {error}")
         last_id = decoder.last_event_id
         retry = retry if decoder.reconnection_time is None else decoder.reconnection_time

@@ -11,7 +11,15 @@ import pytest
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from ssehub import Hub
-from tests.streams import GUARD, Stream
+from tests.streams import GUARD, Stream, opened_streams
+
+
+@pytest.fixture(autouse=True)
+def no_stream_stays_open() -> Iterator[None]:
+    """Close what a test has left open, in its failure for instance."""
+    yield
+    while opened_streams:
+        opened_streams.pop().close()
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ _NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{
-    access_log off;
+    access_log off; client_body_buffer_size 1m;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
     server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{behind}; }} }}
@@ -69,7 +69,18 @@ def process(*command: str, stop: int = signal.SIGKILL, **environment: str) -> It
 
 def gunicorn(worker: str, port: int, *more: str, threads: int = 40) -> tuple[str, ...]:
     """Return the command for gunicorn with one worker."""
-    command = (sys.executable, "-m", "gunicorn", "-w", "1", "-k", worker, "-b", f"127.0.0.1:{port}", "--graceful-timeout")
+    command = (
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-w",
+        "1",
+        "-k",
+        worker,
+        "-b",
+        f"127.0.0.1:{port}",
+        "--graceful-timeout",
+    )
     command += ("2", "--backlog", "2048", "--worker-connections", str(threads + 100), "--log-level", "error", *more)
     return (*command, *(("--threads", str(threads)) if worker == "gthread" else ()), "tests.apps.service:app")
 

@@ -19,6 +19,10 @@ from ssehub import Decoder, Message
 GUARD = 10.0
 
 
+#: Every stream a test has opened, so that one that fails leaves none open.
+opened_streams: list[Stream] = []
+
+
 class Stream:
     """An open event stream. What it reads it keeps apart: messages, and the hub's own events."""
 
@@ -31,6 +35,7 @@ class Stream:
         self.decoder = Decoder()
         self.raw = b""
         self._ready: deque[Message] = deque()
+        opened_streams.append(self)
 
     def event(self) -> Message:
         """Return the next event, whatever it is; EOFError at the end of the stream."""

@@ -128,6 +128,7 @@ def test_a_form_is_checked_as_strictly(hub: Hub, port: int, form: dict[str, str]
         (b"x" * (MAX_BODY + 1), "application/json", 413),
         (b"data=" + b"x" * (MAX_BODY + 1), "application/x-www-form-urlencoded", 413),
     ],
+    ids=["cut", "bytes", "nan", "deep", "text", "nothing", "too long", "too long a form"],
 )
 def test_a_body_that_is_none_is_refused(hub: Hub, port: int, body: bytes, content_type: str, status: int) -> None:
     got, answer = call(port, "POST", "/send", body, **{"Content-Type": content_type})

@@ -28,7 +28,7 @@ def test_headers_first_bytes_and_each_message_arrive_at_once(server: int) -> Non
     assert stream.response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert stream.opened()["client_id"] == "ada"
     for text in ("one", "two\nlines", "x" * 100_000):
-        call(server, "POST", "/send", {"data": text, "client_id": "ada"})
+        assert call(server, "POST", "/send", {"data": text, "client_id": "ada"})[0] == 200
         assert stream.message().data == text
     stream.close()
 

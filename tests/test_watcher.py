@@ -104,7 +104,7 @@ def test_a_write_that_takes_too_long_is_cut() -> None:
         with connected() as (near, _):
             watched.writing_since = 0.0
             one.watch(near.fileno(), watched)
-            with pytest.raises(OSError):  # noqa: PT012
+            with pytest.raises(OSError):
                 while True:  # fills the kernel's buffers, blocks, and comes free
                     near.send(b"x" * 65536)
             assert watched.reasons[0] == "stalled"
@@ -115,10 +115,10 @@ def test_a_write_that_takes_too_long_is_cut() -> None:
 def test_closing_ends_the_thread_and_twice_is_once(watching: Watcher) -> None:
     with connected() as (near, _):
         watching.watch(near.fileno(), Watched())
-        assert any(thread.name == "ssehub-watch" for thread in threading.enumerate())
+        assert any(thread.name == "ssehub-watcher" for thread in threading.enumerate())
         watching.close()
         watching.close()
-        assert not any(thread.name == "ssehub-watch" for thread in threading.enumerate())
+        assert not any(thread.name == "ssehub-watcher" for thread in threading.enumerate())
 
 
 def test_keep_alive_and_user_timeout_are_set_on_the_socket() -> None:
@@ -183,5 +183,3 @@ def test_close_does_not_wait_for_a_reader_that_has_stalled(make_hub: MakeHub, si
     hub.close(timeout=0.05)
     assert connection.wait(GUARD)
     stalled.close()
-
-

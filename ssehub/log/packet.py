@@ -107,7 +107,7 @@ class Entry:
     :ivar data: the encoded event, id included.
     """
 
-    __slots__ = ("packet", "position", "previous", "id", "data")
+    __slots__ = ("data", "id", "packet", "position", "previous")
 
     def __init__(self, packet: Packet, position: Position, previous: str, body: bytes) -> None:
         self.packet = packet

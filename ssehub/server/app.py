@@ -146,7 +146,7 @@ def _fields(request: Request) -> dict[str, Any]:
     if request.mimetype == "application/json":
         try:
             fields = json.loads(request.get_data())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRequest(f"the body is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise BadRequest("the JSON body must be an object")
@@ -192,6 +192,4 @@ def _refusal(error: HTTPException) -> Response:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(
-        json.dumps(value), status, mimetype="application/json", headers={"Cache-Control": "no-store"}
-    )
+    return Response(json.dumps(value), status, mimetype="application/json", headers={"Cache-Control": "no-store"})

@@ -125,12 +125,13 @@ class Backlog:
             if size >= CHUNK:
                 self._put_back(pending[index:])
                 break
-            if isinstance(item, Entry):
-                if self._is_passed(item.position):
-                    continue
-                item = self._pass(item)
-            size += len(item)
-            parts.append(item)
+            if isinstance(item, bytes):
+                parts.append(item)
+            elif not self._is_passed(item.position):
+                parts.append(self._pass(item))
+            else:
+                continue
+            size += len(parts[-1])
         return b"".join(parts)
 
     def _put_back(self, rest: Sequence[Entry | bytes]) -> None:

@@ -136,7 +136,9 @@ class Hub:
         environ = environ_of(request_or_environ)
         start = Start(last_event_id(environ), since)
         socket = peer.find_socket(environ)
-        body = self._life(_check_zones(zone), _check_client(client_id), metadata, start, socket)
+        body = self._life(
+            _check_zones(zone), None if client_id is None else _check_name(client_id), metadata, start, socket
+        )
         if self._refuse_with == 503 and self._is_full():
             return unavailable(_REFUSAL * self._pace.retry // 1000)
         return stream_response(body, self._headers)
@@ -154,7 +156,13 @@ class Hub:
 
         :param last_event_id: the id to go on from; the other parameters are those of :meth:`connect`.
         """
-        return self._life(_check_zones(zone), _check_client(client_id), metadata, Start(last_event_id, since), None)
+        return self._life(
+            _check_zones(zone),
+            None if client_id is None else _check_name(client_id),
+            metadata,
+            Start(last_event_id, since),
+            None,
+        )
 
     def cursor(self) -> str:
         """Return where the log stands now.
@@ -188,7 +196,7 @@ class Hub:
         :raises HubClosed: after :meth:`close`.
         :raises LogError: if the log did not accept it.
         """
-        packet = Packet(as_message(message), zone, check_name("client_id", client_id))
+        packet = Packet(as_message(message), zone, _check_name(client_id))
         if require and not self._registry.match(packet):
             raise UnknownClient(f"client {client_id!r} is not connected")
         return self.send_message(packet)
@@ -206,11 +214,11 @@ class Hub:
 
     def connections(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:
         """Return the open connections of this process, all or those of a zone, a client or both."""
-        return self._registry.find(zone, client_id)
+        return self._registry.find(_check_zone(zone), client_id if client_id is ALL else _check_name(client_id))
 
     def is_present(self, client_id: str, zone: str | All = ALL) -> bool:
         """Tell whether a client is connected, anywhere or in a zone."""
-        return bool(self._registry.find(zone, check_name("client_id", client_id)))
+        return bool(self._registry.find(_check_zone(zone), _check_name(client_id)))
 
     def zones(self) -> dict[str, int]:
         """Return the zones that have connections, and how many each."""
@@ -237,7 +245,7 @@ class Hub:
 
         :returns: how many were ended.
         """
-        found = self._registry.find(zone, check_name("client_id", client_id))
+        found = self._registry.find(_check_zone(zone), _check_name(client_id))
         return sum(one.close() for one in found if session_id in (None, one.id))
 
     def stats(self) -> dict[str, int]:
@@ -346,8 +354,12 @@ def _check_zones(zone: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check_name("zone", name) for name in zones))
 
 
-def _check_client(client_id: str | None) -> str | None:
-    return None if client_id is None else check_name("client_id", client_id)
+def _check_zone(zone: str | All) -> str | All:
+    return zone if zone is ALL else check_name("zone", zone)
+
+
+def _check_name(client_id: str) -> str:
+    return check_name("client_id", client_id)
 
 
 #: The hubs of this process, to make them anew in a child: gunicorn --preload, multiprocessing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket  # under gevent, socket.socket would wait in the event loop; here nothing ever waits
 import contextlib
 import os
 import socket
@@ -9,8 +10,6 @@ import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
-
-import _socket  # under gevent, socket.socket would wait in the event loop; here nothing ever waits
 
 #: Where servers put the socket itself: gunicorn (all its workers but one), that one, and werkzeug.
 _KEYS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")

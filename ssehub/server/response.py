@@ -11,11 +11,25 @@ from werkzeug.wrappers import Request, Response
 
 from ssehub.wire import Message
 
+__all__ = ["Request", "Response", "check_headers", "environ_of", "event_stream", "last_event_id", "stream_response"]
+__all__ += ["unavailable"]
+
 #: Hop-by-hop headers belong to the server (RFC 9110 section 7.6.1): wsgiref and waitress answer an application that
 #: sets one with a 500. A stream has no length. The type is what makes it a stream.
 _REFUSED = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding"
-    " upgrade content-length content-type".split()
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+        "content-type",
+    )
 )
 #: ``X-Accel-Buffering`` is nginx's: without it nothing arrives through its default configuration.
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -80,11 +94,11 @@ def last_event_id(request_or_environ: Request | dict[str, Any]) -> str:
     The header wins, because a browser sends it on each reconnection, when the URL has long been overtaken.
     """
     environ = environ_of(request_or_environ)
-    header = environ.get("HTTP_LAST_EVENT_ID", "")
+    header: str = environ.get("HTTP_LAST_EVENT_ID", "")
     if header:
         # WSGI hands bytes over as latin-1 (PEP 3333); "the value of which is the UTF-8 encoding" (WHATWG HTML 9.2.3).
-        return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
-    query = parse_qs(environ.get("QUERY_STRING", ""))
+        return header.encode("latin-1", "replace").decode("utf-8", "replace")
+    query: dict[str, list[str]] = parse_qs(environ.get("QUERY_STRING", ""))
     values = query.get("lastEventId") or query.get("last_event_id") or [""]
     return values[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import collections
 import contextlib
 import select
@@ -11,8 +12,6 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import Any, Protocol
-
-import _socket
 
 from ssehub.server import peer
 

@@ -1,0 +1,184 @@
+"""Message: one event as it is sent or received."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair, a single
+# U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR) character." (WHATWG HTML 9.2.5)
+_LINE_BREAK = re.compile("\r\n|\n|\r")
+
+
+class Message:
+    """Hold the fields of one event. Immutable, so threads may share it.
+
+    Sent, its fields are what :meth:`encode` writes. Received, ``event`` is the event's type and ``id`` the last event
+    id in force; the reconnection time and comments are the :class:`Decoder`'s to tell.
+
+    The format is that of https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+    :param data: the text; each line break in it, of whatever kind, arrives as a line feed. None: no such field, and
+        then no event fires at the receiver. ``""``: an event without text.
+    :param event: the type.
+    :param id: the id; ``""`` makes the receiver forget the one it has. None: the log assigns one.
+    :param retry: milliseconds the receiver waits before it reconnects.
+    :param comment: what the receiver ignores; line breaks are allowed.
+    :raises TypeError: if a field has the wrong type.
+    :raises ValueError: if a field cannot be sent as it is, or there is nothing to send.
+    """
+
+    __slots__ = ("_comment", "_data", "_event", "_id", "_retry")
+
+    def __init__(
+        self,
+        data: str | None = None,
+        event: str = "message",
+        *,
+        id: str | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> None:
+        if data is not None:
+            _check_text("data", data, "; for anything else there is Message.from_json")
+        _check_event(event, data)
+        if id is not None:
+            _check_id(id)
+        if retry is not None:
+            _check_retry(retry)
+        if comment is not None:
+            _check_text("comment", comment)
+        if data is None and id is None and retry is None and comment is None:
+            raise ValueError("the message has nothing in it: no data, id, retry or comment")
+        self._data = data
+        self._event = event
+        self._id = id
+        self._retry = retry
+        self._comment = comment
+
+    @property
+    def data(self) -> str | None:
+        """The text, or None."""
+        return self._data
+
+    @property
+    def event(self) -> str:
+        """The event's type."""
+        return self._event
+
+    @property
+    def id(self) -> str | None:
+        """The id; of a received message, the last event id in force."""
+        return self._id
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time in milliseconds, or None."""
+        return self._retry
+
+    @property
+    def comment(self) -> str | None:
+        """The comment, or None."""
+        return self._comment
+
+    @classmethod
+    def from_json(cls, value: Any, event: str = "message", *, id: str | None = None) -> Message:
+        """Make a message whose data is a value as JSON, compact and without escapes for other scripts.
+
+        :raises TypeError: if the value has something that JSON has not.
+        :raises ValueError: if it has a NaN or an infinity, which no browser reads, or half of a surrogate pair.
+        """
+        return cls(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")), event, id=id)
+
+    def json(self) -> Any:
+        """Read the data as JSON.
+
+        :raises ValueError: if it is none, or there is no data.
+        """
+        if self._data is None:
+            raise ValueError("the message has no data")
+        return json.loads(self._data)
+
+    def encode(self) -> bytes:
+        """Write the event: its fields, each with one space after the colon, and the blank line that dispatches it."""
+        lines: list[str] = []
+        if self._comment is not None:
+            lines += [f": {line}" if line else ":" for line in _LINE_BREAK.split(self._comment)]
+        if self._event != "message":
+            lines.append(f"event: {self._event}")
+        if self._id is not None:
+            lines.append(f"id: {self._id}")
+        if self._retry is not None:
+            lines.append(f"retry: {self._retry}")
+        if self._data is not None:
+            lines += [f"data: {line}" for line in _LINE_BREAK.split(self._data)]
+        return ("\n".join(lines) + "\n\n").encode()
+
+    def _fields(self) -> tuple[str | None, str, str | None, int | None, str | None]:
+        return self._data, self._event, self._id, self._retry, self._comment
+
+    def __eq__(self, other: object) -> bool:
+        return self._fields() == other._fields() if isinstance(other, Message) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        named = zip(("data", "event", "id", "retry", "comment"), self._fields(), strict=True)
+        return f"Message({', '.join(f'{name}={value!r}' for name, value in named if value is not None)})"
+
+
+class Received(Message):
+    """A message as the decoder makes it: what came over the wire needs no check, and there are many."""
+
+    __slots__ = ()
+
+    def __init__(self, data: str, event: str, id: str) -> None:
+        self._data = data
+        self._event = event
+        self._id = id
+        self._retry = None
+        self._comment = None
+
+    def __reduce__(self) -> tuple[type[Received], tuple[Any, ...]]:
+        return Received, (self._data, self._event, self._id)
+
+
+def _check_text(name: str, value: object, hint: str = "") -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}{hint}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has half of a surrogate pair at {error.start}, which UTF-8 cannot say") from None
+    return value
+
+
+def _check_event(event: object, data: object) -> None:
+    text = _check_text("event", event)
+    if not text:
+        raise ValueError("event is empty; the default type is 'message'")
+    if "\n" in text or "\r" in text:
+        raise ValueError(f"event has a line break, which would begin another field: {text!r}")
+    if data is None and text != "message":
+        # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string
+        # and return."
+        raise ValueError(f"an event {text!r} without data is never dispatched; for one without text say data=''")
+
+
+def _check_id(id: object) -> None:
+    text = _check_text("id", id)
+    if "\n" in text or "\r" in text:
+        raise ValueError(f"id has a line break, which would begin another field: {text!r}")
+    if "\0" in text:
+        # "If the field value does not contain U+0000 NULL, then set the last event ID buffer to the field value.
+        # Otherwise, ignore the field."
+        raise ValueError(f"id has a NUL, and every receiver would ignore it: {text!r}")
+
+
+def _check_retry(retry: object) -> None:
+    if not isinstance(retry, int) or isinstance(retry, bool):
+        raise TypeError(f"retry must be an int of milliseconds, not {retry!r}")
+    if retry < 0:
+        raise ValueError(f"retry must not be negative: {retry}")

@@ -1,0 +1,164 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import ROOT, free_port
+from tests.streams import GUARD, Stream, call, until
+
+SSEHUB = (sys.executable, "-m", "ssehub")
+
+
+@contextlib.contextmanager
+def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    running = subprocess.Popen(
+        (*SSEHUB, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    watchdog = threading.Timer(6 * GUARD, running.kill)
+    watchdog.start()
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+        watchdog.cancel()
+        watchdog.join()
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    with command("serve", "--port", "0", *arguments) as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        found = re.search(r":(\d+)/", line)
+        assert found, line
+        yield running, int(found[1])
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run((*SSEHUB, *arguments), check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def lines(running: subprocess.Popen[str], count: int) -> list[str]:
+    assert running.stdout is not None
+    return [running.stdout.readline().rstrip("\n") for _ in range(count)]
+
+
+def test_serve_listen_and_send_go_together() -> None:
+    with serving() as (_, port):
+        events = f"http://127.0.0.1:{port}/events?zone=news&client_id=ada"
+        with command("listen", events) as listener:
+            until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)
+            sent = [
+                run("send", f"http://127.0.0.1:{port}", "to all"),
+                run("send", f"http://127.0.0.1:{port}/", "to the zone", "--zone", "news", "--event", "headline"),
+                run("send", f"http://127.0.0.1:{port}/send", "to ada\nin two lines", "--client-id", "ada", "--id", "7"),
+                run("send", f"http://127.0.0.1:{port}", "elsewhere", "--zone", "sport"),
+            ]
+            assert [(one.returncode, one.stderr) for one in sent] == [(0, "")] * 4
+            assert [one.stdout.split()[-1] for one in sent] == ["1", "1", "1", "0"]
+            assert lines(listener, 4) == ["to all", "headline: to the zone", "to ada", "in two lines"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_service_with_open_streams_and_they_are_told(number: signal.Signals) -> None:
+    with serving() as (running, port):
+        streams = [Stream(port, "/events") for _ in range(10)]
+        for stream in streams:
+            stream.opened()
+        running.send_signal(number)
+        assert running.wait(GUARD) == 0
+        _, errors = running.communicate()
+        assert errors == ""
+        for stream in streams:
+            assert stream.rest() == [] and (stream.decoder.reconnection_time or 0) >= 2000
+            stream.close()
+
+
+def test_ctrl_c_ends_listen_without_a_word() -> None:
+    with serving() as (_, port), command("listen", f"http://127.0.0.1:{port}/events") as listener:
+        until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)
+        listener.send_signal(signal.SIGINT)
+        assert listener.wait(GUARD) == 130
+        assert listener.communicate() == ("", "")
+
+
+def test_listen_comes_back_after_a_restart_and_tells_the_gap() -> None:
+    port = str(free_port())
+    with command("listen", f"http://127.0.0.1:{port}/events") as listener:
+        assert listener.stderr is not None
+        assert "refused" in listener.stderr.readline()
+        with command("serve", "--port", port):
+            until(lambda: _connections(port) == 1)
+            run("send", f"http://127.0.0.1:{port}", "before")
+            assert lines(listener, 1) == ["before"]
+        with command("serve", "--port", port):
+            until(lambda: _connections(port) == 1)
+            run("send", f"http://127.0.0.1:{port}", "after")
+            assert lines(listener, 1) == ["after"]
+        listener.kill()
+        assert "messages are missing" in listener.stderr.read()
+
+
+def _connections(port: str) -> int:
+    try:
+        return int(call(int(port), "GET", "/stats")[1]["stats"]["connections"])
+    except OSError:
+        return 0
+
+
+def test_the_token_is_needed_and_taken() -> None:
+    with serving("--token", "secret") as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        refused, taken = run("send", url, "x"), run("send", url, "x", "--token", "secret")
+        assert (refused.returncode, refused.stdout) == (1, "") and "token" in refused.stderr
+        assert taken.returncode == 0
+
+
+def test_a_server_for_everybody_says_that_it_needs_a_token() -> None:
+    with serving("--host", "0.0.0.0") as (running, port):
+        assert running.stderr is not None and "--token" in running.stderr.readline()
+        assert call(port, "POST", "/send", {"data": "x", "broadcast": "true"})[0] == 403
+
+
+def test_what_fails_says_so_in_one_line_and_exits_with_1() -> None:
+    with serving() as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        for arguments, text in (
+            (("send", f"http://127.0.0.1:{free_port()}", "x"), "refused"),
+            (("send", url, "x", "--zone", ""), "zone is empty"),
+            (("send", "no url", "x"), "no url"),
+            (("listen", url), "not an event stream"),
+            (("listen", f"{url}/nothing"), "404"),
+            (("listen", f"{url}/events?zone="), "400"),
+            (("serve", "--port", "0", "--heartbeat", "0"), "heartbeat"),
+            (("serve", "--port", "0", "--token", ""), "token"),
+        ):
+            result = run(*arguments)
+            assert result.returncode == 1 and text in result.stderr, (arguments, result)
+            assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_wrong_arguments_exit_with_2_and_the_version_is_told() -> None:
+    assert run().returncode == run("listen").returncode == run("serve", "--port", "x").returncode == 2
+    assert re.fullmatch(r"ssehub \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_a_pipe_that_is_closed_ends_listen_quietly() -> None:
+    with serving() as (_, port), command("listen", f"http://127.0.0.1:{port}/events") as listener:
+        until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)
+        assert listener.stdout is not None
+        listener.stdout.close()
+        call(port, "POST", "/send", {"data": "x", "broadcast": "true"})
+        assert listener.wait(GUARD) == 1
+        assert listener.stderr is not None and listener.stderr.read() == ""
+        listener.stdout = None

@@ -1,0 +1,105 @@
+"""The README's code runs as it is printed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import ROOT, free_port, missing, process
+from tests.streams import Stream, call, until
+
+README = (ROOT / "README.rst").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language, without their indentation."""
+    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:(?:    .*)?\n)+)", README, re.MULTILINE)
+    return ["\n".join(line[4:] for line in block.splitlines()).strip() + "\n" for block in found]
+
+
+FLASK, WSGI, TOUR, GUNICORN = blocks("python")
+
+
+def test_the_flask_example_has_twelve_lines_at_the_most() -> None:
+    assert len([line for line in FLASK.splitlines() if line]) <= 12
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_the_flask_example_runs_under_gunicorn_and_restarts_at_once(tmp_path: Path, worker: str) -> None:
+    (tmp_path / "app.py").write_text(FLASK)
+    (tmp_path / "gunicorn.conf.py").write_text(GUNICORN)
+    command = re.findall(rf"^    (gunicorn -k {worker} .*) app:app$", README, re.MULTILINE)[0].split()
+    port = free_port()
+    more = ("--chdir", str(tmp_path), "-c", str(tmp_path / "gunicorn.conf.py"), "-b", f"127.0.0.1:{port}", "app:app")
+    with process(sys.executable, "-m", *command, "--graceful-timeout", "60", *more) as server:
+        until(lambda: _is_there(port))
+        stream = Stream(port, "/events?user=ada")
+        stream.opened()
+        status, answer = call(port, "POST", "/news", {"text": "it works"})
+        message = stream.message()
+        assert status == 200 and (message.data, message.id) == ("it works", answer["id"])
+        server.terminate()
+        assert stream.rest() == []
+        stream.close()
+        assert server.wait(20) == 0  # without the recipe it would be the graceful timeout
+
+
+def _is_there(port: int) -> bool:
+    try:
+        return call(port, "GET", "/nothing")[0] == 404
+    except OSError:
+        return False
+
+
+def test_the_wsgi_example_runs(site: Any) -> None:
+    scope: dict[str, Any] = {}
+    exec(WSGI, scope)
+    stream = site(scope["application"]).stream()
+    stream.opened()
+    scope["hub"].broadcast("hello", zone="news")
+    assert stream.message().data == "hello"
+    scope["hub"].close()
+    stream.close()
+
+
+def test_the_tour_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(TOUR, {})
+    assert "'connections': 0" in capsys.readouterr().out
+
+
+def test_the_names_in_the_table_exist() -> None:
+    import ssehub
+
+    table = re.findall(r"^``.*?(?:``)\s{2,}(.*)$", README, re.MULTILINE)
+    assert len(table) > 15
+    objects = {"hub": ssehub.Hub, "connection": ssehub.Connection, "Hub": ssehub.Hub}
+    for name in re.findall(r"``([\w.]+)", " ".join(table)):
+        owner, _, attribute = name.rpartition(".")
+        if not owner:
+            assert hasattr(ssehub, name), name
+        elif attribute.startswith("on_"):
+            assert hasattr(ssehub.Hub(), attribute), name
+        else:
+            assert hasattr(objects.get(owner) or getattr(ssehub, owner), attribute), name
+
+
+def test_the_two_commands_are_one_line_each() -> None:
+    for which in ("serve", "test"):
+        between = README.split(f".. {which}-command-begin")[1].split(f".. {which}-command-end")[0]
+        assert len(re.findall(r"^    \S", between, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("part", ["chromium", "nginx"])
+def test_a_part_that_is_missing_is_a_failure_in_ci_and_skipped_elsewhere(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=part):
+        missing(part)
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match=part):
+        missing(part)
