@@ -16,13 +16,14 @@ service = create_app(hub)
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Any:
-    """Answer as the service does; ``/burst?n=`` sends n numbered messages, ``/close`` closes the hub."""
+    """Answer as the service does; ``/burst?n=`` sends n numbered messages of some ``size``, ``/close`` closes the hub."""
     path = environ.get("PATH_INFO")
     if path == "/burst":
         query = parse_qs(environ.get("QUERY_STRING", ""))
         first, count = int(query.get("from", ["0"])[0]), int(query["n"][0])
+        padding = "x" * int(query.get("size", ["40"])[0])
         for n in range(first, first + count):
-            hub.broadcast(f"{n} 0.0 {'x' * 40}")
+            hub.broadcast(f"{n} 0.0 {padding}")
         return Response("done")(environ, start_response)
     if path == "/close":
         hub.close()

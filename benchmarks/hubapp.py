@@ -1,0 +1,24 @@
+"""The same application on ssehub: ``gunicorn benchmarks.hubapp:application``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from benchmarks.naive import Load
+from ssehub import Hub
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+ZONE = "bench"
+
+hub = Hub()
+load = Load(lambda text: hub.broadcast(text, zone=ZONE), lambda: len(hub.connections(ZONE)))
+
+
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Serve ``GET /events``, and the load."""
+    if environ["PATH_INFO"] != "/events":
+        return load(environ, start_response)
+    return hub.connect(environ, zone=ZONE)(environ, start_response)
