@@ -70,10 +70,12 @@ class Connection:
         self._relay = relay
         self._pace = pace
         self._lock = threading.Lock()
-        self.backlog = Backlog(
-            log, pace, self._lock, start.place(log, self.wants), self.wants, lambda gap: on_gap(self, gap)
-        )
-        self._parked = self._in_line = False
+        self.backlog = Backlog(log, pace, start.place(log, self.wants), self.wants, lambda gap: on_gap(self, gap))
+        #: Add an entry to what is due. The hub calls this in the order of the log, and then looks whether it is parked.
+        self.pend = self.backlog.pend
+        #: True while its thread sleeps, or is about to.
+        self.parked = False
+        self._in_line = False
         self._ended = threading.Event()
         self._last_write = time.monotonic()
         self._expires = self._last_write + jitter(pace.max_age) if pace.max_age else None
@@ -113,14 +115,11 @@ class Connection:
         if message.id is not None:
             raise ValueError("a message to one session cannot have an id, because it is not in the log")
         data = message.encode()
-        with self._lock:
-            if self.closed:
-                return False
-            if not self.backlog.pend_private(data):
-                raise Backlogged(f"{self._pace.max_pending} messages wait already for session {self.id}")
-            wake = self._stand_in_line()
-        if wake:
-            self._relay.enlist((self,))
+        if self.closed:
+            return False
+        if not self.backlog.pend_private(data):
+            raise Backlogged(f"{self._pace.max_pending} messages wait already for session {self.id}")
+        self._wake()
         return True
 
     def close(self, reason: str = "disconnected") -> bool:
@@ -132,9 +131,7 @@ class Connection:
             if self.closed:
                 return False
             self.closed = reason
-            wake = self._stand_in_line()
-        if wake:
-            self._relay.enlist((self,))
+        self._wake()
         return True
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -149,14 +146,13 @@ class Connection:
         """Release whoever waits for the end; the hub calls this last."""
         self._ended.set()
 
-    def offer(self, entry: Entry) -> bool:
-        """Pend an entry, or fall behind. The hub calls this in log order, from one thread at a time.
-
-        :returns: True if the connection now has to be put in line.
-        """
+    def stand_in_line(self) -> bool:
+        """Tell whether its thread sleeps and has to be put in line; whoever is told so does it."""
         with self._lock:
-            self.backlog.pend(entry)
-            return self._stand_in_line()
+            if not self.parked or self._in_line:
+                return False
+            self._in_line = True
+            return True
 
     def due(self) -> bytes:
         """Take what this connection is due now, as bytes; empty if nothing. Only one thread at a time may take."""
@@ -202,40 +198,35 @@ class Connection:
 
         :returns: False if the time was over first.
         """
-        with self._lock:
-            if self.backlog.has_something() or self.closed:
-                return True
-            self._parked = True
+        # Whoever gives us something gives it first and looks then whether we are parked; we do it the other way round.
+        self.parked = True
         try:
+            if (self.backlog.has_something() or self.closed) and self._unpark():
+                return True
             try:
                 self.turn.get(timeout=timeout)
             except queue.Empty:
-                with self._lock:
-                    self._parked = self._in_line
-                    if not self._in_line:
-                        return False
+                if self._unpark():
+                    return False
                 self.turn.get()  # it stands in line: its turn is on the way
         except BaseException:  # a greenlet that is killed takes no turn with it
-            self._leave_line()
+            if not self._unpark():
+                self._relay.withdraw(self)
             raise
         with self._lock:
-            self._parked = self._in_line = False
+            self.parked = self._in_line = False
         self._relay.pass_on()
         return True
 
-    def _leave_line(self) -> None:
+    def _unpark(self) -> bool:
+        """Wake by ourselves, unless we stand in line."""
         with self._lock:
-            in_line = self._in_line
-            self._parked = self._in_line = False
-        if in_line:
-            self._relay.withdraw(self)
+            self.parked = self._in_line
+            return not self._in_line
 
-    def _stand_in_line(self) -> bool:
-        """Tell whether to enlist; under the lock."""
-        if not self._parked or self._in_line:
-            return False
-        self._in_line = True
-        return True
+    def _wake(self) -> None:
+        if self.stand_in_line():
+            self._relay.enlist((self,))
 
 
 def as_message(message: Message | str) -> Message:

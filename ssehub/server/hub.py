@@ -340,7 +340,11 @@ class Hub:
     def _deliver(self, entry: Entry) -> int:
         """Pend an entry for everyone it is for. The log calls this in its order, and waits for it."""
         matched = self._registry.match(entry.packet)
-        wake = [connection for connection in matched if connection.offer(entry)]
+        wake = []
+        for connection in matched:
+            connection.pend(entry)
+            if connection.parked and connection.stand_in_line():
+                wake.append(connection)
         if wake:
             self._relay.enlist(wake)
         self._counters.count("messages")
