@@ -31,7 +31,8 @@ RETRY_AFTER = 0.1
 READ_SIZE = 1 << 16
 PARSE_FOR = 0.001  # seconds of parsing between two looks at the sockets
 BACKLOG_LIMIT = 1 << 28  # bytes read but not parsed: beyond this, exact arrival times are given up for memory
-SAMPLES = 20
+SAMPLES = 20  # faults told in words
+GAPS = 1000  # gaps told with what the hub said
 NUMBERED = re.compile(rb"^data: ?(\d+) (\d+\.\d+)", re.MULTILINE)
 GAP = re.compile(rb"^event: ?ssehub\.gap$", re.MULTILINE)
 OWN = re.compile(rb"^event: ?ssehub\.", re.MULTILINE)
@@ -262,7 +263,7 @@ class Tally:
 
     def _take_gap(self, stream: Stream, block: bytes, due: int | None) -> None:
         self.gaps += 1
-        if len(self.gap_events) < SAMPLES:
+        if len(self.gap_events) < GAPS:
             data = b"\n".join(re.findall(rb"^data: ?(.*)$", block, re.MULTILINE)).decode()
             self.gap_events.append({"stream": stream.number, "next": due, "data": data})
 
@@ -360,6 +361,18 @@ class Loop:
 
         def complete() -> bool:
             return all(s.order.received >= count for s in self._streams if not s.paused)
+
+        self._wait = Wait(over, complete, timeout)
+
+    def _on_reach(self, number: int, timeout: float) -> None:
+        def reached(stream: Stream) -> bool:
+            return stream.order.next is not None and stream.order.next > number
+
+        def over() -> bool:
+            return all(reached(s) for s in self._streams if s.reading)
+
+        def complete() -> bool:
+            return all(reached(s) for s in self._streams if not s.paused)
 
         self._wait = Wait(over, complete, timeout)
 
@@ -556,6 +569,13 @@ class Fleet:
         It is complete if those that have ended meanwhile, or were refused, have them too.
         """
         return self._ask(timeout, command="expect", count=count, timeout=timeout)
+
+    def reach(self, number: int, timeout: float) -> Report:
+        """Wait until every open stream that reads has received this sequence number, or a later one; gaps may be.
+
+        It is complete if those that have ended meanwhile, or were refused, have it too.
+        """
+        return self._ask(timeout, command="reach", number=number, timeout=timeout)
 
     def wait_ended(self, timeout: float) -> Report:
         """Wait until the server has ended every stream; a paused one does not notice."""

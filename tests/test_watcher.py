@@ -13,6 +13,7 @@ import pytest
 
 from ssehub import Connection, Hub, MemoryLog
 from ssehub.server import peer
+from ssehub.server.pace import Pace
 from ssehub.server.watcher import Watcher
 from tests.conftest import Site
 from tests.streams import GUARD, until
@@ -26,8 +27,12 @@ class Watched:
 
     def __init__(self) -> None:
         self.writing_since: float | None = None
+        self.alarm = float("inf")
         self.reasons: list[str] = []
         self.asked = threading.Event()
+
+    def wake(self) -> None:
+        self.asked.set()
 
     def close(self, reason: str) -> bool:
         self.reasons.append(reason)
@@ -51,7 +56,7 @@ def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delattr(select, "epoll", raising=False)
     elif not hasattr(select, "epoll"):
         pytest.skip("this system has no epoll")
-    one = Watcher(heartbeat=60, stall_timeout=60)
+    one = Watcher(Pace(heartbeat=60, stall_timeout=60))
     yield one
     one.close()
 
@@ -59,8 +64,8 @@ def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_hang_up_is_seen_without_a_write(watching: Watcher) -> None:
     stays, leaves = Watched(), Watched()
     with connected() as (near, far), connected() as (other, _):
-        watching.watch(near.fileno(), leaves)
-        watching.watch(other.fileno(), stays)
+        watching.watch(leaves, near.fileno())
+        watching.watch(stays, other.fileno())
         far.close()
         assert leaves.asked.wait(GUARD)
         assert (leaves.reasons, stays.reasons) == (["hang-up"], [])
@@ -69,7 +74,7 @@ def test_a_hang_up_is_seen_without_a_write(watching: Watcher) -> None:
 def test_a_reset_is_seen_too(watching: Watcher) -> None:
     watched = Watched()
     with connected() as (near, far):
-        watching.watch(near.fileno(), watched)
+        watching.watch(watched, near.fileno())
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         far.close()
         assert watched.asked.wait(GUARD)
@@ -78,9 +83,9 @@ def test_a_reset_is_seen_too(watching: Watcher) -> None:
 def test_what_a_client_sends_ahead_is_no_hang_up(watching: Watcher) -> None:
     chatty, leaver = Watched(), Watched()
     with connected() as (near, far), connected() as (other, far_other):
-        watching.watch(near.fileno(), chatty)
+        watching.watch(chatty, near.fileno())
         far.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        watching.watch(other.fileno(), leaver)
+        watching.watch(leaver, other.fileno())
         far_other.close()
         assert leaver.asked.wait(GUARD)
         assert chatty.reasons == []
@@ -90,20 +95,20 @@ def test_what_a_client_sends_ahead_is_no_hang_up(watching: Watcher) -> None:
 def test_a_number_that_is_used_again_is_another_connection(watching: Watcher) -> None:
     first, second = Watched(), Watched()
     with connected() as (near, far):
-        watching.watch(near.fileno(), first)
-        watching.unwatch(near.fileno())
-        watching.watch(near.fileno(), second)
+        watching.watch(first, near.fileno())
+        watching.unwatch(first)
+        watching.watch(second, near.fileno())
         far.close()
         assert second.asked.wait(GUARD)
         assert first.reasons == []
 
 
 def test_a_write_that_takes_too_long_is_cut() -> None:
-    one, watched = Watcher(heartbeat=60, stall_timeout=0.1), Watched()
+    one, watched = Watcher(Pace(heartbeat=60, stall_timeout=0.1)), Watched()
     try:
         with connected() as (near, _):
             watched.writing_since = 0.0
-            one.watch(near.fileno(), watched)
+            one.watch(watched, near.fileno())
             with pytest.raises(OSError):
                 while True:  # fills the kernel's buffers, blocks, and comes free
                     near.send(b"x" * 65536)
@@ -114,7 +119,7 @@ def test_a_write_that_takes_too_long_is_cut() -> None:
 
 def test_closing_ends_the_thread_and_twice_is_once(watching: Watcher) -> None:
     with connected() as (near, _):
-        watching.watch(near.fileno(), Watched())
+        watching.watch(Watched(), near.fileno())
         assert any(thread.name == "ssehub-watcher" for thread in threading.enumerate())
         watching.close()
         watching.close()
@@ -178,7 +183,7 @@ def test_close_does_not_wait_for_a_reader_that_has_stalled(make_hub: MakeHub, si
     stalled = here.stream()
     stalled.opened()
     connection = hub.connections()[0]
-    while connection.writing_since is None or connection.backlog.behind is False:
+    while connection.lag < 3:
         hub.broadcast("x" * 65536)
     hub.close(timeout=0.05)
     assert connection.wait(GUARD)

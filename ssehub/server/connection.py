@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ssehub.exceptions import Backlogged
-from ssehub.log import ALL, Entry, Gap, Log, Packet
-from ssehub.server.backlog import Backlog
+from ssehub.log import ALL, Gap, Log, Packet
 from ssehub.server.pace import Pace, jitter
+from ssehub.server.pages import Pages
+from ssehub.server.parking import Parking
+from ssehub.server.reader import Reader
 from ssehub.server.relay import Relay
 from ssehub.server.start import Start
 from ssehub.wire import Message
@@ -48,6 +50,8 @@ class Connection:
     def __init__(
         self,
         log: Log,
+        pages: Pages,
+        parking: Parking,
         relay: Relay,
         pace: Pace,
         zones: Sequence[str],
@@ -67,18 +71,19 @@ class Connection:
         #: When the write began that is still going on (``time.monotonic()``), else None.
         self.writing_since: float | None = None
         self.sent_bytes = 0
+        #: When it has to wake for a heartbeat, or because it is too old (``time.monotonic()``).
+        self.alarm = 0.0
+        self._parking = parking
         self._relay = relay
         self._pace = pace
-        self._lock = threading.Lock()
-        self.backlog = Backlog(log, pace, start.place(log, self.wants), self.wants, lambda gap: on_gap(self, gap))
-        #: Add an entry to what is due. The hub calls this in the order of the log, and then looks whether it is parked.
-        self.pend = self.backlog.pend
-        #: True while its thread sleeps, or is about to.
-        self.parked = False
-        self._in_line = False
+        self._beat = jitter(pace.heartbeat)
+        self._expires = time.monotonic() + jitter(pace.max_age) if pace.max_age else float("inf")
+        self._closing = threading.Lock()
         self._ended = threading.Event()
-        self._last_write = time.monotonic()
-        self._expires = self._last_write + jitter(pace.max_age) if pace.max_age else None
+        self.reader = Reader(
+            pages, log.tail, start.place(log, self.wants), self.zones, self.wants, self._fire_gap, pace.max_replay
+        )
+        self._on_gap = on_gap
 
     def __repr__(self) -> str:
         state = f"closed: {self.closed}" if self.closed else "open"
@@ -105,7 +110,8 @@ class Connection:
     def send(self, message: Message | str) -> bool:
         """Send to this session alone, past the log: it is not replayed after a reconnection.
 
-        Kept in order with what is pending; one that is behind gets it before what it has to catch up on.
+        It comes after what was sent to everybody before. What the connection's own hooks send comes first: before what
+        it has to catch up on.
 
         :returns: False if the connection has ended.
         :raises Backlogged: if ``max_pending`` such messages are waiting already.
@@ -114,25 +120,35 @@ class Connection:
         message = as_message(message)
         if message.id is not None:
             raise ValueError("a message to one session cannot have an id, because it is not in the log")
-        data = message.encode()
         if self.closed:
             return False
-        if not self.backlog.pend_private(data):
+        if self.reader.private >= self._pace.max_pending:
             raise Backlogged(f"{self._pace.max_pending} messages wait already for session {self.id}")
-        self._wake()
+        is_own = threading.get_ident() == self.thread
+        self.reader.add_private(message.encode(), 0 if is_own else self._parking.tail())
+        self.wake()
         return True
 
     def close(self, reason: str = "disconnected") -> bool:
-        """Ask the stream to end; its thread sends what is pending in one last chunk and goes.
+        """Ask the stream to end; its thread sends what is due in one last chunk and goes.
 
         :returns: False if it was closed already; the first reason stays.
         """
-        with self._lock:
+        with self._closing:
             if self.closed:
                 return False
             self.closed = reason
-        self._wake()
+        self.wake()
         return True
+
+    def wake(self) -> None:
+        """Wake its thread, if it sleeps."""
+        self._relay.enlist(self._parking.unpark((self,)))
+
+    @property
+    def lag(self) -> int:
+        """The number of entries of the log it has yet to look at; 0 for one that is level."""
+        return self._parking.lag(self)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the stream has ended and its hooks have run.
@@ -146,17 +162,9 @@ class Connection:
         """Release whoever waits for the end; the hub calls this last."""
         self._ended.set()
 
-    def stand_in_line(self) -> bool:
-        """Tell whether its thread sleeps and has to be put in line; whoever is told so does it."""
-        with self._lock:
-            if not self.parked or self._in_line:
-                return False
-            self._in_line = True
-            return True
-
     def due(self) -> bytes:
         """Take what this connection is due now, as bytes; empty if nothing. Only one thread at a time may take."""
-        return self.backlog.take()
+        return self.reader.take()
 
     def __iter__(self) -> Iterator[bytes]:
         """Be the body of the response: block until something is due, and give it as a chunk of bytes."""
@@ -164,7 +172,8 @@ class Connection:
             self.sent_bytes += len(chunk)
             self.writing_since = time.monotonic()
             yield chunk
-            self.writing_since, self._last_write = None, time.monotonic()
+            self.writing_since = None
+            self.alarm = min(time.monotonic() + self._beat, self._expires)
 
     def _chunks(self) -> Iterator[bytes]:
         # No server sends the headers before the first chunk that is not empty.
@@ -178,55 +187,31 @@ class Connection:
                 return
             if chunk:
                 continue
-            patience = self._last_write + jitter(self._pace.heartbeat) - time.monotonic()
-            if self._expires is not None:
-                patience = min(patience, self._expires - time.monotonic())
-            if self._park(max(patience, 0.0)):
-                continue
-            if self._expires is not None and time.monotonic() >= self._expires:
+            now = time.monotonic()
+            if now >= self._expires:
                 self.close("max_age")
-            else:
-                yield self.backlog.heartbeat()
+            elif now >= self.alarm:
+                yield self.reader.heartbeat()
+            elif self._parking.park(self):
+                self._sleep()
 
     def _preamble(self) -> bytes:
         # With the cursor, a client that is cut off before its first message still knows where it stood.
         who = json.dumps({"session_id": self.id, "client_id": self.client_id})
-        return Message(who, "ssehub.open", id=self.backlog.cursor(), retry=self._pace.retry).encode()
+        return Message(who, "ssehub.open", id=self.reader.cursor(), retry=self._pace.retry).encode()
 
-    def _park(self, timeout: float) -> bool:
-        """Block until there is a turn, and pass it on.
-
-        :returns: False if the time was over first.
-        """
-        # Whoever gives us something gives it first and looks then whether we are parked; we do it the other way round.
-        self.parked = True
+    def _sleep(self) -> None:
+        """Block until there is a turn, and pass it on before anything else."""
         try:
-            if (self.backlog.has_something() or self.closed) and self._unpark():
-                return True
-            try:
-                self.turn.get(timeout=timeout)
-            except queue.Empty:
-                if self._unpark():
-                    return False
-                self.turn.get()  # it stands in line: its turn is on the way
+            self.turn.get()
         except BaseException:  # a greenlet that is killed takes no turn with it
-            if not self._unpark():
+            if not self._parking.unpark((self,)):
                 self._relay.withdraw(self)
             raise
-        with self._lock:
-            self.parked = self._in_line = False
         self._relay.pass_on()
-        return True
 
-    def _unpark(self) -> bool:
-        """Wake by ourselves, unless we stand in line."""
-        with self._lock:
-            self.parked = self._in_line
-            return not self._in_line
-
-    def _wake(self) -> None:
-        if self.stand_in_line():
-            self._relay.enlist((self,))
+    def _fire_gap(self, gap: Gap) -> None:
+        self._on_gap(self, gap)
 
 
 def as_message(message: Message | str) -> Message:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ssehub.server.connection import Connection
 
-#: Counted by each backlog for itself, without a lock, and added up when somebody asks.
-_OWN = ("delivered", "gaps", "fell_behind")
+#: Counted by each reader for itself, without a lock, and added up when somebody asks.
+_OWN = ("delivered", "gaps")
 _ENDS = {"hang-up": "hang_ups", "stalled": "stalled"}
 
 
@@ -32,17 +32,17 @@ class Counters:
                 self._totals[_ENDS[connection.closed]] += 1
 
     def read(self, connections: Sequence[Connection]) -> dict[str, int]:
-        """Return all counters, and what is pending now."""
+        """Return all counters, and how far behind connections are."""
         with self._lock:
             totals = dict(self._totals)
         for connection in connections:
             _add(totals, connection)
-        backlogs = [connection.backlog for connection in connections]
-        now = {"pending": sum(map(len, backlogs)), "behind": sum(backlog.behind for backlog in backlogs)}
+        lags = [connection.lag for connection in connections]
+        now = {"behind": sum(lag > 0 for lag in lags), "lag": max(lags, default=0)}
         return {"connections": len(connections), **now, **totals}
 
 
 def _add(totals: dict[str, int], connection: Connection) -> None:
     totals["sent_bytes"] += connection.sent_bytes
     for name in _OWN:
-        totals[name] += getattr(connection.backlog, name)
+        totals[name] += getattr(connection.reader, name)

@@ -17,6 +17,8 @@ from ssehub.server import peer
 from ssehub.server.connection import Connection, as_message
 from ssehub.server.counters import Counters
 from ssehub.server.pace import Pace
+from ssehub.server.pages import Pages
+from ssehub.server.parking import Parker, Parking
 from ssehub.server.registry import Registry
 from ssehub.server.relay import Relay
 from ssehub.server.response import (
@@ -48,7 +50,8 @@ class Hub:
     :param heartbeat: seconds of silence after which a client hears that the stream is alive. Below the 60 s after
         which nginx and others cut a silent stream.
     :param retry: milliseconds a client waits before it reconnects.
-    :param max_pending: messages that wait for one connection before it has to catch up from the log.
+    :param max_pending: messages sent to one session alone that may wait for it. Others wait for nobody: they are in
+        the log, from which every connection reads.
     :param max_replay: entries a connection may have to catch up on; one that is further behind gets a gap instead.
         None: whatever the log holds.
     :param max_connections: open streams at the most; keep it below the server's threads. None: no limit.
@@ -103,8 +106,10 @@ class Hub:
         self._lock = threading.Lock()
         self._started = False
         self._registry = Registry()
+        self._pages = Pages(self._log)
+        self._parking = Parking()
         self._relay = Relay()
-        self._watcher = Watcher(self._pace.heartbeat, self._pace.stall_timeout)
+        self._watcher = Watcher(self._pace)
         self._counters = Counters()
 
     # Clients
@@ -251,10 +256,10 @@ class Hub:
     def stats(self) -> dict[str, int]:
         """Return what is there in this process now, and counters since its start.
 
-        Now: ``connections``, ``clients``, ``zones``, ``pending`` (messages waiting for their connections), ``behind``
-        (connections catching up from the log). Since the start: ``messages`` delivered by the log, streams
-        ``opened`` and ``refused``, messages ``delivered`` and ``sent_bytes`` handed to the server, ``gaps`` told,
-        times a connection ``fell_behind``, streams ended by ``hang_ups`` and as ``stalled``.
+        Now: ``connections``, ``clients``, ``zones``, connections ``behind`` the log, and the ``lag`` of the one that is
+        furthest behind, in entries. Since the start: ``messages`` delivered by the log, streams ``opened`` and
+        ``refused``, messages ``delivered`` and ``sent_bytes`` handed to the server, ``gaps`` told, streams ended by
+        ``hang_ups`` and as ``stalled``.
         """
         there = {"clients": self._registry.clients(), "zones": len(self._registry.zones())}
         return {**self._counters.read(self._registry.find()), **there}
@@ -297,21 +302,21 @@ class Hub:
             return
         reason = "error"
         try:
-            if socket is not None:
-                self._watcher.watch(socket, connection)
+            self._watcher.watch(connection, socket)
             self.on_connection.fire(connection)
             yield from connection
         except GeneratorExit:
             reason = "hang-up"
             raise
         finally:
-            if socket is not None:
-                self._watcher.unwatch(socket)
+            self._watcher.unwatch(connection)
             self._dismiss(connection, reason)
 
     def _admit(self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start) -> Connection | None:
         self._start()
-        connection = Connection(self._log, self._relay, self._pace, zones, client_id, start, self.on_gap.fire)
+        connection = Connection(
+            self._log, self._pages, self._parking, self._relay, self._pace, zones, client_id, start, self.on_gap.fire
+        )
         connection.member.metadata = metadata
         if not self._registry.add(connection, self._pace.max_connections, self._pace.max_per_client):
             return None
@@ -338,17 +343,20 @@ class Hub:
                 self._started = True
 
     def _deliver(self, entry: Entry) -> int:
-        """Pend an entry for everyone it is for. The log calls this in its order, and waits for it."""
-        matched = self._registry.match(entry.packet)
-        wake = []
-        for connection in matched:
-            connection.pend(entry)
-            if connection.parked and connection.stand_in_line():
-                wake.append(connection)
-        if wake:
-            self._relay.enlist(wake)
+        """Wake whom an entry is for. The log calls this in its order, and waits for it."""
+        packet = entry.packet
+        self._parking.note(entry)
+        woken: Sequence[Parker]
+        if packet.client_id is None and not packet.exclude:
+            count = self._registry.count(packet.zone)
+            woken = self._parking.wake_zone(entry, packet.zone)
+        else:
+            matched = self._registry.match(packet)
+            count = len(matched)
+            woken = self._parking.wake_these(entry, matched)
+        self._relay.enlist(woken)
         self._counters.count("messages")
-        return len(matched)
+        return count
 
 
 def _check_zones(zone: str | Sequence[str]) -> tuple[str, ...]:

@@ -9,14 +9,16 @@ from ssehub.exceptions import UnknownClient
 from ssehub.log import ALL, All, Packet
 from ssehub.server.connection import Connection, Member
 
+Sessions = dict[str, Connection]
+
 
 class Registry:
     """Find connections by zone, client and session. Safe to use from any thread; never blocks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sessions: dict[str, Connection] = {}
-        self._zones: dict[str, dict[str, Connection]] = {}
+        self._sessions: Sessions = {}
+        self._zones: dict[str, Sessions] = {}
         self._members: dict[str, Member] = {}
 
     def __len__(self) -> int:
@@ -41,36 +43,27 @@ class Registry:
                 self._zones.setdefault(zone, {})[connection.id] = connection
             return True
 
-    def remove(self, connection: Connection) -> bool:
-        """Take a connection out; with a client's last session goes what was noted about it.
-
-        :returns: False if it was not there.
-        """
+    def remove(self, connection: Connection) -> None:
+        """Take a connection out; with a client's last session goes what was noted about it."""
         with self._lock:
-            if self._sessions.pop(connection.id, None) is None:
-                return False
+            del self._sessions[connection.id]
             for zone in connection.zones:
-                self._drop(self._zones, zone, self._zones[zone], connection)
-            self._drop(self._members, connection.client_id, connection.member.sessions, connection)
-            return True
+                _drop(self._zones, zone, self._zones[zone], connection)
+            _drop(self._members, connection.client_id, connection.member.sessions, connection)
+
+    def count(self, zone: str | All = ALL) -> int:
+        """Return the number of connections in a zone, or of all."""
+        return len(self._sessions if zone is ALL else self._zones.get(zone, ()))
 
     def match(self, packet: Packet) -> list[Connection]:
         """Return the connections a packet is for, each once."""
-        found = self.find(packet.zone, ALL if packet.client_id is None else packet.client_id)
-        if packet.exclude:
-            return [connection for connection in found if connection.id not in packet.exclude]
-        return found
+        with self._lock:
+            return self._match(packet)
 
     def find(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:
         """Return the connections of a client, a zone, both or neither."""
         with self._lock:
-            if client_id is ALL:
-                sessions = self._sessions if zone is ALL else self._zones.get(zone, {})
-                return list(sessions.values())
-            member = self._members.get(client_id)
-            if member is None:
-                return []
-            return [one for one in member.sessions.values() if zone is ALL or zone in one.zones]
+            return self._find(zone, client_id)
 
     def zones(self) -> dict[str, int]:
         """Return the zones that have connections, and how many."""
@@ -99,13 +92,25 @@ class Registry:
 
     # What follows runs under the lock.
 
+    def _match(self, packet: Packet) -> list[Connection]:
+        found = self._find(packet.zone, ALL if packet.client_id is None else packet.client_id)
+        return [connection for connection in found if connection.id not in packet.exclude]
+
+    def _find(self, zone: str | All, client_id: str | All) -> list[Connection]:
+        if client_id is ALL:
+            return list((self._sessions if zone is ALL else self._zones.get(zone, {})).values())
+        member = self._members.get(client_id)
+        sessions = member.sessions.values() if member else ()
+        return [one for one in sessions if zone is ALL or zone in one.zones]
+
     def _member(self, client_id: str) -> Member:
         member = self._members.get(client_id)
         if member is None:
             raise UnknownClient(f"no client {client_id!r} is connected")
         return member
 
-    def _drop(self, table: dict[str, Any], key: str, sessions: dict[str, Connection], connection: Connection) -> None:
-        del sessions[connection.id]
-        if not sessions:  # an empty zone or client leaves nothing behind
-            del table[key]
+
+def _drop(table: dict[str, Any], key: str, sessions: Sessions, connection: Connection) -> None:
+    del sessions[connection.id]
+    if not sessions:  # an empty zone or client leaves nothing behind
+        del table[key]

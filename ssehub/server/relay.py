@@ -1,7 +1,7 @@
 """Relay: whose turn it is to wake.
 
-A thousand threads that all wake at the same time fight for the interpreter instead of working. So connections with
-something pending stand in line, only a few of them hold a turn, and a thread that wakes passes its turn on before it
+A thousand threads that all wake at the same time fight for the interpreter instead of working. So connections that
+something is due to stand in line, only a few of them hold a turn, and a thread that wakes passes its turn on before it
 does anything else. Whatever arrives while a connection stands in line leaves in one write.
 """
 
@@ -41,6 +41,8 @@ class Relay:
 
     def enlist(self, sleepers: Sequence[Sleeper]) -> None:
         """Put sleepers at the end of the line, and hand out the turns that are free."""
+        if not sleepers:
+            return
         with self._lock:
             self._line.extend(sleepers)
             while self._free and self._line:

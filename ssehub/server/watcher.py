@@ -1,4 +1,4 @@
-"""Watcher: notices the client that hung up or stalled, without writing to it."""
+"""Watcher: notices the client that hung up or stalled, without writing to it, and the one that was quiet for long."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ssehub.server import peer
+from ssehub.server.pace import Pace
 
 
 class Watched(Protocol):
     """What the watcher needs of a connection."""
 
     writing_since: float | None
+    alarm: float
+
+    def wake(self) -> None:
+        """Wake its thread, if it sleeps."""
 
     def close(self, reason: str) -> bool:
         """Ask it to end."""
@@ -30,50 +35,50 @@ class Watcher:
 
     Safe to use from any thread. A connection is only ever asked to close; its own thread does the rest.
 
-    :param heartbeat: seconds; a peer that has not acknowledged for two of them is gone.
-    :param stall_timeout: seconds a write may take before its connection is cut.
+    :param pace: the hub's settings: a peer that has not acknowledged for two heartbeats is gone, and a write that takes
+        longer than ``stall_timeout`` is cut.
     """
 
-    def __init__(self, heartbeat: float, stall_timeout: float) -> None:
-        self._heartbeat = heartbeat
-        self._stall_timeout = stall_timeout
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._lock = threading.Lock()
-        self._watched: dict[int, Watched] = {}
+        self._watched: dict[Watched, int | None] = {}
+        self._by_number: dict[int, Watched] = {}
         self._poller: _Epoll | _Selector | None = None
         self._thread: threading.Thread | None = None
 
-    def watch(self, number: int, connection: Watched) -> None:
-        """Begin to watch a connection's socket and set its keep-alive; its own thread calls this.
+    def watch(self, connection: Watched, number: int | None) -> None:
+        """Begin to watch a connection, and set the keep-alive of its socket; its own thread calls this.
 
-        :param number: the descriptor; it stays the connection's until :meth:`unwatch`.
+        :param number: the socket's descriptor; it stays the connection's until :meth:`unwatch`. None if the server does
+            not show it.
         """
-        with contextlib.suppress(OSError):
-            peer.tune(number, self._heartbeat, self._stall_timeout)
+        if number is not None:
+            with contextlib.suppress(OSError):
+                peer.tune(number, self._pace.heartbeat, self._pace.stall_timeout)
         with self._lock:
-            if self._thread is None:
-                # Looked up now: gevent patches after import, and takes epoll away.
-                self._poller = _Epoll() if hasattr(select, "epoll") else _Selector()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._poller,), name="ssehub-watcher", daemon=True
-                )
-                self._thread.start()
-            assert self._poller is not None
-            self._poller.add(number)
-            self._watched[number] = connection
+            poller = self._start()
+            self._watched[connection] = number
+            if number is not None:
+                self._by_number[number] = connection
+                poller.add(number)
 
-    def unwatch(self, number: int) -> None:
-        """Forget a socket. The connection's thread calls this before it lets go of it."""
+    def unwatch(self, connection: Watched) -> None:
+        """Forget a connection. Its thread calls this before it lets go of the socket."""
         with self._lock:
-            if self._watched.pop(number, None) is not None and self._poller is not None:
-                self._poller.remove(number)
+            number = self._watched.pop(connection, None)
+            if number is not None and self._by_number.get(number) is connection:
+                del self._by_number[number]
+                if self._poller is not None:
+                    self._poller.remove(number)
 
     def cut(self, connections: Iterable[Watched]) -> None:
         """Shut down the sockets of these connections, so that threads stuck in a write come free."""
-        doomed = set(map(id, connections))
         # Under the lock: a descriptor that is still watched cannot have been closed and given to another client.
         with self._lock:
-            for number, connection in self._watched.items():
-                if id(connection) in doomed:
+            for connection in connections:
+                number = self._watched.get(connection)
+                if number is not None:
                     peer.shut_down(number)
 
     def close(self) -> None:
@@ -82,14 +87,25 @@ class Watcher:
             thread, self._thread = self._thread, None
             poller, self._poller = self._poller, None
             self._watched.clear()
+            self._by_number.clear()
         if thread is None or poller is None:
             return
         poller.stop()
         if thread is not threading.current_thread():
             thread.join()
 
+    def _start(self) -> _Epoll | _Selector:
+        if self._poller is None:
+            # Looked up now: gevent patches after import, and takes epoll away.
+            self._poller = _Epoll() if hasattr(select, "epoll") else _Selector()
+            self._thread = threading.Thread(target=self._run, args=(self._poller,), name="ssehub-watcher", daemon=True)
+            self._thread.start()
+        return self._poller
+
     def _run(self, poller: _Epoll | _Selector) -> None:
-        interval = max(min(self._stall_timeout, self._heartbeat) / 4, 0.05)
+        pace = self._pace
+        # An eighth of a heartbeat is how late one may come; a second is often enough for all else.
+        interval = max(0.005, min(pace.heartbeat / 8, pace.stall_timeout / 4, (pace.max_age or 8.0) / 8, 1.0))
         sweep = time.monotonic() + interval
         with contextlib.closing(poller):
             while not poller.stopped:
@@ -100,27 +116,30 @@ class Watcher:
 
     def _hung_up(self, numbers: Iterable[int]) -> None:
         with self._lock:
-            gone = [self._watched[number] for number in numbers if number in self._watched]
+            gone = [self._by_number[number] for number in numbers if number in self._by_number]
         for connection in gone:
             connection.close("hang-up")
 
     def _sweep(self) -> None:
-        """Find the readers that have stopped and the peers that have vanished without a word."""
+        """Find those whose time has come, the readers that have stopped and the peers that have vanished."""
         with self._lock:
             watched = list(self._watched.items())
         now = time.monotonic()
-        for number, connection in watched:
+        for connection, number in watched:
             since = connection.writing_since
-            if since is not None and now - since > self._stall_timeout:
-                self._give_up(number, connection, "stalled")
-            elif self._has_vanished(number, connection):
-                self._give_up(number, connection, "hang-up")
+            if since is not None and now - since > self._pace.stall_timeout:
+                self._give_up(connection, "stalled")
+            elif number is not None and self._has_vanished(connection):
+                self._give_up(connection, "hang-up")
+            elif since is None and now >= connection.alarm:
+                connection.wake()
 
-    def _has_vanished(self, number: int, connection: Watched) -> bool:
+    def _has_vanished(self, connection: Watched) -> bool:
         with self._lock:
-            return self._watched.get(number) is connection and peer.unanswered(number) > 2 * self._heartbeat
+            number = self._watched.get(connection)
+            return number is not None and peer.unanswered(number) > 2 * self._pace.heartbeat
 
-    def _give_up(self, number: int, connection: Watched, reason: str) -> None:
+    def _give_up(self, connection: Watched, reason: str) -> None:
         connection.close(reason)
         self.cut((connection,))
 

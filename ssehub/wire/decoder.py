@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from ssehub.exceptions import EventTooLarge
-from ssehub.wire.message import Message, Received
+from ssehub.wire.message import MAX_RETRY, Message, Received
 
 _BOM = b"\xef\xbb\xbf"
-#: The longest reconnection time that is kept, in milliseconds; a stream may send thousands of digits.
-MAX_RETRY = 10**12
+#: How far, in characters, the middle of a text is searched for a line break before its lines count as long.
+_SHORT = 1024
 
 
 class Decoder:
     """Read one event stream, in pieces cut anywhere. It belongs to one thread and to one response.
 
     It follows https://html.spec.whatwg.org/multipage/server-sent-events.html section 9.2.6, and takes time in
-    proportion to the bytes, whatever their cut.
+    proportion to the bytes, whatever their cut. Usual events take short ways; :meth:`_lines` is the specification.
 
     :param last_event_id: the id to begin with, that of the connection before.
-    :param max_event_size: what an event's data, or a line of it that has not ended, may come to: characters, and for
-        the line bytes.
-    :param on_comment: called with the text of each comment as its line ends.
+    :param max_event_size: what one event's data may come to, in characters, and one line's value, in bytes. Comments
+        do not add up; nor do events.
+    :param on_comment: called with the text of each comment as its line ends. It must not raise.
     :raises ValueError: if ``max_event_size`` is not positive.
     """
 
@@ -35,6 +35,7 @@ class Decoder:
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1, not {max_event_size}")
         self._limit = max_event_size
+        self._line_limit = max_event_size + len("data: ")
         self._on_comment = on_comment
         self._last_event_id = last_event_id
         self._retry: int | None = None
@@ -44,7 +45,10 @@ class Decoder:
         self._held = 0
         self._began = False
         self._after_cr = False
-        # The specification's buffers.
+        # Whether the next byte begins a block, with nothing left of those before: then whole blocks need no buffers.
+        self._fresh = False
+        # The specification's buffers. It has the last one start empty, but browsers, and web-platform-tests'
+        # format-field-id, let it start as the id carried over.
         self._data: list[str] = []
         self._size = 0
         self._type = ""
@@ -57,71 +61,194 @@ class Decoder:
 
     @property
     def reconnection_time(self) -> int | None:
-        """The reconnection time the stream has asked for, in milliseconds, or None."""
+        """The reconnection time the stream has asked for, in milliseconds, or None; at most ``MAX_RETRY``."""
         return self._retry
 
     def feed(self, chunk: bytes) -> list[Message]:
-        """Take the next bytes and return the messages they complete.
+        """Take the next bytes and return the messages they complete. It never blocks.
 
+        :param chunk: any number of bytes, also none.
+        :returns: the messages, oldest first.
         :raises EventTooLarge: if an event is longer than ``max_event_size``. Messages that were complete before it are
-            returned first, and the next call raises. The decoder is of no more use then.
+            returned first, and the next call raises. The decoder is of no more use then: every call raises.
         """
-        if self._error:
-            raise self._error
         messages: list[Message] = []
-        try:
-            text = self._complete_lines(chunk)
-            if text:
-                self._interpret(text, messages)
-            if self._held > self._limit:
-                raise EventTooLarge(f"a line is longer than max_event_size, {self._limit} bytes")
-        except EventTooLarge as error:
-            self._error = error
-            if not messages:
-                raise
+        if self._fresh and self._whole(chunk, messages):
+            return messages
+        if self._error:
+            raise self._error.with_traceback(None)
+        self._feed(chunk, messages)
+        if self._error and not messages:
+            raise self._error
         return messages
 
-    def _complete_lines(self, chunk: bytes) -> str:
-        """Return the lines that end in this chunk, each ended by a line feed; keep the rest."""
-        if self._after_cr and chunk:
-            # The second half of a CRLF pair: the first half has ended the line already.
-            self._after_cr = False
-            if chunk[0] == 10:
-                chunk = chunk[1:]
-        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
-        if not end:
-            self._hold(chunk)
-            return ""
-        whole = chunk[:end]
-        if self._pieces:
-            self._pieces.append(whole)
-            whole = b"".join(self._pieces)
-            self._pieces = []
-        self._held = 0
-        self._hold(chunk[end:])
-        self._after_cr = end == len(chunk) and whole.endswith(b"\r")
-        if not self._began:
-            # "one leading U+FEFF BYTE ORDER MARK character must be ignored if any are present"
-            self._began = True
-            whole = whole.removeprefix(_BOM)
+    def _whole(self, chunk: bytes, messages: list[Message]) -> bool:
+        """Take a chunk of whole events, which is what a server that flushes sends: then nothing is to be kept."""
+        text = chunk.decode("utf-8", "replace")
+        if "\r" in text:
+            text = text.replace("\r\n", "\n")
+        line, _, rest = text.partition("\n")
+        if "\r" in text or len(chunk) > self._limit:
+            return False
+        if rest == "\n" and line[:6] == "data: ":
+            messages.append(Received(line[6:], "message", self._id))
+        elif rest[-2:] != "\n\n":
+            return False
+        elif len(text) < _SHORT:
+            self._blocks(text[:-2], messages)
+        else:
+            self._interpret(text, messages)
+        return True
+
+    def _feed(self, chunk: bytes, messages: list[Message]) -> None:
+        """Take bytes in any state, and note an error instead of raising it."""
+        self._fresh = False
+        whole = self._complete_lines(self._without_second_half(chunk))
+        if not whole:
+            return
         # "Streams must be decoded using the UTF-8 decode algorithm": what is malformed becomes U+FFFD. No line break
         # is part of a longer character, so decoding line by line gives the same.
         text = whole.decode("utf-8", "replace")
-        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+        try:
+            if self._size + len(whole) > self._limit:
+                self._lines(text, messages)
+            else:
+                self._interpret(text, messages)
+        except EventTooLarge as error:
+            self._error = error
+        open_block = self._data or self._type or self._id is not self._last_event_id
+        self._fresh = not (open_block or self._pieces or self._after_cr or self._error)
+
+    def _without_second_half(self, chunk: bytes) -> bytes:
+        # "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end, and its first half, the
+        # last byte before this chunk, has ended the line already.
+        if self._after_cr and chunk:
+            self._after_cr = False
+            return chunk.removeprefix(b"\n")
+        return chunk
+
+    def _complete_lines(self, chunk: bytes) -> bytes:
+        """Return the lines that end in this chunk, each ended by a line feed; keep the rest."""
+        end = chunk.rfind(b"\n") + 1
+        end = max(end, chunk.rfind(b"\r", end) + 1)
+        if not end:
+            self._hold(chunk)
+            return b""
+        self._after_cr = chunk[-1] == 13
+        whole = self._with_beginning(chunk[:end])
+        if len(whole) > self._line_limit:
+            whole = self._before_long_line(whole)
+        if not self._error:
+            self._hold(chunk[end:])
+        # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present."
+        if not self._began:
+            self._began = True
+            whole = whole.removeprefix(_BOM)
+        return whole
+
+    def _with_beginning(self, lines: bytes) -> bytes:
+        """Put what was kept before whole lines, and end these alike."""
+        if b"\r" in lines:
+            lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if self._pieces:
+            lines = b"".join([*self._pieces, lines])
+            self._pieces = []
+            self._held = 0
+        return lines
 
     def _hold(self, rest: bytes) -> None:
+        """Keep the beginning of a line."""
         if rest:
             self._pieces.append(rest)
             self._held += len(rest)
+            if self._held > self._line_limit:
+                self._error = self._too_large()
+
+    def _before_long_line(self, whole: bytes) -> bytes:
+        """Return the lines before the first that is too long, which is noted: a line's cut must make no difference."""
+        start = 0
+        while len(whole) - start > self._line_limit:
+            end = whole.find(b"\n", start)
+            if end - start > self._line_limit:
+                self._error = self._too_large()
+                return whole[:start]
+            start = end + 1
+        return whole
+
+    def _too_large(self) -> EventTooLarge:
+        return EventTooLarge(f"an event, or a line of it, is larger than max_event_size, {self._limit}")
 
     def _interpret(self, text: str, messages: list[Message]) -> None:
-        """Go through whole lines."""
+        """Go through whole lines that cannot exceed the limit."""
+        middle = len(text) >> 1
+        if text.find("\n", middle, middle + _SHORT) < 0:
+            # Splitting costs several times more than looking for the next break where lines are long.
+            self._lines(text, messages)
+            return
+        if not self._fresh:
+            # To the end of the block that began before.
+            first, found, text = text.partition("\n\n")
+            self._lines(first + found, messages)
+        blocks, found, rest = text.rpartition("\n\n")
+        if found:
+            self._blocks(blocks, messages)
+        if rest:
+            self._lines(rest, messages)
+
+    def _blocks(self, text: str, messages: list[Message]) -> None:
+        """Process whole blocks. Splitting at the name of their first field as well saves two slices for each."""
+        if text[:6] == "data: ":
+            for data in text[6:].split("\n\ndata: "):
+                if "\n" not in data:
+                    messages.append(Received(data, "message", self._id))
+                else:
+                    self._data_block(data, messages)
+        elif text[:4] == "id: ":
+            for piece in text[4:].split("\n\nid: "):
+                id, found, data = piece.partition("\ndata: ")
+                if found and "\n" not in data and "\n" not in id and "\0" not in id:
+                    self._id = self._last_event_id = id
+                    messages.append(Received(data, "message", id))
+                else:
+                    self._other_blocks("id: " + piece, messages)
+        else:
+            self._other_blocks(text, messages)
+
+    def _data_block(self, data: str, messages: list[Message]) -> None:
+        """Process what begins with ``data: ``, taken off, and may be several lines of data, or anything more."""
+        lines = data.split("\ndata: ")
+        if data.count("\n") == len(lines) - 1:
+            messages.append(Received("\n".join(lines), "message", self._id))
+        else:
+            self._other_blocks("data: " + data, messages)
+
+    def _other_blocks(self, text: str, messages: list[Message]) -> None:
+        """Process whole blocks: quickly, if the usual fields are in their usual order, one line of data last."""
+        for block in text.split("\n\n"):
+            head, found, data = block.partition("\ndata: ")
+            id = self._id
+            event = "message"
+            for line in head.split("\n"):
+                if line[:7] == "event: ":
+                    event = line[7:] or "message"
+                elif line[:4] == "id: " and "\0" not in line:
+                    id = line[4:]
+                else:
+                    found = ""
+            if found and "\n" not in data:
+                self._id = self._last_event_id = id
+                messages.append(Received(data, event, id))
+            else:
+                self._lines(block + "\n\n", messages)
+
+    def _lines(self, text: str, messages: list[Message]) -> None:
+        """Go through whole lines one by one: the specification as it is written."""
         start = 0
         stop = len(text)
         while start < stop:
-            # Found one by one: a search for a single character is many times faster than a split of long lines.
             end = text.find("\n", start)
             if end == start:
+                # "If the line is empty (a blank line): Dispatch the event."
                 self._dispatch(messages)
             elif text.startswith("data: ", start):
                 self._append(text[start + 6 : end])
@@ -135,7 +262,7 @@ class Decoder:
         self._data.append(value)
         self._size += len(value) + 1
         if self._size > self._limit + 1:
-            raise EventTooLarge(f"an event's data is longer than max_event_size, {self._limit} characters")
+            raise self._too_large()
 
     def _line(self, line: str) -> None:
         """Process a line that is not blank."""
@@ -149,14 +276,16 @@ class Decoder:
         elif field == "event":
             self._type = value
         elif field == "id":
-            # "If the field value does not contain U+0000 NULL, then set the last event ID buffer to the field value."
+            # "If the field value does not contain U+0000 NULL, then set the last event ID buffer to the field value.
+            # Otherwise, ignore the field."
             if "\0" not in value:
                 self._id = value
         elif field == "retry":
-            # "If the field value consists of only ASCII digits": int() alone would take "+5", " 5", "1_0" and others.
+            # "If the field value consists of only ASCII digits": int() alone would take "+5", " 5", "1_0" and others,
+            # and refuse thousands of digits.
             if value.isascii() and value.isdigit():
                 self._retry = min(int(value.lstrip("0")[:20] or "0"), MAX_RETRY)
-        elif not field and self._on_comment:
+        elif self._on_comment and line[0] == ":":
             # "If the line starts with a U+003A COLON character (:), ignore the line."
             self._on_comment(value)
 
@@ -164,10 +293,10 @@ class Decoder:
         # "Set the last event ID string of the event source to the value of the last event ID buffer." This comes
         # first: a block without data moves the id too.
         self._last_event_id = self._id
-        data = self._data
-        if data:
-            # "If the data buffer is an empty string, [...] return." So there is data, be it an empty line.
-            text = data[0] if len(data) == 1 else "\n".join(data)
+        # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string and
+        # return." A line without text is not that: its line feed is in the buffer.
+        if self._data:
+            text = self._data[0] if len(self._data) == 1 else "\n".join(self._data)
             messages.append(Received(text, self._type or "message", self._id))
             self._data = []
             self._size = 0
@@ -178,9 +307,13 @@ def decode(chunks: Iterable[bytes], *, last_event_id: str = "", max_event_size: 
     """Yield the messages of one event stream. What is unfinished at its end is dropped, as it should be.
 
     :param chunks: the bytes, cut anywhere.
-    :raises EventTooLarge: if an event is longer than ``max_event_size``.
+    :param last_event_id: the id to begin with, that of the connection before.
+    :param max_event_size: as for :class:`Decoder`.
+    :returns: the messages, as they are completed.
+    :raises EventTooLarge: if an event is longer than ``max_event_size``, after the messages before it.
     """
     decoder = Decoder(last_event_id, max_event_size=max_event_size)
     for chunk in chunks:
         yield from decoder.feed(chunk)
+    # "Once the end of the file is reached, any pending data must be discarded." An error that waits must not be.
     yield from decoder.feed(b"")

@@ -9,6 +9,9 @@ from typing import Any
 # "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair, a single
 # U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR) character." (WHATWG HTML 9.2.5)
 _LINE_BREAK = re.compile("\r\n|\n|\r")
+#: The longest reconnection time, in milliseconds (some 30 years): a stream may send thousands of digits, and no timer
+#: takes them.
+MAX_RETRY = 10**12
 
 
 class Message:
@@ -40,22 +43,14 @@ class Message:
         retry: int | None = None,
         comment: str | None = None,
     ) -> None:
-        if data is not None:
-            _check_text("data", data, "; for anything else there is Message.from_json")
-        _check_event(event, data)
-        if id is not None:
-            _check_id(id)
-        if retry is not None:
-            _check_retry(retry)
-        if comment is not None:
-            _check_text("comment", comment)
-        if data is None and id is None and retry is None and comment is None:
+        text = None if data is None else _text("data", data, "; for anything else there is Message.from_json")
+        self._event = _type(event, text)
+        self._id = None if id is None else _id(id)
+        self._retry = None if retry is None else _milliseconds(retry)
+        self._comment = None if comment is None else _text("comment", comment)
+        self._data = text
+        if text is None and id is None and retry is None and comment is None:
             raise ValueError("the message has nothing in it: no data, id, retry or comment")
-        self._data = data
-        self._event = event
-        self._id = id
-        self._retry = retry
-        self._comment = comment
 
     @property
     def data(self) -> str | None:
@@ -104,7 +99,7 @@ class Message:
         """Write the event: its fields, each with one space after the colon, and the blank line that dispatches it."""
         lines: list[str] = []
         if self._comment is not None:
-            lines += [f": {line}" if line else ":" for line in _LINE_BREAK.split(self._comment)]
+            lines += [f": {line}" for line in _LINE_BREAK.split(self._comment)]
         if self._event != "message":
             lines.append(f"event: {self._event}")
         if self._id is not None:
@@ -117,6 +112,9 @@ class Message:
 
     def _fields(self) -> tuple[str | None, str, str | None, int | None, str | None]:
         return self._data, self._event, self._id, self._retry, self._comment
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, self._fields()
 
     def __eq__(self, other: object) -> bool:
         return self._fields() == other._fields() if isinstance(other, Message) else NotImplemented
@@ -133,52 +131,68 @@ class Received(Message):
     """A message as the decoder makes it: what came over the wire needs no check, and there are many."""
 
     __slots__ = ()
+    # Never set on one of these: two stores less for each.
+    _retry = None
+    _comment = None
 
     def __init__(self, data: str, event: str, id: str) -> None:
         self._data = data
         self._event = event
         self._id = id
-        self._retry = None
-        self._comment = None
 
-    def __reduce__(self) -> tuple[type[Received], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Received, (self._data, self._event, self._id)
 
 
-def _check_text(name: str, value: object, hint: str = "") -> str:
+def _restore(data: str | None, event: str, id: str | None, retry: int | None, comment: str | None) -> Message:
+    """Make a pickled message again; its class takes some fields by name only."""
+    return Message(data, event, id=id, retry=retry, comment=comment)
+
+
+def _text(name: str, value: object, hint: str = "") -> str:
+    """Return the value as a plain str: a subclass, such as an enumeration's, may format as something else."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}{hint}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} has half of a surrogate pair at {error.start}, which UTF-8 cannot say") from None
-    return value
+    text = str.__str__(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} has half of a surrogate pair at {error.start}, which UTF-8 cannot say") from None
+    return text
 
 
-def _check_event(event: object, data: object) -> None:
-    text = _check_text("event", event)
+def _line(name: str, value: object) -> str:
+    text = _text(name, value)
+    if "\n" in text or "\r" in text:
+        raise ValueError(f"{name} has a line break, which would begin another field: {text!r}")
+    return text
+
+
+def _type(event: object, data: str | None) -> str:
+    text = _line("event", event)
     if not text:
         raise ValueError("event is empty; the default type is 'message'")
-    if "\n" in text or "\r" in text:
-        raise ValueError(f"event has a line break, which would begin another field: {text!r}")
     if data is None and text != "message":
         # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string
         # and return."
         raise ValueError(f"an event {text!r} without data is never dispatched; for one without text say data=''")
+    return text
 
 
-def _check_id(id: object) -> None:
-    text = _check_text("id", id)
-    if "\n" in text or "\r" in text:
-        raise ValueError(f"id has a line break, which would begin another field: {text!r}")
+def _id(id: object) -> str:
+    text = _line("id", id)
     if "\0" in text:
         # "If the field value does not contain U+0000 NULL, then set the last event ID buffer to the field value.
         # Otherwise, ignore the field."
         raise ValueError(f"id has a NUL, and every receiver would ignore it: {text!r}")
+    return text
 
 
-def _check_retry(retry: object) -> None:
+def _milliseconds(retry: object) -> int:
     if not isinstance(retry, int) or isinstance(retry, bool):
         raise TypeError(f"retry must be an int of milliseconds, not {retry!r}")
-    if retry < 0:
-        raise ValueError(f"retry must not be negative: {retry}")
+    if not 0 <= retry <= MAX_RETRY:
+        # The value is not shown: one of thousands of digits cannot be.
+        raise ValueError(f"retry must not be negative, nor more than {MAX_RETRY} ms")
+    return int.__int__(retry)

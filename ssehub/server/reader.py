@@ -1,0 +1,142 @@
+"""Reader: one connection's place in the log, and what it is due from there on."""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ssehub.log import Gap, Packet, Position
+from ssehub.server.pages import CHUNK, PAGE, Pages, Piece
+from ssehub.wire import Message
+
+#: A comment, the smallest thing that is not nothing: an empty chunk is not sent by any server.
+HEARTBEAT = b":\n\n"
+
+
+class _Private(NamedTuple):
+    data: bytes
+    #: The offset in the log after which it comes.
+    after: int
+
+
+class Reader:
+    """Read the log on for one connection.
+
+    There is no queue of messages: live delivery, replay and catching up are the same reading. What is in no log, the
+    messages for this connection alone, waits here. Only :meth:`add_private` may be called from other threads than the
+    connection's.
+
+    :param place: where to start, or the gap to tell first.
+    :param zones: the connection's zones.
+    :param wanted: tells what of the log is the connection's.
+    :param on_gap: called before a gap is told.
+    :param max_replay: entries that may be caught up on; None for any number.
+    """
+
+    def __init__(
+        self,
+        pages: Pages,
+        tail: Callable[[], Position],
+        place: Position | Gap,
+        zones: tuple[str, ...],
+        wanted: Callable[[Packet], bool],
+        on_gap: Callable[[Gap], None],
+        max_replay: int | None,
+    ) -> None:
+        self.position = place.position if isinstance(place, Gap) else place
+        #: Messages taken and gaps told.
+        self.delivered = self.gaps = 0
+        self._pages = pages
+        self._tail = tail
+        self._gap = place if isinstance(place, Gap) else None
+        self._zones = zones
+        self._wanted = wanted
+        self._on_gap = on_gap
+        self._max_replay = max_replay
+        self._private: collections.deque[_Private] = collections.deque()
+        #: The position the client would come back with; None if it would come back with another id, or none.
+        self._told: Position | None = None
+
+    @property
+    def private(self) -> int:
+        """The number of messages that wait here because they are in no log."""
+        return len(self._private)
+
+    def add_private(self, data: bytes, after: int) -> None:
+        """Add what is in no log, to come after the log's entry of that offset; 0 for at once."""
+        self._private.append(_Private(data, after))
+
+    def skip_to(self, place: Position) -> None:
+        """Go on from a place; what lies before it is known to be other people's."""
+        if place.offset > self.position.offset or place.epoch != self.position.epoch:
+            self.position = place
+
+    def take(self) -> bytes:
+        """Take what is due now, as one chunk; empty if nothing is."""
+        parts: list[bytes] = []
+        size = 0
+        while size < CHUNK:
+            piece = self._next()
+            if isinstance(piece, Gap):
+                return b"".join(parts) if parts else self._tell(piece)
+            if isinstance(piece, Piece):
+                self._pass(piece)
+            elif piece is None:
+                break
+            parts.append(piece.data)
+            size += len(piece.data)
+        return b"".join(parts)
+
+    def cursor(self) -> str | None:
+        """Return the place the stream begins at; None while a gap has to be told first."""
+        if self._gap:
+            return None
+        self._told = self.position
+        return str(self.position)
+
+    def heartbeat(self) -> bytes:
+        """Tell a quiet client how far the log has moved on with other people's traffic, or just make a sound."""
+        if self._told == self.position:
+            return HEARTBEAT
+        self._told = self.position
+        # Firefox ignores an id without data, so it is an event; its name keeps it from the application's handlers.
+        return Message(".", "ssehub.cursor", id=str(self.position)).encode()
+
+    def _next(self) -> Piece | Gap | _Private | None:
+        """Return what comes next: of the log, or what waits here once its turn has come."""
+        gap = self._gap or self._too_far()
+        if gap:
+            return gap
+        limit = PAGE
+        if self._private:
+            limit = self._private[0].after - self.position.offset
+            if limit <= 0:
+                return self._private.popleft()
+        piece = self._pages.next(self.position, self._zones, self._wanted, min(limit, PAGE))
+        if isinstance(piece, Gap) or piece.after != self.position:
+            return piece
+        # Level with the log; if that is another than the one it was to come after, it comes now.
+        return self._private.popleft() if self._private else None
+
+    def _pass(self, piece: Piece) -> None:
+        self.position = piece.after
+        self.delivered += piece.messages
+        if piece.last is not None:
+            self._told = piece.last.position if piece.last.packet.message.id is None else None
+
+    def _too_far(self) -> Gap | None:
+        if self._max_replay is None:
+            return None
+        tail = self._tail()
+        missed = tail.offset - self.position.offset
+        return Gap("too_far", missed, tail) if missed > self._max_replay else None
+
+    def _tell(self, gap: Gap) -> bytes:
+        self._gap = None
+        self.position = self._told = gap.position
+        self.gaps += 1
+        self._on_gap(gap)
+        what = json.dumps({"reason": gap.reason, "missed": gap.missed})
+        return Message(what, "ssehub.gap", id=str(gap.position)).encode()

@@ -1,0 +1,199 @@
+"""Message: what may be said, and the bytes it becomes."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import json
+import math
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssehub.wire import Message, decode
+from ssehub.wire.message import MAX_RETRY, Received
+
+texts = st.text(st.characters(blacklist_categories=("Cs",)))
+lines = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r\n\0"))
+
+
+class Kind(str, enum.Enum):
+    """An event type as applications have it, formatted as ``Kind.TICK`` by some Pythons."""
+
+    TICK = "tick"
+
+
+def only(message: Message) -> Message:
+    """Return the one message that a receiver makes of these bytes."""
+    (received,) = decode([message.encode()])
+    return received
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (Message("x"), b"data: x\n\n"),
+        (Message(""), b"data: \n\n"),
+        (Message(" x "), b"data:  x \n\n"),
+        (Message("a\nb\r\nc\rd"), b"data: a\ndata: b\ndata: c\ndata: d\n\n"),
+        (Message("a\n"), b"data: a\ndata: \n\n"),
+        (Message("a\u2028b\x0b\x0c\x85c"), "data: a\u2028b\x0b\x0c\x85c\n\n".encode()),
+        (Message("x", "tick"), b"event: tick\ndata: x\n\n"),
+        (Message("x", Kind.TICK), b"event: tick\ndata: x\n\n"),
+        (Message("x", id="7"), b"id: 7\ndata: x\n\n"),
+        (Message(id=""), b"id: \n\n"),
+        (Message(retry=0), b"retry: 0\n\n"),
+        (Message(comment=""), b": \n\n"),
+        (Message(comment="a\rb"), b": a\n: b\n\n"),
+        (Message("x", "e", id="i", retry=5, comment="c"), b": c\nevent: e\nid: i\nretry: 5\ndata: x\n\n"),
+        (Message("жé漢😀"), "data: жé漢😀\n\n".encode()),
+    ],
+    ids=repr,
+)
+def test_a_message_becomes_exactly_these_bytes(message: Message, expected: bytes) -> None:
+    assert message.encode() == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({}, ValueError, "nothing"),
+        ({"event": "tick"}, ValueError, "never dispatched"),
+        ({"event": "tick", "id": "1"}, ValueError, "never dispatched"),
+        ({"data": "x", "event": ""}, ValueError, "empty"),
+        ({"data": "x", "event": "a\nb"}, ValueError, "event has a line break"),
+        ({"data": "x", "event": "a\rb"}, ValueError, "event has a line break"),
+        ({"data": "x", "event": None}, TypeError, "event must be a str, not NoneType"),
+        ({"data": "x", "id": "a\nb"}, ValueError, "id has a line break"),
+        ({"data": "x", "id": "a\r"}, ValueError, "id has a line break"),
+        ({"data": "x", "id": "a\0"}, ValueError, "NUL"),
+        ({"data": "x", "id": 7}, TypeError, "id must be a str, not int"),
+        ({"data": "x", "retry": -1}, ValueError, "negative"),
+        ({"data": "x", "retry": MAX_RETRY + 1}, ValueError, "more than"),
+        ({"data": "x", "retry": 10**5000}, ValueError, "more than"),
+        ({"data": "x", "retry": True}, TypeError, "retry must be an int"),
+        ({"data": "x", "retry": 2.0}, TypeError, "retry must be an int"),
+        ({"data": "x", "retry": "5"}, TypeError, "retry must be an int"),
+        ({"data": "x", "comment": b"x"}, TypeError, "comment must be a str, not bytes"),
+        ({"data": b"x"}, TypeError, "Message.from_json"),
+        ({"data": {"a": 1}}, TypeError, "Message.from_json"),
+        ({"data": 7}, TypeError, "Message.from_json"),
+        ({"data": "a\ud800"}, ValueError, "data has half of a surrogate pair at 1"),
+        ({"data": "x", "event": "\udc00"}, ValueError, "event has half"),
+        ({"data": "x", "id": "\ud83d"}, ValueError, "id has half"),
+        ({"comment": "\udfff"}, ValueError, "comment has half"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_where_it_is_made(fields: dict[str, Any], error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Message(**fields)
+
+
+@pytest.mark.parametrize("field", ["data", "event", "id", "retry", "comment"])
+def test_a_message_is_immutable(field: str) -> None:
+    for message in (Message("x"), only(Message("x"))):
+        with pytest.raises(AttributeError):
+            setattr(message, field, "y")
+        with pytest.raises(AttributeError):
+            message.colour = "red"  # type: ignore[attr-defined]
+
+
+def test_a_subclass_of_str_or_int_is_kept_as_the_plain_value() -> None:
+    class Five(enum.IntEnum):
+        FIVE = 5
+
+    message = Message(Kind.TICK, Kind.TICK, id=Kind.TICK, retry=Five.FIVE, comment=Kind.TICK)
+    assert [type(value) for value in message._fields()] == [str, str, str, int, str]
+    assert message.encode() == b": tick\nevent: tick\nid: tick\nretry: 5\ndata: tick\n\n"
+
+
+def test_a_str_that_hides_its_line_breaks_injects_nothing() -> None:
+    class Sly(str):
+        def __contains__(self, other: object) -> bool:
+            return False
+
+        def __str__(self) -> str:
+            return "x"
+
+        def __format__(self, spec: str) -> str:
+            return "x\ndata: evil"
+
+    with pytest.raises(ValueError, match="line break"):
+        Message("x", Sly("a\nb"))
+    assert Message(Sly("a\nb"), Sly("c")).encode() == b"event: c\ndata: a\ndata: b\n\n"
+
+
+def test_messages_are_equal_by_their_fields_wherever_they_come_from() -> None:
+    assert Message("x", "tick", id="7") == Message("x", "tick", id="7") == only(Message("x", "tick", id="7"))
+    assert hash(Message("x", id="7")) == hash(only(Message("x", id="7")))
+    assert Message("x") != Message("x", id="") and Message("x") != "x" and Message("") != Message(retry=1)
+    assert len({Message("x"), Message("x"), Message("y")}) == 2
+
+
+def test_the_repr_makes_the_message_again() -> None:
+    message = Message("x\n", "tick", id="7", retry=5, comment="c")
+    assert repr(message) == r"Message(data='x\n', event='tick', id='7', retry=5, comment='c')"
+    assert eval(repr(message)) == message
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_messages_can_be_pickled_and_copied(protocol: int) -> None:
+    for message in (Message("x", "tick", id="7", retry=5, comment="c"), Received("x", "message", "")):
+        again = pickle.loads(pickle.dumps(message, protocol))
+        assert again == message == copy.deepcopy(message) and type(again) is type(message)
+
+
+def test_json_is_compact_and_keeps_its_characters() -> None:
+    message = Message.from_json({"ä": [1, None, "\u2028\n"]}, "tick", id="7")
+    assert message == Message('{"ä":[1,null,"\u2028\\n"]}', "tick", id="7")
+    assert message.json() == only(message).json() == {"ä": [1, None, "\u2028\n"]}
+    assert Message.from_json(None).data == "null"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {"x": -math.inf}, "\ud800"])
+def test_what_no_browser_reads_as_json_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"JSON compliant|surrogate"):
+        Message.from_json(value)
+
+
+def test_what_json_has_not_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        Message.from_json({1, 2})
+
+
+def test_json_without_data_or_of_other_text_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="no data"):
+        Message(comment="x").json()
+    with pytest.raises(json.JSONDecodeError):
+        Message("{").json()
+
+
+@settings(deadline=None)
+@given(data=texts, event=lines.filter(bool), id=lines)
+def test_a_receiver_gets_what_was_sent_up_to_line_breaks(data: str, event: str, id: str) -> None:
+    received = only(Message(data, event, id=id))
+    assert received.data == data.replace("\r\n", "\n").replace("\r", "\n")
+    assert (received.event, received.id) == (event, id)
+
+
+@settings(deadline=None)
+@given(
+    data=st.none() | texts, id=st.none() | texts, comment=st.none() | texts, event=texts, retry=st.none() | st.just(5)
+)
+def test_no_message_makes_a_second_event_or_a_field_it_was_not_given(
+    data: str | None, id: str | None, comment: str | None, event: str, retry: int | None
+) -> None:
+    try:
+        message = Message(data, event, id=id, retry=retry, comment=comment)
+    except ValueError:
+        return
+    sent = {"data": data, "id": id, "retry": retry, "": comment, "event": event if event != "message" else None}
+    wire = message.encode().decode()
+    assert wire.endswith("\n\n") and wire.index("\n\n") == len(wire) - 2 and "\r" not in wire
+    assert {line.partition(": ")[0] for line in wire[:-2].split("\n")} == {k for k, v in sent.items() if v is not None}
+    received = list(decode([wire.encode(), b"data: next\n\n"], last_event_id="before"))
+    assert [(m.data, m.event) for m in received[-1:]] == [("next", "message")]
+    assert len(received) == 1 + (data is not None) and received[0].id == ("before" if id is None else id)
