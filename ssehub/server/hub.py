@@ -345,7 +345,6 @@ class Hub:
     def _deliver(self, entry: Entry) -> int:
         """Wake whom an entry is for. The log calls this in its order, and waits for it."""
         packet = entry.packet
-        self._parking.note(entry)
         woken: Sequence[Parker]
         if packet.client_id is None and not packet.exclude:
             count = self._registry.count(packet.zone)

@@ -76,20 +76,17 @@ class Parking:
         with self._lock:
             return self._wake([parker for parker in parkers if parker.id in self._parked], self._tail)
 
-    def note(self, entry: Entry) -> None:
-        """Note that an entry was delivered. Called in the order of the log, before anyone is woken for it."""
+    def wake_zone(self, entry: Entry, zone: str | All) -> list[Parker]:
+        """Note that an entry was delivered, and return all who sleep in its zone: they are to be woken for it."""
         with self._lock:
             self._tail = entry.position
-
-    def wake_zone(self, entry: Entry, zone: str | All) -> list[Parker]:
-        """Return all who sleep in a zone, and are to be woken for an entry."""
-        with self._lock:
             parked = self._parked if zone is ALL else self._zones.get(zone, {})
             return self._wake(list(parked.values()), _before(entry))
 
     def wake_these(self, entry: Entry, parkers: Iterable[P]) -> list[P]:
-        """Return those of some who sleep, and are to be woken for an entry."""
+        """Note that an entry was delivered, and return those of some who sleep: they are to be woken for it."""
         with self._lock:
+            self._tail = entry.position
             return self._wake([parker for parker in parkers if parker.id in self._parked], _before(entry))
 
     def lag(self, parker: Parker) -> int:

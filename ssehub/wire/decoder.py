@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ssehub.exceptions import EventTooLarge
 from ssehub.wire.message import MAX_RETRY, Message, Received
 
+OnComment = Callable[[str], object]
 _BOM = b"\xef\xbb\xbf"
 #: How far, in characters, the middle of a text is searched for a line break before its lines count as long.
 _SHORT = 1024
@@ -26,11 +27,7 @@ class Decoder:
     """
 
     def __init__(
-        self,
-        last_event_id: str = "",
-        *,
-        max_event_size: int = 1 << 20,
-        on_comment: Callable[[str], object] | None = None,
+        self, last_event_id: str = "", *, max_event_size: int = 1 << 20, on_comment: OnComment | None = None
     ) -> None:
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1, not {max_event_size}")
@@ -70,31 +67,29 @@ class Decoder:
         :param chunk: any number of bytes, also none.
         :returns: the messages, oldest first.
         :raises EventTooLarge: if an event is longer than ``max_event_size``. Messages that were complete before it are
-            returned first, and the next call raises. The decoder is of no more use then: every call raises.
+            returned first; the next call raises, and so does every other.
         """
         messages: list[Message] = []
-        if self._fresh and self._whole(chunk, messages):
-            return messages
+        if self._fresh and len(chunk) <= self._limit:
+            # One whole event with data alone, or several of any kind: what a server that flushes sends.
+            text = chunk.decode("utf-8", "replace")
+            line, _, rest = text.partition("\n")
+            if rest == "\n" and line[:6] == "data: " and "\r" not in line:
+                return [Received(line[6:], "message", self._id)]
+            if self._whole_blocks(text, messages):
+                return messages
         if self._error:
             raise self._error.with_traceback(None)
         self._feed(chunk, messages)
-        if self._error and not messages:
-            raise self._error
-        return messages
+        return messages if messages or not self._error else self.feed(b"")
 
-    def _whole(self, chunk: bytes, messages: list[Message]) -> bool:
-        """Take a chunk of whole events, which is what a server that flushes sends: then nothing is to be kept."""
-        text = chunk.decode("utf-8", "replace")
+    def _whole_blocks(self, text: str, messages: list[Message]) -> bool:
+        """Take whole blocks, after which nothing is kept, and return True; or leave the text alone."""
         if "\r" in text:
             text = text.replace("\r\n", "\n")
-        line, _, rest = text.partition("\n")
-        if "\r" in text or len(chunk) > self._limit:
+        if "\r" in text or text[-2:] != "\n\n":
             return False
-        if rest == "\n" and line[:6] == "data: ":
-            messages.append(Received(line[6:], "message", self._id))
-        elif rest[-2:] != "\n\n":
-            return False
-        elif len(text) < _SHORT:
+        if len(text) < _SHORT:
             self._blocks(text[:-2], messages)
         else:
             self._interpret(text, messages)
@@ -103,34 +98,28 @@ class Decoder:
     def _feed(self, chunk: bytes, messages: list[Message]) -> None:
         """Take bytes in any state, and note an error instead of raising it."""
         self._fresh = False
-        whole = self._complete_lines(self._without_second_half(chunk))
-        if not whole:
-            return
+        whole = self._complete_lines(chunk)
         # "Streams must be decoded using the UTF-8 decode algorithm": what is malformed becomes U+FFFD. No line break
         # is part of a longer character, so decoding line by line gives the same.
-        text = whole.decode("utf-8", "replace")
+        if not (text := whole.decode("utf-8", "replace")):
+            return
+        interpret = self._interpret if self._size + len(whole) <= self._limit else self._lines
         try:
-            if self._size + len(whole) > self._limit:
-                self._lines(text, messages)
-            else:
-                self._interpret(text, messages)
+            interpret(text, messages)
         except EventTooLarge as error:
             self._error = error
         open_block = self._data or self._type or self._id is not self._last_event_id
         self._fresh = not (open_block or self._pieces or self._after_cr or self._error)
 
-    def _without_second_half(self, chunk: bytes) -> bytes:
-        # "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end, and its first half, the
-        # last byte before this chunk, has ended the line already.
-        if self._after_cr and chunk:
-            self._after_cr = False
-            return chunk.removeprefix(b"\n")
-        return chunk
-
     def _complete_lines(self, chunk: bytes) -> bytes:
         """Return the lines that end in this chunk, each ended by a line feed; keep the rest."""
+        if self._after_cr and chunk:
+            # "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end, and its first half,
+            # the last byte before this chunk, has ended the line already.
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
         end = chunk.rfind(b"\n") + 1
-        end = max(end, chunk.rfind(b"\r", end) + 1)
+        end = chunk.rfind(b"\r", end) + 1 or end
         if not end:
             self._hold(chunk)
             return b""
@@ -140,14 +129,14 @@ class Decoder:
             whole = self._before_long_line(whole)
         if not self._error:
             self._hold(chunk[end:])
+        if self._began:
+            return whole
         # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present."
-        if not self._began:
-            self._began = True
-            whole = whole.removeprefix(_BOM)
-        return whole
+        self._began = True
+        return whole.removeprefix(_BOM)
 
     def _with_beginning(self, lines: bytes) -> bytes:
-        """Put what was kept before whole lines, and end these alike."""
+        """Put what was kept before the lines, and end them alike."""
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if self._pieces:
@@ -161,8 +150,8 @@ class Decoder:
         if rest:
             self._pieces.append(rest)
             self._held += len(rest)
-            if self._held > self._line_limit:
-                self._error = self._too_large()
+        if self._held > self._line_limit:
+            self._error = self._too_large()
 
     def _before_long_line(self, whole: bytes) -> bytes:
         """Return the lines before the first that is too long, which is noted: a line's cut must make no difference."""
@@ -182,9 +171,8 @@ class Decoder:
         """Go through whole lines that cannot exceed the limit."""
         middle = len(text) >> 1
         if text.find("\n", middle, middle + _SHORT) < 0:
-            # Splitting costs several times more than looking for the next break where lines are long.
-            self._lines(text, messages)
-            return
+            # Where lines are long, splitting costs several times more than looking for one break after another.
+            return self._lines(text, messages)
         if not self._fresh:
             # To the end of the block that began before.
             first, found, text = text.partition("\n\n")
@@ -199,10 +187,11 @@ class Decoder:
         """Process whole blocks. Splitting at the name of their first field as well saves two slices for each."""
         if text[:6] == "data: ":
             for data in text[6:].split("\n\ndata: "):
-                if "\n" not in data:
-                    messages.append(Received(data, "message", self._id))
+                lines = data.split("\ndata: ") if "\n" in data else None
+                if lines and data.count("\n") >= len(lines):
+                    self._other_blocks("data: " + data, messages)
                 else:
-                    self._data_block(data, messages)
+                    messages.append(Received("\n".join(lines) if lines else data, "message", self._id))
         elif text[:4] == "id: ":
             for piece in text[4:].split("\n\nid: "):
                 id, found, data = piece.partition("\ndata: ")
@@ -213,14 +202,6 @@ class Decoder:
                     self._other_blocks("id: " + piece, messages)
         else:
             self._other_blocks(text, messages)
-
-    def _data_block(self, data: str, messages: list[Message]) -> None:
-        """Process what begins with ``data: ``, taken off, and may be several lines of data, or anything more."""
-        lines = data.split("\ndata: ")
-        if data.count("\n") == len(lines) - 1:
-            messages.append(Received("\n".join(lines), "message", self._id))
-        else:
-            self._other_blocks("data: " + data, messages)
 
     def _other_blocks(self, text: str, messages: list[Message]) -> None:
         """Process whole blocks: quickly, if the usual fields are in their usual order, one line of data last."""
@@ -296,8 +277,7 @@ class Decoder:
         # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string and
         # return." A line without text is not that: its line feed is in the buffer.
         if self._data:
-            text = self._data[0] if len(self._data) == 1 else "\n".join(self._data)
-            messages.append(Received(text, self._type or "message", self._id))
+            messages.append(Received("\n".join(self._data), self._type or "message", self._id))
             self._data = []
             self._size = 0
         self._type = ""
