@@ -24,8 +24,11 @@ def blocks(language: str) -> list[str]:
 FLASK, WSGI, TOUR, GUNICORN = blocks("python")
 
 
-def test_the_flask_example_has_twelve_lines_at_the_most() -> None:
+def test_the_flask_example_has_twelve_lines_at_the_most_and_is_the_quickstart() -> None:
     assert len([line for line in FLASK.splitlines() if line]) <= 12
+    quickstart = ROOT / "examples" / "quickstart"
+    assert (quickstart / "app.py").read_text() == FLASK
+    assert (quickstart / "gunicorn.conf.py").read_text() == GUNICORN
 
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])

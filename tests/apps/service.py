@@ -16,7 +16,7 @@ service = create_app(hub)
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Any:
-    """Answer as the service does; ``/burst?n=`` sends n numbered messages of some ``size``, ``/close`` closes the hub."""
+    """Answer as the service does; ``/burst?n=&size=`` sends n numbered messages, ``/close`` closes the hub."""
     path = environ.get("PATH_INFO")
     if path == "/burst":
         query = parse_qs(environ.get("QUERY_STRING", ""))
