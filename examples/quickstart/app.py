@@ -1,4 +1,5 @@
 from flask import Flask, request
+
 from ssehub import Hub
 
 app, hub = Flask(__name__), Hub()

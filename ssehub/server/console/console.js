@@ -1,0 +1,256 @@
+"use strict";
+// The console of an ssehub service. Whatever comes over the wire is drawn as text, never as HTML.
+
+const SHOWN = 200;            // messages kept on the page
+const ASK_EVERY = 1000;       // milliseconds between two looks at /stats
+const TRY_AGAIN = 3000;       // milliseconds before a stream that the browser has given up is opened anew
+const SECONDS = 60;           // width of the picture
+
+const $ = id => document.getElementById(id);
+let source = null;            // the one EventSource there is, or null
+let lastId = "";              // for the streams that we open anew ourselves
+let again = 0;                // the timer for that
+let sessionId = "";
+let rates = [];               // messages per second, oldest first
+let before = null;            // the last counter, and when it was read
+
+// Connecting
+
+function names(text) {
+  return text.split(",").map(name => name.trim()).filter(Boolean);
+}
+
+function streamUrl() {
+  const query = new URLSearchParams();
+  for (const zone of names($("zone").value)) query.append("zone", zone);
+  if ($("client-id").value) query.set("client_id", $("client-id").value);
+  if (lastId) query.set("lastEventId", lastId);
+  return "events?" + query;
+}
+
+function connect() {
+  if (!names($("zone").value).length) return complain("A connection needs at least one zone.");
+  disconnect();
+  complain("");
+  remember();
+  open();
+}
+
+function open() {
+  show("connecting");
+  const mine = source = new EventSource(streamUrl());
+  mine.onopen = () => mine === source && show("open");
+  mine.onerror = () => mine === source && lost(mine);
+  mine.onmessage = draw;
+  mine.addEventListener("ssehub.open", event => { sessionId = JSON.parse(event.data).session_id; keep(event); ask(); });
+  mine.addEventListener("ssehub.cursor", keep);
+  mine.addEventListener("ssehub.gap", drawGap);
+  mine.types = new Set();
+  for (const type of names($("listen-types").value)) listenFor(type);
+}
+
+function listenFor(type) {
+  if (!source || !type || type === "message" || type.startsWith("ssehub.") || source.types.has(type)) return;
+  source.types.add(type);
+  source.addEventListener(type, draw);
+}
+
+function lost(mine) {
+  show("connecting");
+  if (mine.readyState !== EventSource.CLOSED) return;  // the browser comes back by itself
+  // It gives up for good on an answer that is no stream: a proxy's 502 while the server restarts, for instance.
+  mine.close();
+  source = null;
+  again = setTimeout(open, TRY_AGAIN);
+}
+
+function disconnect() {
+  clearTimeout(again);
+  if (source) source.close();
+  source = null;
+  sessionId = lastId = "";
+  show("closed");
+}
+
+function show(state) {
+  $("state").dataset.state = state;
+  $("state").textContent = state;
+}
+
+function keep(event) {
+  if (event.lastEventId) lastId = event.lastEventId;
+}
+
+// Messages
+
+function draw(event) {
+  keep(event);
+  add(event.type, event.data, event.lastEventId, "");
+}
+
+function drawGap(event) {
+  keep(event);
+  const gap = JSON.parse(event.data);
+  const missed = gap.missed === null ? "An unknown number of messages" : `${gap.missed} of the log's messages`;
+  add("gap", `${missed} went by (${gap.reason}).`, event.lastEventId, "gap");
+}
+
+function add(type, data, id, kind) {
+  const item = element("li", `message ${kind}`);
+  item.append(
+    element("time", "time", new Date().toLocaleTimeString()),
+    element("span", "event", type),
+    element("span", "data", data),
+    element("span", "id", id),
+  );
+  $("messages").prepend(item);
+  while ($("messages").children.length > SHOWN) $("messages").lastChild.remove();
+}
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// Sending
+
+function headers() {
+  return $("token").value ? {Authorization: "Bearer " + $("token").value} : {};
+}
+
+async function send(route) {
+  const fields = new URLSearchParams({data: $("text").value, ...route});
+  const type = $("event-type").value.trim();
+  if (type) fields.set("event", type);
+  listenFor(type);
+  try {
+    const response = await fetch("send", {method: "POST", body: fields, headers: headers()});
+    const answer = await response.json();
+    if (!response.ok) return complain(answer.error || response.statusText);
+    complain("");
+    const there = answer.queued === 1 ? "1 connection" : `${answer.queued} connections`;
+    $("sent").textContent = `Sent to ${there}; its id is ${answer.id}`;
+  } catch (error) {
+    complain(`The service did not answer: ${error.message}`);
+  }
+}
+
+function sendToClient() {
+  const client = $("to-client").value, zone = $("to-zone").value.trim();
+  if (!client) return complain("Whom to? The client's id is empty.");
+  send(zone ? {client_id: client, zone} : {client_id: client});
+}
+
+function sendToZone() {
+  const zone = $("to-zone").value.trim();
+  if (!zone) return complain("Where to? The zone is empty.");
+  send({zone, broadcast: "true"});
+}
+
+function complain(text) {
+  $("error").textContent = text;
+  $("error").hidden = !text;
+  if (text) $("sent").textContent = "";
+}
+
+// Who is there, and how much comes
+
+async function ask() {
+  if (document.hidden) return;
+  try {
+    const response = await fetch("stats", {headers: headers()});
+    const answer = await response.json();
+    drawConnections(answer.zones);
+    measure(answer.stats.messages);
+  } catch {
+    drawConnections(null);  // it restarts; we ask again anyway
+    before = null;
+  }
+}
+
+function drawConnections(zones) {
+  const list = document.createDocumentFragment();
+  for (const [zone, connections] of Object.entries(zones || {})) list.append(drawZone(zone, connections));
+  if (!list.children.length) list.append(element("p", "quiet", nobody(zones)));
+  const old = $("connections");
+  const focused = old.contains(document.activeElement) ? document.activeElement.dataset : null;
+  old.replaceChildren(list);
+  if (focused) old.querySelector(`[data-session-id="${CSS.escape(focused.sessionId)}"]`)?.focus();
+}
+
+function nobody(zones) {
+  if (zones === null) return "The service does not answer.";
+  return zones === undefined ? "Only who may send sees the list." : "Nobody is connected.";
+}
+
+function drawZone(zone, connections) {
+  const group = element("div", "");
+  group.dataset.zone = zone;
+  const list = element("ul", "");
+  for (const one of connections) {
+    const me = one.session_id === sessionId;
+    const button = element("button", me ? "me" : "", me ? `${one.client_id} (you)` : one.client_id);
+    button.type = "button";
+    button.dataset.clientId = one.client_id;
+    button.dataset.sessionId = one.session_id;
+    button.title = `Send to ${one.client_id}`;
+    button.onclick = () => { $("to-client").value = one.client_id; $("to-zone").value = zone; $("text").focus(); };
+    const item = element("li", "");
+    item.append(button);
+    list.append(item);
+  }
+  group.append(element("h3", "", `${zone} · ${connections.length}`), list);
+  return group;
+}
+
+function measure(messages) {
+  const now = performance.now();
+  if (before && messages >= before.messages) {
+    rates.push((messages - before.messages) / Math.max((now - before.at) / 1000, 0.001));
+    rates = rates.slice(-SECONDS);
+    drawRates();
+  }
+  before = {messages, at: now};
+}
+
+function drawRates() {
+  const top = Math.max(1, ...rates), step = 600 / (SECONDS - 1), start = SECONDS - rates.length;
+  const points = rates.map((rate, n) => `${((start + n) * step).toFixed(1)},${(78 - 74 * rate / top).toFixed(1)}`);
+  $("rate-line").setAttribute("points", points.join(" "));
+  $("rate-area").setAttribute("points", `${(start * step).toFixed(1)},80 ${points.join(" ")} 600,80`);
+  const mean = rates.reduce((sum, rate) => sum + rate, 0) / rates.length;
+  const words = value => value >= 10 ? value.toFixed(0) : value.toFixed(1);
+  $("rate").textContent = `now ${words(rates.at(-1))}, mean ${words(mean)}, most ${words(Math.max(...rates))} a second`;
+}
+
+// The page itself
+
+function remember() {
+  for (const id of ["zone", "client-id", "token", "listen-types"]) sessionStorage.setItem(id, $(id).value);
+}
+
+function recall() {
+  for (const id of ["zone", "client-id", "token", "listen-types"]) {
+    const value = sessionStorage.getItem(id);
+    if (value !== null) $(id).value = value;
+  }
+  const animals = ["otter", "heron", "lynx", "robin", "badger", "gecko", "marten", "puffin"];
+  const pick = animals[Math.floor(Math.random() * animals.length)];
+  $("client-id").value ||= `${pick}-${Math.floor(1000 + Math.random() * 9000)}`;
+  remember();
+}
+
+recall();
+$("connect-form").addEventListener("submit", event => { event.preventDefault(); connect(); });
+$("send-form").addEventListener("submit", event => event.preventDefault());
+$("disconnect").addEventListener("click", disconnect);
+$("send-client").addEventListener("click", sendToClient);
+$("send-zone").addEventListener("click", sendToZone);
+$("send-all").addEventListener("click", () => send({broadcast: "true"}));
+$("clear").addEventListener("click", () => $("messages").replaceChildren());
+$("token").addEventListener("change", () => { remember(); ask(); });
+document.addEventListener("visibilitychange", ask);
+setInterval(ask, ASK_EVERY);
+ask();

@@ -1,0 +1,209 @@
+"""The console page in a real browser, headless Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.servers import free_port, missing, process
+from tests.streams import call, until
+
+PATIENCE = 20
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    try:
+        from selenium import webdriver
+    except ImportError:
+        missing("selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        missing("chromium, or its chromedriver,")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile}",
+        "disable-background-timer-throttling", "disable-renderer-backgrounding",
+    ):  # fmt: skip
+        options.add_argument(f"--{argument}")
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
+
+
+@contextlib.contextmanager
+def serving(port: int) -> Iterator[None]:
+    with process(sys.executable, "-m", "ssehub", "serve", "--port", str(port), "--heartbeat", "0.5"):
+        until(lambda: _answers(port), "the service to answer")
+        yield
+
+
+def _answers(port: int) -> bool:
+    try:
+        return call(port, "GET", "/health")[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    number = free_port()
+    with serving(number):
+        yield number
+
+
+class Tab:
+    """One tab with the console."""
+
+    def __init__(self, browser: Any, port: int, client_id: str, zone: str = "default", connect: bool = True) -> None:
+        self.browser = browser
+        browser.switch_to.new_window("tab")
+        self.handle = browser.current_window_handle
+        browser.get(f"http://127.0.0.1:{port}/")
+        self.fill("zone", zone)
+        self.fill("client-id", client_id)
+        if connect:
+            self.click("connect")
+            self.wait_until("return document.getElementById('state').dataset.state === 'open'")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        self.browser.switch_to.window(self.handle)
+        return self.browser.execute_script(script, *arguments)
+
+    def wait_until(self, script: str) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        self.browser.switch_to.window(self.handle)
+        WebDriverWait(self.browser, PATIENCE, 0.02).until(lambda browser: browser.execute_script(script), script)
+
+    def fill(self, id: str, value: str) -> None:
+        self.run("document.getElementById(arguments[0]).value = arguments[1]", id, value)
+
+    def click(self, id: str) -> None:
+        self.run("document.getElementById(arguments[0]).click()", id)
+
+    def send(self, button: str, text: str, **fields: str) -> None:
+        self.fill("text", text)
+        for id, value in fields.items():
+            self.fill(id.replace("_", "-"), value)
+        self.click(button)
+
+    def messages(self) -> list[str]:
+        """Return the texts shown, oldest first."""
+        script = "return [...document.querySelectorAll('#messages .data')].map(one => one.textContent).reverse()"
+        shown = self.run(script)
+        assert isinstance(shown, list)
+        return shown
+
+    def wait_for(self, *texts: str) -> None:
+        until(lambda: self.messages() == list(texts), f"{texts}, but it shows {self.messages()}")
+
+    def connections(self) -> dict[str, list[str]]:
+        """Return the clients listed, by zone."""
+        script = """return Object.fromEntries([...document.querySelectorAll('#connections [data-zone]')].map(
+            group => [group.dataset.zone,
+                      [...group.querySelectorAll('[data-client-id]')].map(one => one.dataset.clientId)]))"""
+        listed = self.run(script)
+        assert isinstance(listed, dict)
+        return listed
+
+
+@pytest.fixture(autouse=True)
+def only_one_tab(request: pytest.FixtureRequest, browser: Any) -> Iterator[None]:
+    first = browser.current_window_handle
+    yield
+    for handle in browser.window_handles:
+        if handle != first:
+            browser.switch_to.window(handle)
+            browser.close()
+    browser.switch_to.window(first)
+
+
+def test_each_tab_shows_what_is_for_it_and_nothing_else(browser: Any, port: int) -> None:
+    ada = Tab(browser, port, "ada", zone="a")
+    bob = Tab(browser, port, "bob", zone="a, b")
+    until(lambda: ada.connections() == {"a": ["ada", "bob"], "b": ["bob"]}, "the list of connections")
+    ada.send("send-client", "to bob", to_client="bob", to_zone="")
+    ada.send("send-client", "to ada in a", to_client="ada", to_zone="a")
+    ada.send("send-client", "to ada in b, where she is not", to_client="ada", to_zone="b")
+    ada.send("send-zone", "to b", to_zone="b")
+    ada.send("send-zone", "to a", to_zone="a")
+    bob.send("send-all", "to all")
+    ada.wait_for("to ada in a", "to a", "to all")
+    bob.wait_for("to bob", "to b", "to a", "to all")
+    bob.click("disconnect")
+    until(lambda: ada.connections() == {"a": ["ada"]}, "bob to leave the list")
+    ada.send("send-all", "to who is left")
+    ada.wait_for("to ada in a", "to a", "to all", "to who is left")
+    assert bob.messages()[-1] == "to all"
+
+
+def test_a_message_of_html_stays_text(browser: Any, port: int) -> None:
+    tab = Tab(browser, port, "<b>ada</b>")
+    hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    tab.send("send-all", hostile, event_type="<i>type</i>")
+    tab.wait_for(hostile)
+    until(lambda: tab.connections() == {"default": ["<b>ada</b>"]})
+    assert tab.run("return document.querySelectorAll('#messages img, #messages script, main i, main b').length") == 0
+    assert tab.run("return document.title") == "ssehub console"
+    assert tab.run("return document.querySelector('#messages .event').textContent") == "<i>type</i>"
+
+
+def test_the_page_comes_back_by_itself_after_a_restart_and_tells_the_gap(browser: Any) -> None:
+    number = free_port()
+    with serving(number):
+        tab = Tab(browser, number, "ada")
+        tab.send("send-all", "before")
+        tab.wait_for("before")
+    tab.wait_until("return document.getElementById('state').dataset.state === 'connecting'")
+    with serving(number):
+        tab.wait_until("return document.getElementById('state').dataset.state === 'open'")
+        tab.send("send-all", "after")
+        until(lambda: tab.messages()[-1] == "after", f"the message, but it shows {tab.messages()}")
+        shown = tab.messages()
+        assert shown[0] == "before" and "(epoch)" in shown[1] and len(shown) == 3
+        until(lambda: tab.connections() == {"default": ["ada"]})
+
+
+def test_two_clicks_make_one_connection_and_leaving_first_is_harmless(browser: Any, port: int) -> None:
+    tab = Tab(browser, port, "ada", connect=False)
+    tab.click("disconnect")
+    tab.click("connect")
+    tab.click("connect")
+    tab.wait_until("return document.getElementById('state').dataset.state === 'open'")
+    until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)
+    tab.send("send-all", "once")
+    tab.wait_for("once")
+    tab.click("disconnect")
+    tab.click("disconnect")
+    until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 0)
+
+
+def test_an_empty_recipient_is_refused_and_nothing_is_sent(browser: Any, port: int) -> None:
+    tab = Tab(browser, port, "ada")
+    for button, fields in (("send-client", {"to_client": ""}), ("send-zone", {"to_zone": " "})):
+        tab.send(button, "to nobody", **fields)
+        assert "empty" in tab.run("return document.getElementById('error').textContent")
+    tab.send("send-client", "x", to_client="a\tb")
+    tab.wait_until("return document.getElementById('error').textContent.includes('control')")
+    assert call(port, "GET", "/stats")[1]["stats"]["messages"] == 0
+    tab.send("send-all", "to all")
+    tab.wait_for("to all")
+    assert tab.run("return document.getElementById('error').hidden")
+
+
+def test_the_rate_is_drawn_and_said_and_no_script_has_failed(browser: Any, port: int) -> None:
+    tab = Tab(browser, port, "ada")
+    tab.send("send-all", "one")
+    tab.wait_until("return !/none|most 0/.test(document.getElementById('rate').textContent)")
+    assert tab.run("return document.getElementById('rate-line').getAttribute('points').length") > 0
+    said = [entry["message"] for entry in browser.get_log("browser")]
+    assert not [text for text in said if "Uncaught" in text or "Content Security" in text]
