@@ -607,7 +607,8 @@ def test_a_forked_child_has_a_hub_of_its_own_even_if_the_parent_held_its_locks(m
     hub = make_hub()
     follower = Follower(hub)
     reader, writer = os.pipe()
-    with hub._lock, hub._registry._lock, hub._relay._lock, hub._log._lock, hub._parking._lock:  # type: ignore[attr-defined]
+    board = hub._board
+    with board._lock, board.registry._lock, board._relay._lock, hub._log._lock, board._parking._lock:  # type: ignore[attr-defined]
         child = os.fork()
         if child == 0:  # pragma: no cover
             try:

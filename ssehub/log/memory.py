@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -33,6 +34,7 @@ class MemoryLog(Log):
         self._ttl = ttl
         self._lock = threading.Lock()
         self._deliver: Callable[[Entry], int] | None = None
+        self._process = 0
         # By offset, so that a read costs what it returns; the offsets held are contiguous and end at the tail. Only
         # writers take the lock: a thousand readers would queue up at it, and the writer behind them. An entry is there
         # before the tail moves to it, and the first offset moves before its entry goes.
@@ -45,11 +47,12 @@ class MemoryLog(Log):
     def start(self, deliver: Callable[[Entry], int]) -> None:
         """Begin to deliver; see :meth:`Log.start`. A log that is still empty takes a new epoch.
 
-        :raises LogError: if another hub uses this log.
+        :raises LogError: if a hub of this process uses this log.
         """
-        self._lock = threading.Lock()
-        if self._deliver is not None and self._deliver != deliver:
+        if self._deliver is not None and self._process == os.getpid():
             raise LogError("this log belongs to another hub already; give each hub a log of its own")
+        self._lock = threading.Lock()
+        self._process = os.getpid()
         self._deliver = deliver
         if not self._tail.offset:
             # Four workers forked from one parent are four logs.

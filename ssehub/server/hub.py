@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ssehub.exceptions import HubClosed, UnknownClient
-from ssehub.hooks import Hook
-from ssehub.log import ALL, All, Entry, Gap, Log, MemoryLog, Packet, Receipt
+from ssehub.log import ALL, All, Log, MemoryLog, Packet, Receipt
 from ssehub.log.packet import check_name
 from ssehub.server import peer
 from ssehub.server.connection import Connection, as_message
-from ssehub.server.counters import Counters
 from ssehub.server.pace import Pace
-from ssehub.server.pages import Pages
-from ssehub.server.parking import Parker, Parking
-from ssehub.server.registry import Registry
-from ssehub.server.relay import Relay
 from ssehub.server.response import (
     Request,
     Response,
@@ -31,13 +23,11 @@ from ssehub.server.response import (
     unavailable,
 )
 from ssehub.server.start import Since, Start
-from ssehub.server.watcher import Watcher
+from ssehub.server.switchboard import REFUSAL, Hooks, Switchboard
 from ssehub.wire import Message
 
 #: Zones one connection may be in; each is a table entry, and a request may name them.
 MAX_ZONES = 100
-#: A hub that is full tells its clients to wait this many times ``retry`` (and up to twice that, spread).
-_REFUSAL = 5
 
 
 class Hub:
@@ -88,29 +78,22 @@ class Hub:
     ) -> None:
         if refuse_with not in (200, 503):
             raise ValueError(f"refuse_with must be 200 or 503, not {refuse_with!r}")
-        self.on_connection: Hook[[Connection]] = Hook("on_connection")
-        self.on_disconnect: Hook[[Connection]] = Hook("on_disconnect")
-        self.on_gap: Hook[[Connection, Gap]] = Hook("on_gap")
+        self._hooks = Hooks()
+        self.on_connection = self._hooks.on_connection
+        self.on_disconnect = self._hooks.on_disconnect
+        self.on_gap = self._hooks.on_gap
         self._log = MemoryLog() if log is None else log
         self._pace = Pace(
             heartbeat, retry, max_pending, max_replay, max_connections, max_per_client, max_age, stall_timeout
         )
         self._headers = check_headers(headers)
         self._refuse_with = refuse_with
-        self._closed = False
         self._renew()
         _hubs.add(self)
 
     def _renew(self) -> None:
         """Make everything that may not cross a fork: the child's locks may have been held in the parent."""
-        self._lock = threading.Lock()
-        self._started = False
-        self._registry = Registry()
-        self._pages = Pages(self._log)
-        self._parking = Parking()
-        self._relay = Relay()
-        self._watcher = Watcher(self._pace)
-        self._counters = Counters()
+        self._board = Switchboard(self._log, self._pace, self._hooks)
 
     # Clients
 
@@ -141,11 +124,11 @@ class Hub:
         environ = environ_of(request_or_environ)
         start = Start(last_event_id(environ), since)
         socket = peer.find_socket(environ)
-        body = self._life(
+        body = self._board.life(
             _check_zones(zone), None if client_id is None else _check_name(client_id), metadata, start, socket
         )
-        if self._refuse_with == 503 and self._is_full():
-            return unavailable(_REFUSAL * self._pace.retry // 1000)
+        if self._refuse_with == 503 and self._board.is_full():
+            return unavailable(REFUSAL * self._pace.retry // 1000)
         return stream_response(body, self._headers)
 
     def stream(
@@ -161,7 +144,7 @@ class Hub:
 
         :param last_event_id: the id to go on from; the other parameters are those of :meth:`connect`.
         """
-        return self._life(
+        return self._board.life(
             _check_zones(zone),
             None if client_id is None else _check_name(client_id),
             metadata,
@@ -175,7 +158,7 @@ class Hub:
         Put it into a page as ``lastEventId`` of its stream's URL before you read what the page shows: then nothing
         falls between the page and the stream.
         """
-        self._start()
+        self._board.start()
         return str(self._log.tail())
 
     # Messages
@@ -202,46 +185,46 @@ class Hub:
         :raises LogError: if the log did not accept it.
         """
         packet = Packet(as_message(message), zone, _check_name(client_id))
-        if require and not self._registry.match(packet):
+        if require and not self._board.registry.match(packet):
             raise UnknownClient(f"client {client_id!r} is not connected")
         return self.send_message(packet)
 
     def send_message(self, packet: Packet) -> Receipt:
         """Send a packet; :meth:`broadcast` and :meth:`send` call this."""
-        if self._closed:
+        if self._board.closed:
             raise HubClosed("the hub is closed")
         if not isinstance(packet, Packet):
             raise TypeError(f"a Packet is needed, not {type(packet).__name__}")
-        self._start()
+        self._board.start()
         return self._log.append(packet)
 
     # Who is there
 
     def connections(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:
         """Return the open connections of this process, all or those of a zone, a client or both."""
-        return self._registry.find(_check_zone(zone), client_id if client_id is ALL else _check_name(client_id))
+        return self._board.registry.find(_check_zone(zone), client_id if client_id is ALL else _check_name(client_id))
 
     def is_present(self, client_id: str, zone: str | All = ALL) -> bool:
         """Tell whether a client is connected, anywhere or in a zone."""
-        return bool(self._registry.find(_check_zone(zone), _check_name(client_id)))
+        return bool(self._board.registry.find(_check_zone(zone), _check_name(client_id)))
 
     def zones(self) -> dict[str, int]:
         """Return the zones that have connections, and how many each."""
-        return self._registry.zones()
+        return self._board.registry.zones()
 
     def set_metadata(self, client_id: str, data: Any) -> None:
         """Replace what is noted about a client. All its sessions share it; with the last of them it goes.
 
         :raises UnknownClient: if the client is not connected.
         """
-        self._registry.set_metadata(client_id, data)
+        self._board.registry.set_metadata(client_id, data)
 
     def get_metadata(self, client_id: str) -> Any:
         """Return what is noted about a client, or None.
 
         :raises UnknownClient: if the client is not connected.
         """
-        return self._registry.get_metadata(client_id)
+        return self._board.registry.get_metadata(client_id)
 
     def disconnect(self, client_id: str, *, zone: str | All = ALL, session_id: str | None = None) -> int:
         """End a client's streams, or only those in a zone, or only one session. Returns without waiting for them.
@@ -250,7 +233,7 @@ class Hub:
 
         :returns: how many were ended.
         """
-        found = self._registry.find(_check_zone(zone), _check_name(client_id))
+        found = self._board.registry.find(_check_zone(zone), _check_name(client_id))
         return sum(one.close() for one in found if session_id in (None, one.id))
 
     def stats(self) -> dict[str, int]:
@@ -261,13 +244,12 @@ class Hub:
         ``refused``, messages ``delivered`` and ``sent_bytes`` handed to the server, ``gaps`` told, streams ended by
         ``hang_ups`` and as ``stalled``.
         """
-        there = {"clients": self._registry.clients(), "zones": len(self._registry.zones())}
-        return {**self._counters.read(self._registry.find()), **there}
+        return self._board.stats()
 
     @property
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
-        return self._closed
+        return self._board.closed
 
     def close(self, timeout: float = 1.0) -> None:
         """End all streams and take no more. Idempotent.
@@ -277,85 +259,7 @@ class Hub:
 
         :param timeout: seconds to wait for the streams.
         """
-        with self._lock:
-            self._closed = True
-        connections = self._registry.find()
-        for connection in connections:
-            connection.close("shutdown")
-        deadline = time.monotonic() + timeout
-        own = threading.get_ident()
-        late = [one for one in connections if one.thread != own and not one.wait(max(0.0, deadline - time.monotonic()))]
-        self._watcher.cut(late)
-        self._watcher.close()
-        self._log.close()
-
-    # The life of a connection
-
-    def _life(
-        self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start, socket: int | None
-    ) -> Iterator[bytes]:
-        """Be the body of a response: nothing happens before the server asks for the first bytes."""
-        connection = None if self._closed else self._admit(zones, client_id, metadata, start)
-        if connection is None:
-            self._counters.count("refused")
-            yield self._pace.farewell(_REFUSAL)
-            return
-        reason = "error"
-        try:
-            self._watcher.watch(connection, socket)
-            self.on_connection.fire(connection)
-            yield from connection
-        except GeneratorExit:
-            reason = "hang-up"
-            raise
-        finally:
-            self._watcher.unwatch(connection)
-            self._dismiss(connection, reason)
-
-    def _admit(self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start) -> Connection | None:
-        self._start()
-        connection = Connection(
-            self._log, self._pages, self._parking, self._relay, self._pace, zones, client_id, start, self.on_gap.fire
-        )
-        connection.member.metadata = metadata
-        if not self._registry.add(connection, self._pace.max_connections, self._pace.max_per_client):
-            return None
-        self._counters.count("opened")
-        if self._closed:  # close() may have looked round just before
-            connection.close("shutdown")
-        return connection
-
-    def _dismiss(self, connection: Connection, reason: str) -> None:
-        connection.close(reason)
-        self._registry.remove(connection)
-        self._counters.take_over(connection)
-        self.on_disconnect.fire(connection)
-        connection.end()
-
-    def _is_full(self) -> bool:
-        limit = self._pace.max_connections
-        return self._closed or (limit is not None and len(self._registry) >= limit)
-
-    def _start(self) -> None:
-        with self._lock:
-            if not self._started:
-                self._log.start(self._deliver)
-                self._started = True
-
-    def _deliver(self, entry: Entry) -> int:
-        """Wake whom an entry is for. The log calls this in its order, and waits for it."""
-        packet = entry.packet
-        woken: Sequence[Parker]
-        if packet.client_id is None and not packet.exclude:
-            count = self._registry.count(packet.zone)
-            woken = self._parking.wake_zone(entry, packet.zone)
-        else:
-            matched = self._registry.match(packet)
-            count = len(matched)
-            woken = self._parking.wake_these(entry, matched)
-        self._relay.enlist(woken)
-        self._counters.count("messages")
-        return count
+        self._board.close(timeout)
 
 
 def _check_zones(zone: str | Sequence[str]) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class Watcher:
         self._by_number: dict[int, Watched] = {}
         self._poller: _Epoll | _Selector | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def watch(self, connection: Watched, number: int | None) -> None:
         """Begin to watch a connection, and set the keep-alive of its socket; its own thread calls this.
@@ -57,6 +58,8 @@ class Watcher:
             with contextlib.suppress(OSError):
                 peer.tune(number, self._pace.heartbeat, self._pace.stall_timeout)
         with self._lock:
+            if self._closed:
+                return
             poller = self._start()
             self._watched[connection] = number
             if number is not None:
@@ -82,8 +85,9 @@ class Watcher:
                     peer.shut_down(number)
 
     def close(self) -> None:
-        """Stop watching and wait for the thread. Idempotent."""
+        """Stop watching for good, and wait for the thread. Idempotent."""
         with self._lock:
+            self._closed = True
             thread, self._thread = self._thread, None
             poller, self._poller = self._poller, None
             self._watched.clear()

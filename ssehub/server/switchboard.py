@@ -1,0 +1,143 @@
+"""Switchboard: a hub's machinery in one process. Takes in connections, and wakes those an entry is for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ssehub.hooks import Hook
+from ssehub.log import Entry, Gap, Log
+from ssehub.server.connection import Connection
+from ssehub.server.counters import Counters
+from ssehub.server.pace import Pace
+from ssehub.server.pages import Pages
+from ssehub.server.parking import Parker, Parking
+from ssehub.server.registry import Registry
+from ssehub.server.relay import Relay
+from ssehub.server.start import Start
+from ssehub.server.watcher import Watcher
+
+#: A hub that is full tells its clients to wait this many times ``retry`` (and up to twice that, spread).
+REFUSAL = 5
+
+
+class Hooks:
+    """Hold the hooks of a hub."""
+
+    def __init__(self) -> None:
+        self.on_connection: Hook[[Connection]] = Hook("on_connection")
+        self.on_disconnect: Hook[[Connection]] = Hook("on_disconnect")
+        self.on_gap: Hook[[Connection, Gap]] = Hook("on_gap")
+
+
+class Switchboard:
+    """Hold everything of a hub that may not cross a fork. Safe to use from any thread."""
+
+    def __init__(self, log: Log, pace: Pace, hooks: Hooks) -> None:
+        self.registry = Registry()
+        self.closed = False
+        self._lock = threading.Lock()
+        self._started = False
+        self._log = log
+        self._pace = pace
+        self._hooks = hooks
+        self._pages = Pages(log)
+        self._parking = Parking()
+        self._relay = Relay()
+        self._watcher = Watcher(pace)
+        self._counters = Counters()
+
+    def start(self) -> None:
+        """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
+        with self._lock:
+            if not self._started:
+                self._log.start(self._deliver)
+                self._started = True
+
+    def life(
+        self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start, socket: int | None
+    ) -> Iterator[bytes]:
+        """Be the life of a connection, and the body of its response.
+
+        Nothing happens before the server asks for the first bytes: a generator that nobody starts runs no ``finally``.
+
+        :param socket: the descriptor of the client's socket, if the server shows it.
+        """
+        connection = None if self.closed else self._admit(zones, client_id, metadata, start)
+        if connection is None:
+            self._counters.count("refused")
+            yield self._pace.farewell(REFUSAL)
+            return
+        reason = "error"
+        try:
+            self._watcher.watch(connection, socket)
+            self._hooks.on_connection.fire(connection)
+            yield from connection
+        except GeneratorExit:
+            reason = "hang-up"
+            raise
+        finally:
+            self._watcher.unwatch(connection)
+            self._dismiss(connection, reason)
+
+    def is_full(self) -> bool:
+        """Tell whether a client that comes now would be refused."""
+        limit = self._pace.max_connections
+        return self.closed or (limit is not None and len(self.registry) >= limit)
+
+    def stats(self) -> dict[str, int]:
+        """Return all counters; :meth:`ssehub.Hub.stats` says what they are."""
+        there = {"clients": self.registry.clients(), "zones": len(self.registry.zones())}
+        return {**self._counters.read(self.registry.find()), **there}
+
+    def close(self, timeout: float) -> None:
+        """End all streams; :meth:`ssehub.Hub.close` says how."""
+        with self._lock:
+            self.closed = True
+        connections = self.registry.find()
+        for connection in connections:
+            connection.close("shutdown")
+        deadline = time.monotonic() + timeout
+        own = threading.get_ident()
+        late = [one for one in connections if one.thread != own and not one.wait(max(0.0, deadline - time.monotonic()))]
+        self._watcher.cut(late)
+        self._watcher.close()
+        self._log.close()
+
+    def _admit(self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start) -> Connection | None:
+        self.start()
+        gap = self._hooks.on_gap.fire
+        connection = Connection(
+            self._log, self._pages, self._parking, self._relay, self._pace, zones, client_id, start, gap
+        )
+        connection.member.metadata = metadata
+        if not self.registry.add(connection, self._pace.max_connections, self._pace.max_per_client):
+            return None
+        self._counters.count("opened")
+        if self.closed:  # close() may have looked round just before
+            connection.close("shutdown")
+        return connection
+
+    def _dismiss(self, connection: Connection, reason: str) -> None:
+        connection.close(reason)
+        self.registry.remove(connection)
+        self._counters.take_over(connection)
+        self._hooks.on_disconnect.fire(connection)
+        connection.end()
+
+    def _deliver(self, entry: Entry) -> int:
+        """Wake whom an entry is for. The log calls this in its order, and waits for it."""
+        packet = entry.packet
+        woken: Sequence[Parker]
+        if packet.client_id is None and not packet.exclude:
+            count = self.registry.count(packet.zone)
+            woken = self._parking.wake_zone(entry, packet.zone)
+        else:
+            matched = self.registry.match(packet)
+            count = len(matched)
+            woken = self._parking.wake_these(entry, matched)
+        self._relay.enlist(woken)
+        self._counters.count("messages")
+        return count
