@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import re
 import time
 from collections.abc import Iterable
 
@@ -14,46 +12,11 @@ from hypothesis import strategies as st
 from ssehub.exceptions import EventTooLarge, SSEHubError
 from ssehub.wire import Decoder, Message, decode
 from ssehub.wire.message import MAX_RETRY
+from tests.decoding import Outcome, decode_every_way
 
-HANG = 20.0
+#: Seconds after which a test has hung. Nothing is measured by it.
+HANG = 30.0
 BOM = b"\xef\xbb\xbf"
-#: Events, the last event id, the reconnection time, the comments, and whether an event was too large.
-Outcome = tuple[list[Message], str, "int | None", list[str], bool]
-
-
-def outcome(chunks: Iterable[bytes], last_event_id: str, limit: int) -> Outcome:
-    comments: list[str] = []
-    messages: list[Message] = []
-    decoder = Decoder(last_event_id, max_event_size=limit, on_comment=comments.append)
-    try:
-        for chunk in chunks:
-            messages += decoder.feed(chunk)
-        messages += decoder.feed(b"")
-    except EventTooLarge:
-        return messages, decoder.last_event_id, decoder.reconnection_time, comments, True
-    return messages, decoder.last_event_id, decoder.reconnection_time, comments, False
-
-
-def cuts(data: bytes, seed: int) -> Iterable[bytes]:
-    """Cut into pieces of every size, now and then empty ones."""
-    choice = random.Random(seed)
-    longest = choice.choice([2, 3, 8, 40, 400, 4000])
-    start = 0
-    while start < len(data):
-        size = choice.randint(0, longest)
-        yield data[start : start + size]
-        start += size
-
-
-def decode_every_way(data: bytes, *, last_event_id: str = "", limit: int = 1 << 20, times: int = 40) -> Outcome:
-    """Decode whole, byte by byte, by lines, by events and at random cuts, which must agree."""
-    whole = outcome([data], last_event_id, limit)
-    assert outcome((data[n : n + 1] for n in range(len(data))), last_event_id, limit) == whole
-    assert outcome(re.split(rb"(?<=\n)", data), last_event_id, limit) == whole
-    assert outcome(re.split(rb"(?<=\n\n)", data), last_event_id, limit) == whole
-    for seed in range(times):
-        assert outcome(cuts(data, seed), last_event_id, limit) == whole, f"cut {seed}"
-    return whole
 
 
 def events(data: bytes, **options: str) -> list[tuple[str | None, str, str | None]]:
@@ -107,6 +70,7 @@ def naive(data: bytes, last_event_id: str) -> Outcome:
         (b"data: a\n\n\ndata: b\n\n", ["a", "b"]),
         (b"data: a\r\rdata: b\r\n\r\ndata: c\n\r\n", ["a", "b", "c"]),
         (b"data: a\r\n\rdata: b\n\n", ["a", "b"]),
+        (b"data: a\n\ndata: b\r\n\ndata: c\rdata: d\n\n", ["a", "b", "c\nd"]),
         (b"data: a", []),
         (b"data: a\n", []),
         (b"data: a\n\ndata: b\n", ["a"]),
@@ -127,6 +91,26 @@ def naive(data: bytes, last_event_id: str) -> Outcome:
 )
 def test_the_data_of_a_stream(data: bytes, expected: list[str]) -> None:
     assert [message.data for message in decode_every_way(data)[0]] == expected
+
+
+@pytest.mark.parametrize("cut", range(1, 10))
+def test_a_byte_order_mark_is_ignored_in_two_pieces(cut: int) -> None:
+    stream = BOM + b"data: a\n\n"
+    assert list(decode([stream[:cut], b"", stream[cut:]])) == [Message("a", id="")]
+
+
+@pytest.mark.parametrize("start", [BOM[:1], BOM[:2], b"\xef\xbb\xbe", b"\xbb\xbf", b"\xef\n", BOM[:2] + b"\r"])
+def test_what_only_begins_like_a_byte_order_mark_is_kept(start: bytes) -> None:
+    assert decode_every_way(start + b"data: a\n\n") == naive(start + b"data: a\n\n", "")
+    assert decode_every_way(start) == naive(start, "")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+@pytest.mark.parametrize("start", ["é", "漢", "😀"])
+def test_a_character_cut_off_by_a_line_end_takes_no_line_end_with_it(start: str, end: bytes) -> None:
+    for size in range(1, len(start.encode())):
+        bad = start.encode()[:size]
+        assert events(b"data: " + bad + end + b"data: b" + end + end) == [("\ufffd\nb", "message", "")]
 
 
 def test_the_type_holds_for_one_event_and_an_empty_one_is_the_default() -> None:
@@ -223,11 +207,14 @@ LIMIT = 50
         (b"data: %s" % (b"x" * (LIMIT + 1)), 0),
         (b"data: a\n\n" * 20 + b"data: %s\n\ndata: after\n\n" % (b"x" * (LIMIT + 1)), 20),
         (b"data: a\n\n" * 20 + b"data: a\n" * (LIMIT // 2 + 1), 20),
+        (b"data: a\n\n" * 20 + b"data: a\n" * (LIMIT // 2 + 1) + b"\ndata: after\n\n", 20),
         (b"data: a\n\n" + b"data\n" * (LIMIT + 2) + b"\ndata: after\n\n", 1),
         (b"data: a\n\n: %s\n\ndata: after\n\n" % (b"x" * 500), 1),
         (b"data: a\r\rid: %s\r\r" % (b"x" * 500), 1),
         (b"data: a\r\n\r\n%s" % (b"x" * 500), 1),
         (BOM + b"data: a\n\n%s" % (b"x" * 500), 1),
+        (BOM + b"data: %s" % (b"x" * (LIMIT + 1)), 0),
+        (BOM + b"data: %s\n\n" % (b"x" * (LIMIT + 1)), 0),
     ],
 )
 def test_what_is_too_large_is_an_error_after_all_that_was_complete(data: bytes, before: int) -> None:
@@ -243,6 +230,8 @@ def test_what_is_too_large_is_an_error_after_all_that_was_complete(data: bytes, 
         b"data: a\n" + b": a comment of some length\n" * 100 + b"\n",
         b"data: a\n" + b"id: 1\nevent: x\nfield: y\n" * 100 + b"\n",
         b"data: %s\r\n\r\n" % (b"x" * LIMIT) * 3,
+        BOM + b"data: %s\n\n" % (b"x" * LIMIT),
+        BOM + b"data: %s\r\r" % (b"x" * LIMIT),
     ],
 )
 def test_what_is_just_not_too_large_is_taken(data: bytes) -> None:
@@ -257,6 +246,12 @@ def test_a_decoder_stays_broken_and_says_its_limit() -> None:
         with pytest.raises(EventTooLarge, match="max_event_size, 50") as caught:
             decoder.feed(chunk)
         assert isinstance(caught.value, ValueError) and isinstance(caught.value, SSEHubError)
+
+
+@pytest.mark.parametrize("chunk", [b"x" * 100, b"data: %s\n\n" % (b"x" * 100), b"data: a\n" * 30])
+def test_with_no_message_before_it_the_error_comes_at_once(chunk: bytes) -> None:
+    with pytest.raises(EventTooLarge):
+        Decoder(max_event_size=LIMIT).feed(chunk)
 
 
 def test_the_end_of_a_stream_does_not_hide_an_error() -> None:

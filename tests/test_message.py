@@ -13,11 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssehub.wire import Message, decode
+from ssehub.wire import Message
 from ssehub.wire.message import MAX_RETRY, Received
+from tests.decoding import decode_every_way
 
-texts = st.text(st.characters(blacklist_categories=("Cs",)))
-lines = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r\n\0"))
+texts = st.text(st.characters(codec="utf-8"))
+lines = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))
+#: Text that tries to be more than one field.
+hostile = st.lists(
+    st.sampled_from(
+        ["\n", "\r", "\r\n", "\n\n", "data: x", "event: e", "id: 9", "retry: 1", ":", " ", "\0", "\ufeff", "é"]
+    )
+).map("".join)
 
 
 class Kind(str, enum.Enum):
@@ -28,8 +35,13 @@ class Kind(str, enum.Enum):
 
 def only(message: Message) -> Message:
     """Return the one message that a receiver makes of these bytes."""
-    (received,) = decode([message.encode()])
+    (received,) = decode_every_way(message.encode(), times=3)[0]
     return received
+
+
+def by_lines(text: str) -> str:
+    """Return the text as it arrives, each line break a line feed."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @pytest.mark.parametrize(
@@ -172,16 +184,20 @@ def test_json_without_data_or_of_other_text_is_a_value_error() -> None:
 
 
 @settings(deadline=None)
-@given(data=texts, event=lines.filter(bool), id=lines)
+@given(data=texts | hostile, event=lines.filter(bool), id=lines.filter(lambda id: "\0" not in id))
 def test_a_receiver_gets_what_was_sent_up_to_line_breaks(data: str, event: str, id: str) -> None:
     received = only(Message(data, event, id=id))
-    assert received.data == data.replace("\r\n", "\n").replace("\r", "\n")
+    assert received.data == by_lines(data)
     assert (received.event, received.id) == (event, id)
 
 
 @settings(deadline=None)
 @given(
-    data=st.none() | texts, id=st.none() | texts, comment=st.none() | texts, event=texts, retry=st.none() | st.just(5)
+    data=st.none() | texts | hostile,
+    id=st.none() | texts | hostile,
+    comment=st.none() | texts | hostile,
+    event=st.just("message") | texts | hostile,
+    retry=st.none() | st.integers(0, MAX_RETRY),
 )
 def test_no_message_makes_a_second_event_or_a_field_it_was_not_given(
     data: str | None, id: str | None, comment: str | None, event: str, retry: int | None
@@ -194,6 +210,15 @@ def test_no_message_makes_a_second_event_or_a_field_it_was_not_given(
     wire = message.encode().decode()
     assert wire.endswith("\n\n") and wire.index("\n\n") == len(wire) - 2 and "\r" not in wire
     assert {line.partition(": ")[0] for line in wire[:-2].split("\n")} == {k for k, v in sent.items() if v is not None}
-    received = list(decode([wire.encode(), b"data: next\n\n"], last_event_id="before"))
-    assert [(m.data, m.event) for m in received[-1:]] == [("next", "message")]
-    assert len(received) == 1 + (data is not None) and received[0].id == ("before" if id is None else id)
+    outcome = decode_every_way(wire.encode() + b"data: next\n\n", last_event_id="before", times=3)
+    now = "before" if id is None else id
+    own = [] if data is None else [Message(by_lines(data), event, id=now)]
+    comments = [] if comment is None else by_lines(comment).split("\n")
+    assert outcome == ([*own, Message("next", id=now)], now, retry, comments, False)
+
+
+@settings(deadline=None)
+@given(data=texts | hostile, event=lines.filter(bool), id=lines.filter(lambda id: "\0" not in id))
+def test_a_received_message_can_be_sent_on_as_it_is(data: str, event: str, id: str) -> None:
+    received = only(Message(data, event, id=id))
+    assert only(received) == received == Message(received.data, event, id=id)

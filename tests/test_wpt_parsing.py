@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ssehub.wire import Message
-from tests.test_decoder import decode_every_way
+from tests.decoding import decode_every_way
 
 _TABLE = json.loads((Path(__file__).parent / "data" / "wpt_cases.json").read_text())
 #: Told by status, type or address, which is the client's to judge.

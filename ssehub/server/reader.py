@@ -114,9 +114,10 @@ class Reader:
             limit = self._private[0].after - self.position.offset
             if limit <= 0:
                 return self._private.popleft()
-        piece = self._pages.next(self.position, self._zones, self._wanted, min(limit, PAGE))
-        if isinstance(piece, Gap) or piece.after != self.position:
-            return piece
+        if self._tail() != self.position:
+            piece = self._pages.next(self.position, self._zones, self._wanted, min(limit, PAGE))
+            if isinstance(piece, Gap) or piece.after != self.position:
+                return piece
         # Level with the log; if that is another than the one it was to come after, it comes now.
         return self._private.popleft() if self._private else None
 

@@ -118,22 +118,22 @@ class Decoder:
             # the last byte before this chunk, has ended the line already.
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
+        if not self._began:
+            # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present." Nor does it count.
+            chunk = b"".join([*self._pieces, chunk])
+            self._pieces, self._held = [], 0
+            self._began = len(chunk) >= len(_BOM) or not _BOM.startswith(chunk)
+            chunk = chunk.removeprefix(_BOM)
         end = chunk.rfind(b"\n") + 1
         end = chunk.rfind(b"\r", end) + 1 or end
         if not end:
             self._hold(chunk)
             return b""
         self._after_cr = chunk[-1] == 13
-        whole = self._with_beginning(chunk[:end])
-        if len(whole) > self._line_limit:
-            whole = self._before_long_line(whole)
+        whole = self._before_long_line(self._with_beginning(chunk[:end]))
         if not self._error:
             self._hold(chunk[end:])
-        if self._began:
-            return whole
-        # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present."
-        self._began = True
-        return whole.removeprefix(_BOM)
+        return whole
 
     def _with_beginning(self, lines: bytes) -> bytes:
         """Put what was kept before the lines, and end them alike."""
@@ -141,8 +141,7 @@ class Decoder:
             lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if self._pieces:
             lines = b"".join([*self._pieces, lines])
-            self._pieces = []
-            self._held = 0
+            self._pieces, self._held = [], 0
         return lines
 
     def _hold(self, rest: bytes) -> None:

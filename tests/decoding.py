@@ -1,0 +1,48 @@
+"""Decoding for tests: every test's bytes go through the decoder whole and in pieces, which must agree."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable
+
+from ssehub.exceptions import EventTooLarge
+from ssehub.wire import Decoder, Message
+
+#: Events, the last event id, the reconnection time, the comments, and whether an event was too large.
+Outcome = tuple[list[Message], str, "int | None", list[str], bool]
+
+
+def outcome(chunks: Iterable[bytes], last_event_id: str, limit: int) -> Outcome:
+    comments: list[str] = []
+    messages: list[Message] = []
+    decoder = Decoder(last_event_id, max_event_size=limit, on_comment=comments.append)
+    try:
+        for chunk in chunks:
+            messages += decoder.feed(chunk)
+        messages += decoder.feed(b"")
+    except EventTooLarge:
+        return messages, decoder.last_event_id, decoder.reconnection_time, comments, True
+    return messages, decoder.last_event_id, decoder.reconnection_time, comments, False
+
+
+def cuts(data: bytes, seed: int) -> Iterable[bytes]:
+    """Cut into pieces of every size, now and then empty ones."""
+    choice = random.Random(seed)
+    longest = choice.choice([2, 3, 8, 40, 400, 4000])
+    start = 0
+    while start < len(data):
+        size = choice.randint(0, longest)
+        yield data[start : start + size]
+        start += size
+
+
+def decode_every_way(data: bytes, *, last_event_id: str = "", limit: int = 1 << 20, times: int = 40) -> Outcome:
+    """Decode whole, byte by byte, by lines, by events and at random cuts, which must agree."""
+    whole = outcome([data], last_event_id, limit)
+    assert outcome((data[n : n + 1] for n in range(len(data))), last_event_id, limit) == whole
+    assert outcome(re.split(rb"(?<=\n)", data), last_event_id, limit) == whole
+    assert outcome(re.split(rb"(?<=\n\n)", data), last_event_id, limit) == whole
+    for seed in range(times):
+        assert outcome(cuts(data, seed), last_event_id, limit) == whole, f"cut {seed}"
+    return whole
