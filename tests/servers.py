@@ -20,7 +20,7 @@ from tests.streams import call, until
 ROOT = Path(__file__).parent.parent
 
 #: Servers that show the client's socket, so that a hang-up is seen without a heartbeat, and those that do not.
-SHOWING = ("werkzeug", "wsgiref", "gthread", "gevent", "nginx")
+SHOWING = ("werkzeug", "wsgiref", "gthread", "gthread-preload", "gevent", "gevent-preload", "nginx")
 HIDING = ("wsgiref-validate", "waitress")
 
 _NGINX = """
@@ -86,8 +86,9 @@ def gunicorn(worker: str, port: int, *more: str, threads: int = 40) -> tuple[str
 
 
 def _commands(kind: str, port: int, threads: int, folder: str) -> list[tuple[str, ...]]:
-    if kind in ("gthread", "gevent"):
-        return [gunicorn(kind, port, threads=threads)]
+    worker, _, preload = kind.partition("-")
+    if worker in ("gthread", "gevent"):
+        return [gunicorn(worker, port, *(["--preload"] if preload else []), threads=threads)]
     if kind == "waitress":
         listen = f"--listen=127.0.0.1:{port}"
         return [(sys.executable, "-m", "waitress", listen, f"--threads={threads}", "tests.apps.service:app")]
