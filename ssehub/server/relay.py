@@ -1,8 +1,8 @@
 """Relay: whose turn it is to wake.
 
 A thousand threads that all wake at the same time fight for the interpreter instead of working. So connections that
-something is due to stand in line, only the first of them has a turn, and a thread that wakes passes its turn on before it
-does anything else. Whatever arrives while a connection stands in line leaves in one write.
+something is due to stand in line, only the first of them has a turn, and a thread that wakes passes its turn on before
+it does anything else. Whatever arrives while a connection stands in line leaves in one write.
 """
 
 from __future__ import annotations
