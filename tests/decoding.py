@@ -9,21 +9,29 @@ from collections.abc import Iterable
 from ssehub.exceptions import EventTooLarge
 from ssehub.wire import Decoder, Message
 
-#: Events, the last event id, the reconnection time, the comments, and whether an event was too large.
-Outcome = tuple[list[Message], str, "int | None", list[str], bool]
+#: Events, the last event id, the reconnection time, the comments (each with the number of events before it), and whether
+#: an event was too large.
+Outcome = tuple[list[Message], str, "int | None", list[tuple[int, str]], bool]
 
 
 def outcome(chunks: Iterable[bytes], last_event_id: str, limit: int) -> Outcome:
-    comments: list[str] = []
-    messages: list[Message] = []
-    decoder = Decoder(last_event_id, max_event_size=limit, on_comment=comments.append)
+    received: list[Message] = []
+    too_large = False
+    decoder = Decoder(last_event_id, max_event_size=limit, comments=True)
     try:
         for chunk in chunks:
-            messages += decoder.feed(chunk)
-        messages += decoder.feed(b"")
+            received += decoder.feed(chunk)
+        received += decoder.feed(b"")
     except EventTooLarge:
-        return messages, decoder.last_event_id, decoder.reconnection_time, comments, True
-    return messages, decoder.last_event_id, decoder.reconnection_time, comments, False
+        too_large = True
+    messages: list[Message] = []
+    comments: list[tuple[int, str]] = []
+    for one in received:
+        if one.comment is None:
+            messages.append(one)
+        else:
+            comments.append((len(messages), one.comment))
+    return messages, decoder.last_event_id, decoder.reconnection_time, comments, too_large
 
 
 def cuts(data: bytes, seed: int) -> Iterable[bytes]:

@@ -27,7 +27,7 @@ def naive(data: bytes, last_event_id: str) -> Outcome:
     """Interpret a whole stream line by line, as slowly and plainly as the specification says it."""
     text = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
     messages: list[Message] = []
-    comments: list[str] = []
+    comments: list[tuple[int, str]] = []
     retry: int | None = None
     buffer, kind, id, last = "", "", last_event_id, last_event_id
     for line in text.split("\n")[:-1]:
@@ -39,7 +39,7 @@ def naive(data: bytes, last_event_id: str) -> Outcome:
                 messages.append(Message(buffer[:-1], kind or "message", id=last))
             buffer = kind = ""
         elif line.startswith(":"):
-            comments.append(value)
+            comments.append((len(messages), value))
         elif name == "event":
             kind = value
         elif name == "data":
@@ -164,15 +164,15 @@ def test_a_reconnection_time_is_ascii_digits_only(value: bytes, expected: int | 
 
 
 def test_comments_are_reported_in_order_with_one_space_taken_off() -> None:
-    stream = b":\n: a\n:b\n:  c: d\ndata: x\n: in between\n\n: unfinished"
-    assert decode_every_way(stream)[3] == ["", "a", "b", " c: d", "in between"]
+    stream = b":\n: a\n:b\n:  c: d\ndata: x\n: in between\n\n:after\n: unfinished"
+    assert decode_every_way(stream)[3] == [(0, ""), (0, "a"), (0, "b"), (0, " c: d"), (0, "in between"), (1, "after")]
 
 
 def test_a_comment_is_reported_as_its_line_ends() -> None:
-    comments: list[str] = []
-    decoder = Decoder(on_comment=comments.append)
-    assert decoder.feed(b": ping") == [] and comments == []
-    assert decoder.feed(b"\r") == [] and comments == ["ping"]
+    decoder = Decoder(comments=True)
+    assert decoder.feed(b": ping") == []
+    assert decoder.feed(b"\r") == [Message(comment="ping")]
+    assert Decoder().feed(b": ping\n") == []
 
 
 def test_a_lone_cr_dispatches_at_once() -> None:

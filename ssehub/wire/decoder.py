@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from ssehub.exceptions import EventTooLarge
 from ssehub.wire.message import MAX_RETRY, Message, Received
 
-OnComment = Callable[[str], object]
 _BOM = b"\xef\xbb\xbf"
 #: How far, in characters, the middle of a text is searched for a line break before its lines count as long.
 _SHORT = 1024
@@ -22,18 +21,17 @@ class Decoder:
     :param last_event_id: the id to begin with, that of the connection before.
     :param max_event_size: what one event's data may come to, in characters, and one line's value, in bytes. Comments
         do not add up; nor do events.
-    :param on_comment: called with the text of each comment as its line ends. It must not raise.
+    :param comments: whether each comment becomes a message as well, with a ``comment`` and nothing else, in the place
+        where its line ends.
     :raises ValueError: if ``max_event_size`` is not positive.
     """
 
-    def __init__(
-        self, last_event_id: str = "", *, max_event_size: int = 1 << 20, on_comment: OnComment | None = None
-    ) -> None:
+    def __init__(self, last_event_id: str = "", *, max_event_size: int = 1 << 20, comments: bool = False) -> None:
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1, not {max_event_size}")
         self._limit = max_event_size
         self._line_limit = max_event_size + len("data: ")
-        self._on_comment = on_comment
+        self._comments = comments
         self._last_event_id = last_event_id
         self._retry: int | None = None
         self._error: EventTooLarge | None = None
@@ -233,7 +231,7 @@ class Decoder:
             elif text.startswith("data: ", start):
                 self._append(text[start + 6 : end])
             else:
-                self._line(text[start:end])
+                self._line(text[start:end], messages)
             start = end + 1
 
     def _append(self, value: str) -> None:
@@ -244,7 +242,7 @@ class Decoder:
         if self._size > self._limit + 1:
             raise self._too_large()
 
-    def _line(self, line: str) -> None:
+    def _line(self, line: str, messages: list[Message]) -> None:
         """Process a line that is not blank."""
         # "Collect the characters on the line before the first U+003A COLON character (:), and let field be that
         # string. Collect the characters on the line after [it], and let value be that string. If value starts with a
@@ -265,9 +263,9 @@ class Decoder:
             # and refuse thousands of digits.
             if value.isascii() and value.isdigit():
                 self._retry = min(int(value.lstrip("0")[:20] or "0"), MAX_RETRY)
-        elif self._on_comment and line[0] == ":":
+        elif self._comments and line[0] == ":":
             # "If the line starts with a U+003A COLON character (:), ignore the line."
-            self._on_comment(value)
+            messages.append(Message(comment=value))
 
     def _dispatch(self, messages: list[Message]) -> None:
         # "Set the last event ID string of the event source to the value of the last event ID buffer." This comes
