@@ -1,15 +1,32 @@
 """Server-Sent Events for threaded Python: a hub for WSGI applications, and what scripts need to follow one."""
 
-from ssehub.exceptions import Backlogged, EventTooLarge, HubClosed, LogError, SSEHubError, UnknownClient
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ssehub.exceptions import (
+    Backlogged,
+    EventTooLarge,
+    HubClosed,
+    LogError,
+    SSEHubError,
+    SubscriptionClosed,
+    UnknownClient,
+)
 from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Receipt
 from ssehub.server import Connection, Hub, event_stream, last_event_id
 from ssehub.wire import Decoder, Message, decode
+
+if TYPE_CHECKING:
+    from ssehub.client import Backoff, Client, StreamRefused, Subscription, Timeout
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ALL",
     "Backlogged",
+    "Backoff",
+    "Client",
     "Connection",
     "Decoder",
     "EventTooLarge",
@@ -23,8 +40,21 @@ __all__ = [
     "Packet",
     "Receipt",
     "SSEHubError",
+    "StreamRefused",
+    "Subscription",
+    "SubscriptionClosed",
+    "Timeout",
     "UnknownClient",
     "decode",
     "event_stream",
     "last_event_id",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A server needs no requests, and one that gevent patches late must not have it: it brings ssl.
+    if name in ("Backoff", "Client", "StreamRefused", "Subscription", "Timeout"):
+        import ssehub.client
+
+        return getattr(ssehub.client, name)
+    raise AttributeError(f"module 'ssehub' has no attribute {name!r}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -17,15 +17,13 @@ import requests
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from ssehub import __version__
-from ssehub.client import follow, publish
+from ssehub.client import Client, publish
+from ssehub.client.listeners import check_type
 from ssehub.exceptions import SSEHubError
 from ssehub.log import MemoryLog
 from ssehub.server.app import create_app
 from ssehub.server.hub import Hub
-from ssehub.wire import Decoder, Message
-
-#: Milliseconds before ``listen`` connects anew if the stream has not said. Precedent: Chromium's EventSource.
-_RECONNECT = 3000
+from ssehub.wire import Message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,18 +62,25 @@ def _parser() -> argparse.ArgumentParser:
 
     listen = commands.add_parser("listen", help="follow a stream in the terminal")
     listen.add_argument("url", help="the stream, for instance http://127.0.0.1:8000/events")
-    listen.add_argument("--last-event-id", default="", help="go on after this event")
+    listen.add_argument("--event", action="append", metavar="TYPE", help="only events of this type; may be repeated")
+    listen.add_argument("--last-event-id", default="", metavar="ID", help="go on after this event")
+    listen.add_argument("--json", action="store_true", help="one JSON object a line: event, data, id")
     listen.set_defaults(run=_listen)
 
     send = commands.add_parser("send", help="send a message through a service: to everyone, a zone or a client")
     send.add_argument("url", help="the service, for instance http://127.0.0.1:8000")
-    send.add_argument("text", help="the message's data")
+    send.add_argument("text", help="the message's data; - sends each line of the input as a message")
     send.add_argument("--zone", help="only to this zone")
     send.add_argument("--client-id", help="only to this client")
     send.add_argument("--event", help="the event's type")
     send.add_argument("--id", help="the event's id, instead of one the hub assigns")
     send.add_argument("--token", default=token, help="the service's token ($SSEHUB_TOKEN)")
+    send.add_argument("--json", action="store_true", help="print the service's answer, one JSON object a line")
     send.set_defaults(run=_send)
+    for command in (listen, send):
+        command.add_argument(
+            "--header", action="append", type=_header, default=[], metavar="'NAME: VALUE'", help="may be repeated"
+        )
     return parser
 
 
@@ -120,40 +125,54 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    last_id: str = options.last_event_id
-    retry = _RECONNECT
-    while True:
-        decoder = Decoder(last_id)
-        try:
-            for message in follow(options.url, decoder):
-                _show(message)
-            _say("ssehub: the stream ended")
-        except requests.HTTPError:
-            raise  # the server answered, and not with a stream: asking again changes nothing
-        except (requests.ConnectionError, requests.Timeout) as error:
-            _say(f"ssehub: {error}")
-        last_id = decoder.last_event_id
-        retry = retry if decoder.reconnection_time is None else decoder.reconnection_time
-        time.sleep(min(retry, 3_600_000) / 1000)
+    client = Client(options.url, headers=dict(options.header), last_event_id=options.last_event_id)
+    client.on_error(_report)
+    client.on_gap(lambda reason, missed: _say(f"ssehub: messages are missing: {_how_many(missed)} ({reason})"))
+    signal.signal(signal.SIGTERM, _interrupt)
+    for type in options.event or ():
+        check_type(type)
+    for message in client:
+        if not options.event or message.event in options.event:
+            print(_line(message, options.json), flush=True)
+    return 0
 
 
-def _show(message: Message) -> None:
-    if message.event == "ssehub.gap":
-        _say(f"ssehub: messages are missing: {message.data}")
-    elif message.event == "message":
-        print(message.data, flush=True)
-    elif not message.event.startswith("ssehub."):
-        print(f"{message.event}: {message.data}", flush=True)
+def _report(error: Exception, delay: float | None) -> None:
+    if delay is not None:  # a final one is raised as well
+        _say(f"ssehub: {error}; once more in {delay:.1f} s")
+
+
+def _how_many(missed: int | None) -> str:
+    return "nobody knows how many" if missed is None else str(missed)
+
+
+def _line(message: Message, as_json: bool) -> str:
+    if as_json:
+        fields = {"event": message.event, "data": message.data, "id": message.id}
+        return json.dumps(fields, ensure_ascii=False)
+    return f"{message.data}" if message.event == "message" else f"{message.event}: {message.data}"
 
 
 def _send(options: argparse.Namespace) -> int:
-    fields: dict[str, Any] = {"data": options.text, "broadcast": options.client_id is None}
+    fields: dict[str, Any] = {"broadcast": options.client_id is None}
     for name in ("zone", "client_id", "event", "id"):
         if getattr(options, name) is not None:
             fields[name] = getattr(options, name)
-    answer = publish(_send_url(options.url), fields, options.token)
-    print(f"{answer.get('id')} queued for {answer.get('queued')}")
+    texts = (line.rstrip("\r\n") for line in sys.stdin) if options.text == "-" else (options.text,)
+    with requests.Session() as session:
+        for text in texts:
+            sent = {**fields, "data": text}
+            answer = publish(_send_url(options.url), sent, options.token, headers=dict(options.header), session=session)
+            said = f"{answer.get('id')} queued for {answer.get('queued')}"
+            print(json.dumps(answer) if options.json else said, flush=True)
     return 0
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"not 'NAME: VALUE': {text!r}")
+    return name.strip(), value.strip()
 
 
 def _send_url(url: str) -> str:

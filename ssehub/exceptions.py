@@ -23,3 +23,7 @@ class LogError(SSEHubError):
 
 class Backlogged(SSEHubError):
     """A message for one session was not taken, because too many wait for it already."""
+
+
+class SubscriptionClosed(SSEHubError):
+    """No more messages come through a subscription: it was closed, or its client has ended."""

@@ -11,6 +11,7 @@ import pytest
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from ssehub import Hub
+from tests.scripted import Script, Server
 from tests.streams import GUARD, Stream, opened_streams
 
 
@@ -83,3 +84,17 @@ def make_hub() -> Iterator[Callable[..., Hub]]:
     yield make
     for hub in hubs:
         hub.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., Server]]:
+    """Give a function that runs a script as a server until the test is over."""
+    servers: list[Server] = []
+
+    def serve(script: Script, **options: bool) -> Server:
+        servers.append(Server(script, **options))
+        return servers[-1]
+
+    yield serve
+    for one in servers:
+        one.close()

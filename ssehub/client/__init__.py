@@ -1,5 +1,10 @@
 """The client side: following a stream, and sending to a hub that runs as a service."""
 
-from ssehub.client.transport import follow, publish
+from ssehub.client.backoff import Backoff
+from ssehub.client.client import Client
+from ssehub.client.publish import publish
+from ssehub.client.refusal import StreamRefused
+from ssehub.client.subscription import Subscription
+from ssehub.client.transport import Timeout
 
-__all__ = ["follow", "publish"]
+__all__ = ["Backoff", "Client", "StreamRefused", "Subscription", "Timeout", "publish"]

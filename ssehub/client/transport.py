@@ -1,63 +1,170 @@
-"""Following a stream with ``requests``, and sending to a service."""
+"""Transport: a ``requests`` stream that is prompt to read and can be cancelled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import contextlib
+import functools
+import http.client
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 
-from ssehub.wire import Decoder, Message
+from ssehub.client.canceller import Canceller, WatchedAdapter, connecting
 
-#: Seconds for the connection and for each read; a hub's heartbeat comes every 15.
-_TIMEOUT = (3.05, 45.0)
+#: The most one read returns, in bytes.
+_PIECE = 65536
 
 
-def follow(url: str, decoder: Decoder) -> Iterator[Message]:
-    """Yield the messages of one connection to an event stream as they arrive, until it ends.
+class Timeout(NamedTuple):
+    """Seconds that each phase of a connection may take; None for no limit."""
 
-    :param url: where the stream is.
-    :param decoder: a new one for each connection; its last event id is where to go on from.
-    :raises requests.RequestException: if the connection fails, the status is not 200, or the type is another.
+    #: For the TCP connection to one address, and for each answer within the TLS handshake.
+    connect: float | None = 3.05
+    #: From the request to the response's headers.
+    headers: float | None = 30.0
+    #: Of silence within the stream, comments included. A hub's heartbeat comes every 15.
+    idle: float | None = 45.0
+
+
+class Transport:
+    """Open streams, one after the other, for one client. It belongs to the thread that reads.
+
+    :param session: the user's; its plain adapters are replaced, within this transport alone, by ones that can be
+        cancelled. None makes a session that is closed with the transport.
+    :param timeout: for each phase.
     """
-    headers: dict[str, str | bytes] = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
-    headers["Accept-Encoding"] = "identity"
-    # As bytes: requests would send a str as latin-1, and refuse one that starts with a blank.
-    if last_id := decoder.last_event_id.encode().strip(b" \t"):
-        headers["Last-Event-ID"] = last_id
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        if response.status_code != 200:
-            raise requests.HTTPError(f"{response.status_code} {response.reason}", response=response)
-        essence = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if essence != "text/event-stream":
-            raise requests.HTTPError(f"not an event stream but {essence or 'of no type'}", response=response)
-        # read1 gives what has arrived; requests' own iterators wait for more where the body is not chunked.
+
+    def __init__(self, session: requests.Session | None, timeout: Timeout) -> None:
+        self._session = session or requests.Session()
+        self._is_ours = session is None
+        self._timeout = timeout
+        self._adapters: dict[HTTPAdapter, WatchedAdapter] = {}
+
+    def open(self, canceller: Canceller, method: str, url: str, **options: Any) -> Stream:
+        """Send a request and return the response as soon as its headers are there, whatever its status.
+
+        :param canceller: cuts it off, and the stream, until the stream is closed.
+        :param options: as ``requests.Session.request`` takes them.
+        :raises requests.RequestException: if there is no response. One that is a ``ValueError`` too would come again.
+        """
+        check_url(url)
+        timeout = (self._timeout.connect, self._timeout.headers)
         try:
-            while chunk := response.raw.read1(65536):
-                yield from decoder.feed(chunk)
-        except urllib3.exceptions.HTTPError as error:
-            raise requests.ConnectionError(error, response=response) from error
+            with connecting(canceller):
+                response = self._watched().request(method, url, stream=True, timeout=timeout, **options)
+            return Stream(response, canceller, self._timeout.idle)
+        except BaseException as error:
+            canceller.release()
+            if isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException):
+                raise requests.ConnectionError(error) from error  # what requests has forgotten to translate
+            raise
+
+    def close(self) -> None:
+        """Close what is ours."""
+        for adapter in self._adapters.values():
+            adapter.close()
+        if self._is_ours:
+            self._session.close()
+
+    def _watched(self) -> requests.Session:
+        """Return the session, as it is now, with adapters whose connections are watched."""
+        watched: requests.Session = object.__new__(type(self._session))
+        watched.__dict__.update(self._session.__dict__)
+        watched.adapters = OrderedDict(
+            (prefix, self._replaced(adapter)) for prefix, adapter in self._session.adapters.items()
+        )
+        return watched
+
+    def _replaced(self, adapter: Any) -> Any:
+        if type(adapter) is not HTTPAdapter:
+            return adapter
+        ours = self._adapters.get(adapter)
+        if ours is None:
+            ours = self._adapters[adapter] = WatchedAdapter(max_retries=adapter.max_retries)
+        return ours
 
 
-def publish(url: str, fields: Mapping[str, Any], token: str | None = None) -> dict[str, Any]:
-    """Send one message to a service.
+class Stream:
+    """Read an open response piece by piece. It belongs to one thread, which alone may close it."""
 
-    :param url: the service's ``/send``.
-    :param fields: as ``POST /send`` takes them.
-    :param token: the service's token, if it has one.
-    :returns: the service's answer: ``id`` and ``queued``.
-    :raises requests.RequestException: if the service does not answer, or refuses; then with its reason.
+    def __init__(self, response: requests.Response, canceller: Canceller, idle: float | None) -> None:
+        self.response = response
+        self._canceller = canceller
+        self._idle = idle
+        self._read1 = _reader(response)
+        if (connected := _socket_of(response)) is not None:
+            canceller.watch(connected)
+            # requests has one time-out for headers and body; the body's begins with the next read.
+            connected.settimeout(idle)
+
+    def read(self) -> bytes:
+        """Return what has arrived, as soon as there is anything; nothing at the end of the response.
+
+        :raises requests.ReadTimeout: if nothing came for too long.
+        :raises requests.ConnectionError: if the response broke off.
+        """
+        try:
+            return self._read1()
+        except (TimeoutError, urllib3.exceptions.ReadTimeoutError) as error:
+            raise requests.ReadTimeout(f"nothing came for {self._idle:g} s", response=self.response) from error
+        except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
+            raise requests.ConnectionError(f"the stream broke off: {error!r}", response=self.response) from error
+
+    def close(self) -> None:
+        """Close the response and let go of its socket."""
+        with contextlib.suppress(OSError):
+            self.response.close()
+        self._canceller.release()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_url(url: str) -> None:
+    """Refuse what ``requests`` would take for a host that cannot be found, and try for ever.
+
+    :raises requests.exceptions.InvalidURL: a ``ValueError``; if the host has a blank in it, or is no host.
     """
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    response = requests.post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT)
     try:
-        answer = response.json()
-    except ValueError:
-        answer = {}
-    if response.status_code != 200:
-        reason = answer.get("error") if isinstance(answer, dict) else None
-        raise requests.HTTPError(reason or f"{response.status_code} {response.reason}", response=response)
-    if not isinstance(answer, dict):
-        raise requests.HTTPError("the answer is not that of an ssehub service", response=response)
-    return answer
+        host = urlsplit(url).netloc
+    except ValueError as error:
+        raise requests.exceptions.InvalidURL(f"{error}: {url!r}") from error
+    if any(letter.isspace() for letter in host):
+        raise requests.exceptions.InvalidURL(f"the host has a blank in it: {url!r}")
+
+
+def _reader(response: requests.Response) -> Callable[[], bytes]:
+    """Choose what returns a piece as soon as it is there: ``requests``' own iterators wait for more of it."""
+    raw: Any = response.raw
+    below: Any = getattr(raw, "_fp", None)
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity") and hasattr(below, "read1"):
+        # http.client undoes the chunks and never waits for more than one; urllib3 on top of it takes twice the time.
+        return functools.partial(below.read1, _PIECE)
+    if isinstance(raw, urllib3.BaseHTTPResponse):
+        return functools.partial(raw.read1, _PIECE, decode_content=True)
+    return functools.partial(next, _bytewise(response), b"")
+
+
+def _bytewise(response: requests.Response) -> Iterator[bytes]:
+    """Read a response of some other adapter's in the one way that is prompt with all of them."""
+    yield from response.iter_content(1)
+
+
+def _socket_of(response: requests.Response) -> Any:
+    """Return the socket a response is read from, or None if its adapter has none."""
+    place: Any = response.raw
+    for name in ("_fp", "fp", "raw", "_sock"):
+        place = getattr(place, name, None)
+    return place if hasattr(place, "settimeout") and hasattr(place, "fileno") else None

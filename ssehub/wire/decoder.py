@@ -59,6 +59,11 @@ class Decoder:
         """The reconnection time the stream has asked for, in milliseconds, or None; at most ``MAX_RETRY``."""
         return self._retry
 
+    @property
+    def error(self) -> EventTooLarge | None:
+        """What the next :meth:`feed` will raise."""
+        return self._error
+
     def feed(self, chunk: bytes) -> list[Message]:
         """Take the next bytes and return the messages they complete. It never blocks.
 

@@ -1,0 +1,369 @@
+"""Client: follows an event stream, and comes back to it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from types import TracebackType
+from typing import Any
+
+import requests
+
+from ssehub.client.attempt import Attempt
+from ssehub.client.backoff import Backoff
+from ssehub.client.listeners import OWN, Listeners, check_type
+from ssehub.client.patience import Patience
+from ssehub.client.payload import decoded, gap
+from ssehub.client.refusal import StreamRefused
+from ssehub.client.request import Body, Headers, Provided, Request
+from ssehub.client.settings import Settings
+from ssehub.client.subscription import Subscription, Subscriptions
+from ssehub.client.transport import Timeout, Transport
+from ssehub.hooks import Hook
+from ssehub.wire import Message
+
+logger = logging.getLogger("ssehub")
+
+#: Seconds that leaving a ``with`` block waits for the client's thread; a name lookup may hold it for longer.
+_FAREWELL = 5.0
+
+
+class Client:
+    """Follow an event stream in a script: iterate over it, :meth:`run` it, or :meth:`start` it in a thread.
+
+    It connects, and reconnects when the stream ends or breaks off, as
+    https://html.spec.whatwg.org/multipage/server-sent-events.html says; ``docs/client.rst`` lists where a script is
+    better served by something else, and how to switch that off. A client has one life: :meth:`stop` ends it for good.
+
+    Nothing is connected before the client is followed. Hooks are called in the thread that follows, one after the
+    other, in the order of the stream; one that raises is logged and ends nothing. Each may call any method of the
+    client.
+
+    The parameters ``url``, ``headers``, ``params``, ``body``, ``json`` and ``auth`` are values, or functions without
+    arguments that are called for each attempt. An error that one of them raises ends the client, unless it is a
+    ``requests.RequestException``: then the attempt has failed.
+
+    :param url: where the stream is.
+    :param method: the HTTP method.
+    :param headers: request headers; they override ``Accept``, ``Cache-Control`` and ``Accept-Encoding``.
+    :param params: added to the url's query, as in ``requests``.
+    :param body: what is sent: bytes, a str, or a mapping for a form.
+    :param json: what is sent, as JSON.
+    :param auth: as in ``requests``: a pair of name and password, or what changes the prepared request.
+    :param session: a ``requests.Session`` with proxies, cookies, certificates or adapters. It stays the caller's, who
+        may use it meanwhile. With an adapter other than a plain ``HTTPAdapter``, :meth:`stop` acts once the headers
+        are there.
+    :param last_event_id: the event after which to go on.
+    :param reconnect_delay: seconds before a reconnection, until the stream's ``retry`` says otherwise. Precedent:
+        Chromium's EventSource.
+    :param backoff: how long to wait after failures.
+    :param timeout: seconds for each phase: :class:`Timeout`, or a tuple of connect, headers and idle.
+    :param retry_status: status codes after which to try again, as their ``Retry-After`` says, instead of failing for
+        good.
+    :param max_attempts: failures in a row after which the client fails for good. None: never.
+    :param max_elapsed: seconds without a good connection after which it does. None: never.
+    :param max_event_size: what one event's data may come to, in characters. A larger one ends the
+        connection with an :class:`~ssehub.EventTooLarge`, and the next begins before it.
+    :param base64: whether data is text in Base64 (RFC 4648 4), to be decoded. An event whose data is not goes to
+        ``on_error``, with a delay of 0, and the stream goes on.
+    :param response_callback: called with each ``requests.Response`` as its head is there, before it is judged. If it
+        returns True the response is taken for a stream whatever its status and type. What it raises ends the client.
+    :raises TypeError: if a parameter has the wrong type.
+    :raises ValueError: if a parameter's value can never work.
+
+    :ivar on_event: hook by type, called with a :class:`~ssehub.Message`; see
+        :class:`~ssehub.client.listeners.Listeners`.
+    :ivar on_connection: hook, called without arguments as a stream opens.
+    :ivar on_disconnect: hook, called as an open stream ends, with the error, or None if it ended in order.
+    :ivar on_error: hook, called after what failed, with the error and the seconds until the next attempt; with None
+        instead of seconds if there will be none.
+    :ivar on_comment: hook, called with a comment's text; servers send them to keep the connection alive.
+    :ivar on_gap: hook, called with a reason and the number of messages that a hub has lost, None if nobody knows it.
+    :ivar on_exit: hook, called without arguments, last.
+    """
+
+    def __init__(
+        self,
+        url: Provided[str],
+        *,
+        method: str = "GET",
+        headers: Provided[Headers | None] = None,
+        params: Provided[Any] = None,
+        body: Provided[Body | None] = None,
+        json: Provided[Any] = None,
+        auth: Any = None,
+        session: requests.Session | None = None,
+        last_event_id: str = "",
+        reconnect_delay: float = 3.0,
+        backoff: Backoff = Backoff(),  # noqa: B008 - an immutable value
+        timeout: tuple[float | None, float | None, float | None] = Timeout(),
+        retry_status: Collection[int] = (429, 500, 502, 503, 504),
+        max_attempts: int | None = None,
+        max_elapsed: float | None = None,
+        max_event_size: int = 1 << 24,
+        base64: bool = False,
+        response_callback: Callable[[requests.Response], object] | None = None,
+    ) -> None:
+        self._request = Request(url, method, headers, params, body, json, auth)
+        if isinstance(url, str):
+            (session or requests.Session()).get_adapter(url)  # knows the scheme, or raises
+        self._session = session
+        self._settings = Settings(
+            reconnect_delay,
+            backoff,
+            timeout,
+            retry_status,
+            max_attempts,
+            max_elapsed,
+            max_event_size,
+            base64,
+            response_callback,
+        )
+        self.last_event_id = last_event_id
+
+        self.on_event = Listeners()
+        self.on_connection: Hook[[]] = Hook("on_connection")
+        self.on_disconnect: Hook[[Exception | None]] = Hook("on_disconnect")
+        self.on_error: Hook[[Exception, float | None]] = Hook("on_error")
+        self.on_comment: Hook[[str]] = Hook("on_comment")
+        self.on_gap: Hook[[str, int | None]] = Hook("on_gap")
+        self.on_exit: Hook[[]] = Hook("on_exit")
+
+        self._attempt: Attempt | None = None
+        self._stopped = False
+        self._restart_from: str | None = None
+        self._error: Exception | None = None
+        self._subscriptions = Subscriptions()
+        # It may be entered by a signal handler, in the thread that is inside already.
+        self._lock = threading.RLock()
+        self._follower: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def last_event_id(self) -> str:
+        """The id of the last event that was handed on: what ``Last-Event-ID`` says at the next connection.
+
+        It is set before the event's hooks are called. What is set here holds until the stream gives an id; while one is
+        open, :meth:`restart` with an id is the way.
+        """
+        return self._last_event_id
+
+    @last_event_id.setter
+    def last_event_id(self, value: str) -> None:
+        """Set it; see above."""
+        self._last_event_id = _checked_id(value)
+
+    @property
+    def error(self) -> Exception | None:
+        """The error with which the client failed for good, or None."""
+        return self._error
+
+    def __iter__(self) -> Iterator[Message]:
+        """Follow the stream in this thread: connect, reconnect, yield each message; hooks are called meanwhile.
+
+        It ends after :meth:`stop`, or when the server answers 204, which means that there is no more. Leaving the loop
+        closes the connection; another loop goes on after the last message. What a hub sends for itself (``ssehub.open``
+        and others) is not yielded.
+
+        :raises RuntimeError: if the client is being followed already.
+        :raises requests.RequestException: if it failed for good: a :class:`~ssehub.StreamRefused` says with which
+            response.
+        :raises Exception: what ``response_callback`` or one of the functions that make the request has raised.
+        """
+        self._begin()
+        patience = Patience(self._settings)
+        transport = Transport(self._session, self._settings.timeouts)
+        try:
+            while attempt := self._next_attempt():
+                error: Exception | None = None
+                try:
+                    yield from self._messages(attempt, transport)
+                except Exception as caught:
+                    error = caught
+                if attempt.reconnection_time is not None:
+                    patience.reconnection_time = attempt.reconnection_time
+                if _says_no_more(error):
+                    self._stopped = True
+                elif not attempt.cancelled:
+                    if error is None and not attempt.good:
+                        error = requests.ConnectionError("the stream ended before its first message")
+                    delay = patience.delay(attempt.good, error)
+                    if error is not None:
+                        self.on_error.fire(error, delay)
+                    attempt.wait(delay)
+        except Exception as final:
+            self._stopped = True
+            self._error = final
+            self.on_error.fire(final, None)
+            raise
+        finally:
+            transport.close()
+            self._end()
+
+    def run(self) -> None:
+        """Follow the stream in this thread, for the hooks' sake; as :meth:`__iter__` does, with the same errors."""
+        try:
+            for _ in self:
+                pass
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C: whoever waits for messages elsewhere must not wait on
+            self.stop()
+            raise
+
+    def start(self) -> Client:
+        """Follow the stream in a daemon thread, and return the client at once.
+
+        A final failure goes to ``on_error``, to :attr:`error` and to the subscriptions.
+
+        :raises RuntimeError: if it was started before.
+        """
+        with self._lock:
+            if self._thread is not None:
+                raise RuntimeError("this client was started before")
+            # A daemon, because a name lookup cannot be cut off and would hold the interpreter.
+            self._thread = threading.Thread(target=self._run_started, name="ssehub-client", daemon=True)
+            self._thread.start()
+        return self
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """End for good, whatever the client is doing: within milliseconds, but for a name lookup and a TCP connect.
+
+        It may be called from any thread, from a hook and from a signal handler, and again.
+
+        :param timeout: seconds to wait until everything has ended; afterwards no hook is called. None does not wait,
+            nor does a call from a hook.
+        :returns: whether it has ended.
+        """
+        self._stopped = True
+        self._interrupt()
+        return self._join(timeout)
+
+    def restart(self, last_event_id: str | None = None) -> None:
+        """Connect anew at once, from any thread: with fresh headers for instance. It is no error.
+
+        :param last_event_id: the event after which to go on; None for the last that was handed on.
+        """
+        if last_event_id is not None:
+            self._restart_from = _checked_id(last_event_id)
+        self._interrupt()
+
+    def subscribe(self, type: str | None = None, *, size: int = 1000, drop_oldest: bool = False) -> Subscription:
+        """Return a subscription, through which another thread takes the messages from now on.
+
+        :param type: the events' type; None for all but a hub's own.
+        :param size: messages it holds at the most.
+        :param drop_oldest: what to do when it is full: True drops its oldest, False stops reading until one is taken.
+        :raises ValueError: if the size is not positive, or the type is empty.
+        """
+        check_type(type)
+        subscription = self._subscriptions.add(type, size, drop_oldest)
+        self._end_subscriptions_if_over()
+        return subscription
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop(_FAREWELL)
+
+    def _run_started(self) -> None:
+        try:
+            self.run()
+        except Exception as error:
+            logger.error("the client of %s has failed: %s", self._request.url, error)
+
+    def _begin(self) -> None:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        with self._lock:
+            if self._follower is not None:
+                raise RuntimeError(f"this client is being followed already, in {self._follower.name}")
+            self._follower = threading.current_thread()
+            self._idle.clear()
+
+    def _next_attempt(self) -> Attempt | None:
+        # In this order: whoever stops or restarts the client first says so, and then cancels the attempt he sees.
+        attempt = self._attempt = Attempt(self._settings)
+        if self._restart_from is not None:
+            self._last_event_id, self._restart_from = self._restart_from, None
+        return None if self._stopped else attempt
+
+    def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Message]:
+        """Hand on what one connection brings: to the hooks, to the subscriptions and to the loop."""
+        batches = attempt.messages(
+            transport, self._request, self._last_event_id, self.on_connection.fire, self.on_disconnect.fire
+        )
+        with contextlib.closing(batches):
+            for batch in batches:
+                for message in batch:
+                    if attempt.cancelled:
+                        return
+                    if message.data is None:
+                        self.on_comment.fire(message.comment or "")
+                    elif handed_on := self._hand_on(message, attempt):
+                        yield handed_on
+                # A block without data moves the id, too.
+                self._last_event_id = attempt.last_event_id
+
+    def _hand_on(self, message: Message, attempt: Attempt) -> Message | None:
+        """Give a message to whoever asked for it, and return it if the loop gets it."""
+        self._last_event_id = message.id or ""
+        is_own = message.event.startswith(OWN)
+        if self._settings.base64 and not is_own:
+            try:
+                message = decoded(message)
+            except ValueError as error:
+                self.on_error.fire(error, 0.0)
+                return None
+        if message.event == "ssehub.gap":
+            self.on_gap.fire(*gap(message))
+        self.on_event.fire(message)
+        self._subscriptions.put(message, hurry=lambda: attempt.cancelled)
+        return None if is_own else message
+
+    def _interrupt(self) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._subscriptions.wake()
+        self._end_subscriptions_if_over()
+
+    def _end(self) -> None:
+        self.on_exit.fire()
+        with self._lock:
+            self._follower = None
+        self._end_subscriptions_if_over()
+        self._idle.set()
+
+    def _end_subscriptions_if_over(self) -> None:
+        with self._lock:
+            if self._stopped and self._follower is None:
+                self._subscriptions.end(self._error)
+
+    def _join(self, timeout: float | None) -> bool:
+        if timeout is not None and threading.current_thread() not in (self._follower, self._thread):
+            deadline = time.monotonic() + timeout
+            self._idle.wait(timeout)
+            if self._thread is not None:
+                self._thread.join(max(0.0, deadline - time.monotonic()))
+        return self._idle.is_set() and not (self._thread and self._thread.is_alive())
+
+
+def _says_no_more(error: Exception | None) -> bool:
+    # "Clients can be told to stop reconnecting using the HTTP 204 No Content response code."
+    return isinstance(error, StreamRefused) and error.response.status_code == 204
+
+
+def _checked_id(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"last_event_id must be a str, not {type(value).__name__}")
+    if "\n" in value or "\r" in value or "\0" in value:
+        raise ValueError(f"last_event_id has a line break or a NUL, which no stream can have given: {value!r}")
+    return value

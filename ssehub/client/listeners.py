@@ -1,0 +1,78 @@
+"""Listeners: callbacks by the type of the event they want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, overload
+
+from ssehub.hooks import Hook
+from ssehub.wire import Message
+
+Callback = Callable[[Message], object]
+C = TypeVar("C", bound=Callback)
+
+#: What the names of a hub's own events begin with. Whoever does not ask for them by name never sees them.
+OWN = "ssehub."
+
+
+class Listeners:
+    """Collect callbacks for events, several for each type. Safe to use from any thread.
+
+    Used as a decorator, ``@client.on_event("score")`` or ``@client.on_event`` for every type, or called:
+    ``client.on_event("score", callback)``. ``"message"`` is the type of an event that names none.
+    """
+
+    def __init__(self) -> None:
+        self._of_all: Hook[[Message]] = Hook("on_event")
+        self._by_type: dict[str, Hook[[Message]]] = {}
+
+    @overload
+    def __call__(self, type: C) -> C: ...
+    @overload
+    def __call__(self, type: str | None, callback: C) -> C: ...
+    @overload
+    def __call__(self, type: str | None = None) -> Callable[[C], C]: ...
+    def __call__(self, type: str | Callback | None = None, callback: Callback | None = None) -> object:
+        """Add a callback, or return a decorator that does.
+
+        :param type: the events' type; None for all but a hub's own (``ssehub.open`` and others).
+        :param callback: called with each :class:`~ssehub.Message`, in the thread that follows, in the stream's order;
+            first those for the type, then those for all.
+        :raises TypeError: if it cannot be called.
+        :raises ValueError: if the type is empty, which no event's is.
+        """
+        if callable(type):
+            return self._of_all(type)
+        check_type(type)
+        hook = self._of_all if type is None else self._by_type.setdefault(type, Hook(f"on_event({type!r})"))
+        return hook if callback is None else hook(callback)
+
+    def remove(self, callback: Callback, type: str | None = None) -> None:
+        """Take a callback out again.
+
+        :raises ValueError: if it is not there.
+        """
+        hook = self._of_all if type is None else self._by_type.get(type)
+        if hook is None:
+            raise ValueError(f"{callback!r} was not added to on_event({type!r})")
+        hook.remove(callback)
+
+    def fire(self, message: Message) -> None:
+        """Call whoever wants this message."""
+        hook = self._by_type.get(message.event)
+        if hook is not None:
+            hook.fire(message)
+        if not message.event.startswith(OWN):
+            self._of_all.fire(message)
+
+
+def check_type(type: object) -> None:
+    """Refuse what is no event's type.
+
+    :raises TypeError: if it is neither a str nor None.
+    :raises ValueError: if it is empty.
+    """
+    if type is not None and not isinstance(type, str):
+        raise TypeError(f"an event's type is a str, or None for all, not {type!r}")
+    if type == "":
+        raise ValueError("no event's type is empty; that of an event that names none is 'message'")

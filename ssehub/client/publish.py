@@ -1,0 +1,43 @@
+"""Sending to a hub that runs as a service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+
+_TIMEOUT = (3.05, 30.0)
+
+
+def publish(
+    url: str,
+    fields: Mapping[str, Any],
+    token: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    session: requests.Session | None = None,
+) -> dict[str, Any]:
+    """Send one message to a service.
+
+    :param url: the service's ``/send``.
+    :param fields: as ``POST /send`` takes them.
+    :param token: the service's token, if it has one.
+    :param headers: more headers of the request.
+    :param session: one to send many through; by default each message has a connection of its own.
+    :returns: the service's answer: ``id`` and ``queued``.
+    :raises requests.RequestException: if the service does not answer, or refuses; then with its reason.
+    """
+    authorization = {"Authorization": f"Bearer {token}"} if token else {}
+    post = session.post if session is not None else requests.post
+    response = post(url, json=dict(fields), headers={**authorization, **(headers or {})}, timeout=_TIMEOUT)
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = {}
+    if response.status_code != 200:
+        reason = answer.get("error") if isinstance(answer, dict) else None
+        raise requests.HTTPError(reason or f"{response.status_code} {response.reason}", response=response)
+    if not isinstance(answer, dict):
+        raise requests.HTTPError("the answer is not that of an ssehub service", response=response)
+    return answer

@@ -1,0 +1,125 @@
+"""Request: what a client asks for, worked out anew for each attempt."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from ssehub.client.transport import check_url
+
+T = TypeVar("T")
+#: A value, or what returns one, called for each attempt.
+Provided: TypeAlias = T | Callable[[], T]
+
+Headers = Mapping[str, str | bytes]
+Body = bytes | str | Mapping[str, Any]
+_LAST_EVENT_ID = "Last-Event-ID"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Hold a request's parts, each a value or a function that is called for each attempt. Immutable.
+
+    The parameters are those of :class:`~ssehub.Client`.
+    """
+
+    url: Provided[str]
+    method: str = "GET"
+    headers: Provided[Headers | None] = None
+    params: Provided[Any] = None
+    body: Provided[Body | None] = None
+    json: Provided[Any] = None
+    auth: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, str) or not self.method:
+            raise ValueError(f"method must be the name of an HTTP method, not {self.method!r}")
+        if not callable(self.url):
+            _check_url(self.url)
+        if not callable(self.headers):
+            _check_headers(self.headers)
+        if not callable(self.body):
+            _check_body(self.body)
+        if self.body is not None and self.json is not None:
+            raise ValueError("a request has one body; body and json were both given")
+
+    def url_now(self) -> str:
+        """Work the address out.
+
+        :raises ValueError: if there is no such address.
+        """
+        url: str = _now(self.url)
+        if callable(self.url):
+            _check_url(url)
+        return url
+
+    def options(self, last_event_id: str) -> dict[str, Any]:
+        """Work the rest out, as ``requests.Session.request`` takes it. What the functions raise goes through.
+
+        :raises TypeError: if a function has returned something else than belongs there.
+        """
+        body = _now(self.body)
+        _check_body(body)
+        options = {"params": _now(self.params), "data": body, "json": _now(self.json), "auth": self._auth()}
+        return {**options, "headers": self._headers(last_event_id)}
+
+    def _headers(self, last_event_id: str) -> CaseInsensitiveDict[str | bytes]:
+        # "Set (`Accept`, `text/event-stream`) in request's header list. Set request's cache mode to "no-store"" (WHATWG
+        # HTML 9.2.2), which fetch turns into this Cache-Control. A compressed stream only comes later.
+        headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict(
+            {"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"}
+        )
+        given = _now(self.headers)
+        _check_headers(given)
+        headers.update(given or {})
+        # "Let lastEventIDValue be the EventSource object's last event ID string, encoded as UTF-8." As bytes: requests
+        # would send a str as latin-1, and refuse one that starts with a blank.
+        if value := last_event_id.encode().strip(b" \t"):
+            headers[_LAST_EVENT_ID] = value
+        return headers
+
+    def _auth(self) -> Any:
+        """Return what ``requests`` takes, which may be a callable as well: it is given the prepared request."""
+        if not callable(self.auth) or isinstance(self.auth, requests.auth.AuthBase):
+            return self.auth
+        try:
+            inspect.signature(self.auth).bind()
+        except (TypeError, ValueError):
+            return self.auth
+        return self.auth()
+
+
+def _now(provided: Any) -> Any:
+    return provided() if callable(provided) else provided
+
+
+def _check_url(url: object) -> None:
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a str, or a function that returns one, not {type(url).__name__}")
+    check_url(url)
+    if not urlsplit(url).scheme:
+        raise requests.exceptions.MissingSchema(f"the url has no scheme: {url!r}; perhaps it is http://{url}")
+
+
+def _check_headers(headers: object) -> None:
+    if headers is None:
+        return
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping, or a function that returns one, not {type(headers).__name__}")
+    if any(isinstance(name, str) and name.lower() == _LAST_EVENT_ID.lower() for name in headers):
+        raise ValueError("Last-Event-ID is the client's to send; give it last_event_id")
+
+
+def _check_body(body: object) -> None:
+    # A file or an iterator would be empty at the second attempt.
+    if body is not None and not isinstance(body, bytes | str | Mapping):
+        raise TypeError(
+            f"body must be bytes, a str or a mapping, or a function that returns one, not {type(body).__name__}: "
+            "it is sent again at each attempt"
+        )
