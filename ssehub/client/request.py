@@ -79,8 +79,8 @@ class Request:
         _check_headers(given)
         headers.update(given or {})
         # "Let lastEventIDValue be the EventSource object's last event ID string, encoded as UTF-8." As bytes: requests
-        # would send a str as latin-1, and refuse one that starts with a blank.
-        if value := last_event_id.encode().strip(b" \t"):
+        # would send a str as latin-1, and refuse a value that starts with a blank of any kind.
+        if value := last_event_id.encode().strip(b" \t").lstrip(b"\v\f"):
             headers[_LAST_EVENT_ID] = value
         return headers
 

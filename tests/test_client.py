@@ -1,0 +1,637 @@
+"""The client: what it asks for, what it hands on, when it comes back and when it gives up."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from ssehub import Backoff, Client, EventTooLarge, Message, StreamRefused, Timeout
+from tests.scripted import STREAM, Exchange, Server
+from tests.servers import free_port
+from tests.streams import GUARD, until
+
+Serve = Callable[..., Server]
+QUICK = Backoff(initial=0.001, maximum=0.01)
+REFUSED = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n"
+NO_MORE = REFUSED % 204
+
+
+def bodies(*parts: bytes | str) -> Callable[[Exchange], None]:
+    """Return a script that answers the n-th request with a stream of the n-th part, and at the end that there is no more."""
+
+    def script(exchange: Exchange) -> None:
+        if exchange.number > len(parts):
+            exchange.send(NO_MORE)
+            return
+        part = parts[exchange.number - 1]
+        exchange.send(part if isinstance(part, bytes) else STREAM + part.encode())
+
+    return script
+
+
+@pytest.fixture
+def follow(scripted: Serve) -> Iterator[Callable[..., Client]]:
+    """Give a function that makes a client, impatient by default, of a script."""
+    clients: list[Client] = []
+
+    def make(script: Callable[[Exchange], object], path: str = "/", **options: Any) -> Client:
+        server = scripted(script)
+        options = {"backoff": QUICK, "reconnect_delay": 0.001, **options}
+        client = Client(server.url + path, **options)
+        client.server = server  # type: ignore[attr-defined]
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.stop(GUARD)
+
+
+def requests_of(client: Client) -> list[Exchange]:
+    found: list[Exchange] = client.server.requests  # type: ignore[attr-defined]
+    return found
+
+
+def data(client: Client) -> list[str | None]:
+    return [message.data for message in client]
+
+
+# What it hands on
+
+
+def test_the_loop_gets_each_message_and_204_is_the_end(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("id: 1\ndata: a\n\n", "event: score\nid: 2\ndata: b\n\n"))
+    assert list(client) == [Message("a", id="1"), Message("b", "score", id="2")]
+    assert client.last_event_id == "2" and client.error is None
+
+
+def test_hooks_are_called_by_type_as_decorators_and_as_calls(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("data: 1\n\nevent: score\ndata: 2\n\nevent: other\ndata: 3\n\n"))
+    calls: list[tuple[str, str | None]] = []
+
+    @client.on_event
+    def everything(message: Message) -> None:
+        calls.append(("all", message.data))
+
+    @client.on_event()
+    def everything_too(message: Message) -> None:
+        calls.append(("all too", message.data))
+
+    @client.on_event("message")
+    def unnamed(message: Message) -> None:
+        calls.append(("message", message.data))
+
+    for n in range(2):
+        client.on_event("score", lambda message, n=n: calls.append((f"score {n}", message.data)))
+    client.on_event(None, lambda message: calls.append(("none", message.data)))
+    client.on_event.remove(everything_too)
+    client.run()
+    assert calls == [
+        *[("message", "1"), ("all", "1"), ("none", "1")],
+        *[("score 0", "2"), ("score 1", "2"), ("all", "2"), ("none", "2")],
+        *[("all", "3"), ("none", "3")],
+    ]
+    with pytest.raises(ValueError, match="not added"):
+        client.on_event.remove(everything, "score")
+
+
+def test_hooks_come_in_the_order_of_the_stream_in_one_thread(follow: Callable[..., Client]) -> None:
+    client = follow(
+        bodies(": a\ndata: 1\n\n: b\n\ndata: 2\n\n", 'event: ssehub.gap\ndata: {"reason":"trimmed","missed":3}\n\n')
+    )
+    calls: list[object] = []
+    threads: set[int] = set()
+
+    def note(name: str) -> Callable[..., None]:
+        def callback(*args: Any) -> None:
+            threads.add(threading.get_ident())
+            calls.append((name, *(getattr(one, "data", one) for one in args)))
+
+        return callback
+
+    for name in ("connection", "disconnect", "comment", "gap", "exit"):
+        getattr(client, f"on_{name}")(note(name))
+    client.on_event(note("event"))
+    client.run()
+    assert calls == [
+        *[("connection",), ("comment", "a"), ("event", "1"), ("comment", "b"), ("event", "2"), ("disconnect", None)],
+        *[("connection",), ("gap", "trimmed", 3), ("disconnect", None), ("exit",)],
+    ]
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ('{"reason":"epoch","missed":null}', ("epoch", None)),
+        ("no json", ("unknown", None)),
+        ("[]", ("unknown", None)),
+        ('{"missed":"x"}', ("unknown", None)),
+    ],
+)
+def test_a_gap_is_told_as_far_as_it_can_be_read(
+    follow: Callable[..., Client], told: str, expected: tuple[str, int | None]
+) -> None:
+    client = follow(bodies(f"event: ssehub.gap\ndata: {told}\n\n"))
+    gaps: list[tuple[str, int | None]] = []
+    client.on_gap(lambda reason, missed: gaps.append((reason, missed)))
+    client.run()
+    assert gaps == [expected]
+
+
+def test_a_hubs_own_events_come_only_to_those_who_name_them(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("id: 7\nevent: ssehub.cursor\ndata: .\n\ndata: x\n\n"))
+    named: list[Message] = []
+    client.on_event("ssehub.cursor", named.append)
+    own, everything = client.subscribe("ssehub.cursor"), client.subscribe()
+    assert data(client) == ["x"]
+    assert [message.id for message in named] == ["7"] and list(own) == named
+    assert [message.data for message in everything] == ["x"]
+
+
+def test_a_hook_that_raises_is_reported_and_the_stream_goes_on(
+    follow: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = follow(bodies("data: 1\n\n", REFUSED % 503, ": c\n\ndata: 2\n\nevent: ssehub.gap\ndata: x\n\n"))
+
+    def bad(*args: Any) -> None:
+        raise RuntimeError("the hook's own fault")
+
+    hooks = ("on_connection", "on_disconnect", "on_event", "on_error", "on_comment", "on_gap", "on_exit")
+    for hook in hooks:
+        getattr(client, hook)(bad)
+    with caplog.at_level(logging.ERROR):
+        assert data(client) == ["1", "2"]
+    assert {record.getMessage().split(":")[0] for record in caplog.records} == set(hooks)
+
+
+def test_the_id_is_set_before_its_hooks_and_blocks_without_data_move_it(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n", "data: c\n\n"))
+    seen: list[tuple[str | None, str]] = []
+    client.on_event(lambda message: seen.append((message.data, client.last_event_id)))
+    client.run()
+    assert seen == [("a", "1"), ("b", "2"), ("c", "3")]
+    assert requests_of(client)[1].headers["last-event-id"] == "3"
+
+
+def test_base64_is_decoded_and_what_is_none_is_told_and_skipped(follow: Callable[..., Client]) -> None:
+    text = base64.b64encode("gr\u00fc\u00df\ndich".encode()).decode()
+    broken = ["no base64!", "YQ", "/w==", "\u00fc"]
+    stream = "".join(f"id: {n}\ndata: {one}\n\n" for n, one in enumerate([text, *broken]))
+    client = follow(bodies(f"{stream}data: {text[:5]}\ndata: {text[5:]}\n\ndata:\n\n"), base64=True)
+    errors: list[tuple[Exception, float | None]] = []
+    client.on_error(lambda error, delay: errors.append((error, delay)))
+    assert data(client) == ["gr\u00fc\u00df\ndich", "gr\u00fc\u00df\ndich", ""]
+    assert [(type(error), delay) for error, delay in errors] == [(ValueError, 0.0)] * 4
+    assert client.last_event_id == "4" and client.error is None
+
+
+# What it asks for
+
+
+def test_the_request_is_that_of_an_event_source(follow: Callable[..., Client]) -> None:
+    client = follow(bodies(), path="/events?a=1#frag", params={"zone": "x y"}, last_event_id=" \u2603 ")
+    client.run()
+    (one,) = requests_of(client)
+    assert (one.method, one.target) == ("GET", "/events?a=1&zone=x+y")
+    wanted = {"accept": "text/event-stream", "cache-control": "no-cache", "accept-encoding": "identity"}
+    assert one.headers.items() >= wanted.items()
+    assert one.headers["last-event-id"].encode("latin-1").decode() == "\u2603"
+
+
+IDS = [
+    "7",
+    "\u2026",
+    "e5p3n<3k0k0s",
+    "\u0434\u0430",
+    "\u65e5\u672c",
+    "\u0627\u0644",
+    "\U0001f600",
+    "a:b",
+    "\x1f\x0b\x7f",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_ids_in_every_script_come_back_as_they_were(follow: Callable[..., Client], id: str) -> None:
+    client = follow(bodies(f"id: {id}\ndata: x\n\n"))
+    client.run()
+    assert requests_of(client)[1].headers["last-event-id"].encode("latin-1") == id.encode()
+
+
+def test_an_id_that_no_header_can_begin_with_does_not_end_the_client(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("id: \x0b\x0cx\ndata: x\n\n", "id: \x0c\ndata: y\n\n"))
+    assert data(client) == ["x", "y"]
+    assert [one.headers.get("last-event-id") for one in requests_of(client)] == [None, "x", None]
+
+
+def test_an_id_that_is_taken_back_is_not_sent(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("data: x\n\n", "id\ndata: y\n\n"), last_event_id="5")
+    assert [message.id for message in client] == ["5", ""]
+    sent = [one.headers.get("last-event-id") for one in requests_of(client)]
+    assert sent == ["5", "5", None] and client.last_event_id == ""
+
+
+def test_functions_are_asked_for_each_attempt(follow: Callable[..., Client]) -> None:
+    count = iter(range(100))
+    client = follow(bodies("data: x\n\n", REFUSED % 503, "data: y\n\n"), method="POST")
+    base = client.server.url  # type: ignore[attr-defined]
+    fresh = Client(
+        lambda: f"{base}/{next(count)}",
+        method="POST",
+        headers=lambda: {"X-Count": str(next(count))},
+        params=lambda: {"n": next(count)},
+        body=lambda: f"body {next(count)}",
+        auth=lambda: ("user", str(next(count))),
+        backoff=QUICK,
+        reconnect_delay=0,
+    )
+    assert data(fresh) == ["x", "y"]
+    seen = [(one.target, one.headers["x-count"], one.body, one.headers["authorization"]) for one in requests_of(client)]
+    assert len(seen) == len(set(seen)) == 4
+    assert len({value for one in seen for value in one}) == 16
+
+
+def test_a_body_is_sent_again_and_json_has_its_type(follow: Callable[..., Client]) -> None:
+    for options, kind in (
+        ({"body": b"raw"}, None),
+        ({"body": {"a": "1"}}, "application/x-www-form-urlencoded"),
+        ({"json": {"a": 1}}, "application/json"),
+        ({"json": lambda: {"a": 1}}, "application/json"),
+    ):
+        client = follow(bodies("data: x\n\n"), method="POST", **options)
+        client.run()
+        one, two = requests_of(client)
+        assert one.method == two.method == "POST" and one.body == two.body != b""
+        assert one.headers.get("content-type") == kind
+        if kind == "application/json":
+            assert json.loads(one.body) == {"a": 1}
+
+
+def test_auth_may_be_what_changes_the_prepared_request(follow: Callable[..., Client]) -> None:
+    def sign(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        prepared.headers["X-Signed"] = prepared.path_url
+        return prepared
+
+    client = follow(bodies(), path="/p", auth=sign)
+    client.run()
+    assert requests_of(client)[0].headers["x-signed"] == "/p"
+
+
+def test_a_function_that_fails_ends_the_client_but_one_that_could_not_reach_its_server_does_not(
+    follow: Callable[..., Client],
+) -> None:
+    broken = follow(bodies(), headers=lambda: {}["token"])
+    with pytest.raises(KeyError):
+        broken.run()
+    answers = iter([requests.ConnectionError("the token server is away"), None])
+
+    def token() -> dict[str, str]:
+        if error := next(answers):
+            raise error
+        return {"Authorization": "Bearer x"}
+
+    client = follow(bodies(), headers=token)
+    client.run()
+    assert requests_of(client)[0].headers["authorization"] == "Bearer x"
+    assert not requests_of(broken)
+
+
+class OwnAdapter(HTTPAdapter):
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        request.headers["X-Adapter"] = "own"
+        return super().send(request, *args, **kwargs)
+
+
+def test_a_users_session_is_used_with_all_it_has_and_stays_his(follow: Callable[..., Client]) -> None:
+    def script(exchange: Exchange) -> None:
+        head = STREAM[:-2] + b"Set-Cookie: seen=%d\r\n\r\n" % exchange.number
+        exchange.send(head + b"data: x\n\n" if exchange.number == 1 else NO_MORE)
+
+    with requests.Session() as session:
+        session.auth, session.headers["X-Mine"] = ("me", "secret"), "yes"
+        session.cookies.set("mine", "1")
+        client = follow(script, session=session)
+        before = dict(session.adapters)
+        client.run()
+        assert dict(session.adapters) == before and session.cookies["seen"] == "1"
+        first, second = requests_of(client)
+        assert first.headers["x-mine"] == "yes" and first.headers["authorization"].startswith("Basic")
+        assert first.headers["cookie"] == "mine=1" and "seen=1" in second.headers["cookie"]
+        session.mount("http://", OwnAdapter())
+        own = follow(bodies("data: x\n\n"), session=session)
+        assert data(own) == ["x"] and requests_of(own)[0].headers["x-adapter"] == "own"
+
+
+def test_a_proxy_is_gone_through(scripted: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = scripted(bodies("data: x\n\n"))
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    client = Client("http://stream.invalid/events", backoff=QUICK, reconnect_delay=0)
+    assert data(client) == ["x"] and proxy.requests[0].target == "http://stream.invalid/events"
+
+
+# When it comes back, and when it gives up
+
+
+class Troubles(list[tuple[Exception, "float | None"]]):
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        client.on_error(lambda error, delay: self.append((error, delay)))
+
+    @property
+    def delays(self) -> list[float | None]:
+        return [delay for _, delay in self]
+
+
+@pytest.mark.parametrize("status", [204, 205, 301, 400, 401, 404, 500, 503])
+def test_a_status_ends_it_unless_it_is_one_to_try_again_after(follow: Callable[..., Client], status: int) -> None:
+    client = follow(bodies(REFUSED % status), retry_status=())
+    troubles = Troubles(client)
+    if status == 204:
+        client.run()
+        assert troubles == []
+    else:
+        with pytest.raises(StreamRefused, match=str(status)) as caught:
+            client.run()
+        assert caught.value.response.status_code == status
+        assert client.error is caught.value and troubles == [(caught.value, None)]
+        with pytest.raises(StreamRefused):
+            next(iter(client))
+    assert len(requests_of(client)) == 1
+
+
+def test_retry_after_is_honoured_in_both_forms_and_never_beyond_a_day(follow: Callable[..., Client]) -> None:
+    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=500), usegmt=True)
+    for value, least, most in (
+        (b"120", 120, 121),
+        (soon.encode(), 400, 501),
+        (b"9" * 30, 86400, 86400),
+        (b"Fri, 31 Dec 9999 23:59:59 GMT", 86400, 86400),
+        (b"Thu, 01 Jan 1970 00:00:00 GMT", 0, 1),
+        (b"soon", 0, 1),
+        (b"-5", 0, 1),
+    ):
+        client = follow(bodies(b"HTTP/1.1 503 No\r\nRetry-After: %s\r\n\r\n" % value))
+        troubles = Troubles(client)
+        client.on_error(lambda error, delay, client=client: client.stop())
+        client.run()
+        ((error, delay),) = troubles
+        assert delay is not None and least <= delay <= most and isinstance(error, StreamRefused)
+
+
+def test_a_server_that_accepts_and_closes_is_not_hammered(follow: Callable[..., Client]) -> None:
+    client = follow(lambda exchange: exchange.send(STREAM + b": hello\n\n"), backoff=Backoff(0.001, 2, 0.2, jitter=0))
+    troubles = Troubles(client)
+    client.on_error(lambda error, delay: client.stop() if len(troubles) == 6 else None)
+    client.run()
+    assert troubles.delays == [pytest.approx(0.001 * 2**n) for n in range(1, 7)]
+
+
+def test_failures_count_until_a_message_comes(follow: Callable[..., Client]) -> None:
+    no = REFUSED % 503
+    client = follow(bodies(no, no, "data: x\n\n", no, no), backoff=Backoff(0.001, 2, 0.2, jitter=0))
+    troubles = Troubles(client)
+    assert data(client) == ["x"]
+    assert troubles.delays == [pytest.approx(delay) for delay in (0.002, 0.004, 0.002, 0.004)]
+
+
+def test_a_stream_that_breaks_off_is_told_with_its_error_and_taken_up_again(follow: Callable[..., Client]) -> None:
+    chunked = STREAM[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+    client = follow(bodies(chunked + b"d\r\nid:9\ndata:x\n\n\r\n50\r\ndata: never", "data: y\n\n"))
+    troubles = Troubles(client)
+    ends: list[Exception | None] = []
+    client.on_disconnect(ends.append)
+    assert data(client) == ["x", "y"]
+    assert isinstance(ends[0], requests.ConnectionError) and ends[1] is None
+    assert [error for error, _ in troubles] == [ends[0]]
+    assert requests_of(client)[1].headers["last-event-id"] == "9"
+
+
+def test_max_attempts_counts_failures_in_a_row(follow: Callable[..., Client]) -> None:
+    no = REFUSED % 503
+    client = follow(bodies(no, no, "data: x\n\n", no, no, no, no), max_attempts=3)
+    troubles = Troubles(client)
+    got: list[str | None] = []
+    client.on_event(lambda message: got.append(message.data))
+    with pytest.raises(StreamRefused):
+        client.run()
+    assert got == ["x"] and len(requests_of(client)) == 6
+    assert [delay is None for delay in troubles.delays] == [False, False, False, False, True]
+
+
+def test_max_elapsed_ends_it_before_a_wait_that_would_pass_it(follow: Callable[..., Client]) -> None:
+    script = bodies(b"HTTP/1.1 503 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", "retry: 9000\ndata: x\n\n")
+    client = follow(script, max_elapsed=0.5)
+    with pytest.raises(StreamRefused):
+        client.run()
+    assert len(requests_of(client)) == 1
+    nobody = Client(f"http://127.0.0.1:{free_port()}/", max_elapsed=0.2, backoff=QUICK, reconnect_delay=0)
+    with pytest.raises(requests.ConnectionError):
+        nobody.run()
+
+
+def test_the_streams_retry_is_the_least_wait_and_holds_over_connections(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("retry: 40\ndata: x\n\n", "data: y\n\n", REFUSED % 503))
+    troubles = Troubles(client)
+    assert data(client) == ["x", "y"]
+    assert troubles.delays == [pytest.approx(0.04)]
+
+
+def test_a_reconnection_time_of_26_digits_is_a_day(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("retry: 99999999999999999999999999\n"))
+    troubles = Troubles(client)
+    client.start()
+    until(lambda: troubles)
+    assert troubles.delays == [86400.0] and client.stop(GUARD)
+
+
+def test_an_event_that_is_too_large_is_told_and_what_was_before_it_is_not_lost(follow: Callable[..., Client]) -> None:
+    big = "data: " + "x" * 2000 + "\n\n"
+    client = follow(bodies(f"id: 1\ndata: a\n\n{big}", big, "id: 2\ndata: b\n\n"), max_event_size=1000)
+    troubles = Troubles(client)
+    assert data(client) == ["a", "b"]
+    assert [type(error) for error, _ in troubles] == [EventTooLarge] * 2
+    assert requests_of(client)[2].headers["last-event-id"] == "1"
+    hopeless = follow(lambda exchange: exchange.send(STREAM + big.encode()), max_event_size=1000, max_attempts=2)
+    with pytest.raises(EventTooLarge):
+        hopeless.run()
+
+
+def test_the_response_callback_sees_each_response_and_may_take_it(follow: Callable[..., Client]) -> None:
+    seen: list[int] = []
+
+    def look(response: requests.Response) -> bool:
+        seen.append(response.status_code)
+        return "Take" in response.headers
+
+    client = follow(
+        bodies(REFUSED % 503, b"HTTP/1.1 206 Odd\r\nContent-Type: text/plain\r\nTake: it\r\n\r\ndata: x\n\n"),
+        response_callback=look,
+    )
+    assert data(client) == ["x"] and seen == [503, 206, 204]
+
+    def refuse(response: requests.Response) -> None:
+        raise LookupError("not this one")
+
+    client = follow(bodies("data: x\n\n"), response_callback=refuse)
+    with pytest.raises(LookupError):
+        client.run()
+    assert isinstance(client.error, LookupError)
+
+
+def test_restart_connects_anew_at_once_without_an_error(follow: Callable[..., Client]) -> None:
+    def script(exchange: Exchange) -> None:
+        if exchange.number == 3:
+            exchange.send(b"HTTP/1.1 503 No\r\nRetry-After: 3600\r\n\r\n")
+            return
+        exchange.send(STREAM + f"id: {exchange.number}\ndata: {exchange.number}\n\n".encode())
+        exchange.hold()
+
+    client = follow(script)
+    troubles, ends = Troubles(client), []
+    client.on_disconnect(ends.append)
+    got = client.subscribe()
+    client.start()
+    assert got.get(GUARD).data == "1"
+    client.restart()
+    assert got.get(GUARD).data == "2"
+    client.restart("wanted")
+    until(lambda: troubles)  # it waits for an hour
+    client.restart("")
+    assert got.get(GUARD).data == "4"
+    client.on_event("message", lambda message: client.restart("from a hook") if message.data == "5" else None)
+    client.restart()
+    assert [got.get(GUARD).data for _ in range(2)] == ["5", "6"]
+    sent = [one.headers.get("last-event-id") for one in requests_of(client)]
+    assert sent == [None, "1", "wanted", None, "4", "from a hook"]
+    assert len(troubles) == 1 and ends == [None] * 4
+
+
+def test_each_phase_has_a_timeout_of_its_own(follow: Callable[..., Client]) -> None:
+    client = follow(lambda exchange: exchange.hold(), timeout=Timeout(headers=0.05), max_attempts=1)
+    with pytest.raises(requests.ReadTimeout):
+        client.run()
+
+    def half(exchange: Exchange) -> None:
+        exchange.send(STREAM + b"data: x\n\ndata: half")
+        exchange.hold()
+
+    client = follow(half, timeout=Timeout(idle=0.05))
+    ends: list[Exception | None] = []
+    client.on_disconnect(ends.append)
+    client.on_disconnect(lambda error: client.stop() if len(ends) == 2 else None)
+    assert data(client) == ["x", "x"]
+    assert all(isinstance(error, requests.ReadTimeout) for error in ends)
+
+
+def test_silence_is_counted_from_the_last_byte_of_any_kind(follow: Callable[..., Client]) -> None:
+    def script(exchange: Exchange) -> None:
+        if exchange.number > 1:
+            exchange.send(NO_MORE)
+            return
+        exchange.send(STREAM)
+        for _ in range(40):
+            threading.Event().wait(0.05)
+            exchange.send(b":\n")
+        exchange.send(b"data: x\n\n")
+
+    client = follow(script, timeout=(1.0, 1.0, 1.0))
+    ends: list[Exception | None] = []
+    client.on_disconnect(ends.append)
+    assert data(client) == ["x"] and ends == [None]
+
+
+# How it is used
+
+
+def test_it_is_followed_once_at_a_time_and_started_once(follow: Callable[..., Client]) -> None:
+    client = follow(lambda exchange: (exchange.send(STREAM + b"data: x\n\n"), exchange.hold()))
+    loop = iter(client)
+    assert next(loop).data == "x"
+    for again in (client.run, lambda: next(iter(client))):
+        with pytest.raises(RuntimeError, match="already"):
+            again()
+    assert client.stop() is False
+    assert list(loop) == [] and client.stop()
+    other = follow(bodies())
+    assert other.start() is other
+    with pytest.raises(RuntimeError, match="before"):
+        other.start()
+
+
+def test_a_failure_of_a_started_client_is_kept_and_logged(
+    follow: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = follow(bodies(REFUSED % 404))
+    exits = threading.Event()
+    client.on_exit(exits.set)
+    client.start()
+    assert exits.wait(GUARD) and client.stop(GUARD)
+    assert isinstance(client.error, StreamRefused) and "404" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.not/", "about:blank", "mailto:a@b", "http://this is invalid/", "nothing", "", "http://[::1/"]
+)
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError):
+        Client(url)
+    client = Client(lambda: url)
+    with pytest.raises(ValueError):
+        client.run()
+    assert isinstance(client.error, requests.RequestException)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"url": None}, TypeError),
+        ({"method": ""}, ValueError),
+        ({"headers": "x"}, TypeError),
+        ({"headers": {"last-event-ID": "1"}}, ValueError),
+        ({"body": iter([b"x"])}, TypeError),
+        ({"body": b"x", "json": 1}, ValueError),
+        ({"last_event_id": None}, TypeError),
+        ({"last_event_id": "a\nb"}, ValueError),
+        ({"reconnect_delay": -1}, ValueError),
+        ({"reconnect_delay": float("nan")}, ValueError),
+        ({"backoff": 3}, TypeError),
+        ({"timeout": 3}, TypeError),
+        ({"timeout": (1, 2)}, TypeError),
+        ({"timeout": (0, 1, 1)}, ValueError),
+        ({"retry_status": "503"}, TypeError),
+        ({"max_attempts": 0}, ValueError),
+        ({"max_elapsed": 0}, ValueError),
+        ({"max_event_size": 0}, ValueError),
+        ({"response_callback": 1}, TypeError),
+    ],
+)
+def test_a_wrong_argument_is_refused_where_it_is_given(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Client(**{"url": "http://127.0.0.1/", **options})
+
+
+def test_hooks_refuse_what_is_no_type_and_no_callback() -> None:
+    client = Client("http://127.0.0.1/")
+    for call, error in (
+        (lambda: client.on_event(""), ValueError),
+        (lambda: client.on_event(5), TypeError),  # type: ignore[call-overload]
+        (lambda: client.on_event("x", 5), TypeError),  # type: ignore[call-overload]
+        (lambda: client.on_connection(None), TypeError),  # type: ignore[type-var]
+        (lambda: client.subscribe(""), ValueError),
+        (lambda: client.subscribe(size=0), ValueError),
+    ):
+        with pytest.raises(error):
+            call()

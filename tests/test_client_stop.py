@@ -1,0 +1,284 @@
+"""Stopping a client: in every phase, from everywhere, and nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import requests
+
+from ssehub import Backoff, Client
+from tests.scripted import CERTIFICATE, STREAM, Exchange, Server
+from tests.servers import ROOT, free_port
+from tests.streams import GUARD, until
+
+Serve = Callable[..., Server]
+
+
+def redirect_once(exchange: Exchange) -> bool:
+    """Answer on one connection twice: the socket the client waits on is not new to it."""
+    if exchange.number > 1:
+        exchange.hold()
+    exchange.send(b"HTTP/1.1 307 Go\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n")
+    return True
+
+
+#: What the server does in each phase, so that the client stays in it.
+PHASES: dict[str, Callable[[Exchange], object]] = {
+    "headers": lambda exchange: exchange.hold(),
+    "half the headers": lambda exchange: (exchange.send(b"HTTP/1.1 200 OK\r\nContent-"), exchange.hold()),
+    "second request": redirect_once,
+    "body": lambda exchange: (exchange.send(STREAM + b"data: x\n\n"), exchange.hold()),
+    "silent body": lambda exchange: (exchange.send(STREAM), exchange.hold()),
+    "chunked body": lambda exchange: (
+        exchange.send(STREAM[:-2] + b"Transfer-Encoding: chunked\r\n\r\n5\r\nda"),
+        exchange.hold(),
+    ),
+    "gzip body": lambda exchange: (exchange.send(STREAM[:-2] + b"Content-Encoding: gzip\r\n\r\n"), exchange.hold()),
+    "backoff": lambda exchange: exchange.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nRetry-After: 3600\r\n\r\n"),
+}
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+
+
+def in_phase(phase: str, server: Server, client: Client) -> Callable[[], bool]:
+    """Return what tells that the client is in a phase."""
+    opened, failed = threading.Event(), threading.Event()
+    client.on_connection(opened.set)
+    client.on_error(lambda error, delay: failed.set())
+    if phase.endswith("body"):
+        return opened.is_set
+    if phase == "backoff":
+        return failed.is_set
+    if phase == "handshake":
+        return lambda: server.accepted > 0
+    return lambda: len(server.requests) == (2 if phase == "second request" else 1)
+
+
+@pytest.mark.parametrize("session", [None, requests.Session], ids=["own session", "the user's session"])
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("phase", [*PHASES, "handshake"])
+def test_stop_from_another_thread_ends_each_phase(
+    scripted: Serve, trusted: None, phase: str, tls: bool, session: type[requests.Session] | None
+) -> None:
+    if phase == "handshake":
+        server = scripted(lambda exchange: None, tls=True, handshake=False)
+    else:
+        server = scripted(PHASES[phase], tls=tls)
+    with session() if session else contextlib.nullcontext() as mine:
+        client = Client(f"{server.url}/", session=mine, timeout=(3600, 3600, 3600))
+        errors: list[Exception] = []
+        is_there = in_phase(phase, server, client)
+        client.on_disconnect(lambda error: errors.append(error) if error else None)
+        client.start()
+        until(is_there, phase)
+        assert client.stop(GUARD)
+    assert client.error is None and errors == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "ssehub-client"]
+
+
+@pytest.mark.parametrize("hook", ["on_connection", "on_event", "on_comment", "on_gap", "on_disconnect", "on_error"])
+def test_stop_from_a_hook_is_the_end(scripted: Serve, hook: str) -> None:
+    def script(exchange: Exchange) -> None:
+        if hook == "on_error":
+            exchange.send(b"HTTP/1.1 503 No\r\n\r\n")
+            return
+        exchange.send(STREAM + b": c\n\nevent: ssehub.gap\ndata: {}\n\ndata: 1\n\ndata: 2\n\n")
+        if hook != "on_disconnect":
+            exchange.hold()
+
+    server = scripted(script)
+    client = Client(f"{server.url}/")
+    seen: list[object] = []
+    client.on_event(seen.append)
+    client.on_exit(lambda: seen.append("exit"))
+    getattr(client, hook)(lambda *args: client.stop(GUARD))
+    client.run()
+    data = [getattr(one, "data", one) for one in seen]
+    assert data == {"on_event": ["1", "exit"], "on_disconnect": ["1", "2", "exit"]}.get(hook, ["exit"])
+    assert len(server.requests) == 1
+
+
+def test_stop_before_the_start_means_never(scripted: Serve) -> None:
+    server = scripted(PHASES["body"])
+    client = Client(f"{server.url}/")
+    client.stop()
+    client.run()
+    assert client.stop(0) and list(client) == [] and server.accepted == 0
+    client.start()
+    assert client.stop(GUARD)
+
+
+def test_no_hook_is_called_after_a_stop_that_waited(scripted: Serve) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(STREAM)
+        with contextlib.suppress(OSError):
+            while True:
+                exchange.send(b"data: x\n\n" * 1000)
+
+    for _ in range(20):
+        client = Client(f"{scripted(script).url}/")
+        calls: list[object] = []
+        client.on_event(calls.append)
+        client.on_disconnect(calls.append)
+        client.on_exit(lambda calls=calls: calls.append("exit"))
+        client.start()
+        until(lambda calls=calls: calls)
+        assert client.stop(GUARD)
+        count = len(calls)
+        assert calls[-1] == "exit" and calls.count("exit") == 1
+        threading.Event().wait(0.001)
+        assert len(calls) == count
+
+
+def test_leaving_the_loop_closes_the_connection_and_another_goes_on(scripted: Serve) -> None:
+    server = scripted(
+        lambda exchange: (exchange.send(STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"), exchange.hold())
+    )
+    client = Client(f"{server.url}/")
+    for message in client:
+        assert message.data == "a"
+        break
+    until(lambda: not server._open)
+    assert client.last_event_id == "1"
+    for message in client:
+        assert message.data == "a"
+        break
+    assert server.requests[1].headers["last-event-id"] == "1"
+
+
+def _descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_nothing_is_left_after_two_hundred_cycles(scripted: Serve, trusted: None, tls: bool) -> None:
+    server = scripted(PHASES["body"], tls=tls)
+    before = 0
+    for n in range(201):
+        client = Client(f"{server.url}/")
+        got = threading.Event()
+        client.on_event(lambda message, got=got: got.set())
+        with client:
+            client.start()
+            if n % 2:
+                assert got.wait(GUARD)
+        until(lambda: not server._open)
+        if n == 0:
+            before = _descriptors()
+    assert _descriptors() <= before
+    assert not [thread for thread in threading.enumerate() if thread.name == "ssehub-client"]
+
+
+@contextlib.contextmanager
+def python(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    running = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "REQUESTS_CA_BUNDLE": str(CERTIFICATE)},
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("phase", ["headers", "body", "chunked body", "backoff"])
+def test_ctrl_c_ends_a_client_in_the_main_thread(scripted: Serve, phase: str, tls: bool) -> None:
+    server = scripted(PHASES[phase], tls=tls)
+    code = """
+        import sys, threading
+        from ssehub import Client
+        client = Client(sys.argv[1], timeout=(3600, 3600, 3600))
+        client.on_connection(lambda: print("open", flush=True))
+        client.on_error(lambda error, delay: print("error", flush=True))
+        client.on_exit(lambda: print("exit", flush=True))
+        subscription = client.subscribe("never")
+        threading.Thread(target=lambda: print("rest", list(subscription), flush=True)).start()
+        try:
+            client.run()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    """
+    with python(code, f"{server.url}/") as running:
+        assert running.stdout is not None
+        if phase == "headers":
+            until(lambda: server.requests)
+        else:
+            assert running.stdout.readline() == ("error\n" if phase == "backoff" else "open\n")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(GUARD) == 0
+        assert sorted(running.stdout.read().split("\n")) == ["", "exit", "interrupted", "rest []"]
+
+
+def test_a_signal_handler_may_stop_the_client(scripted: Serve) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(STREAM)
+        with contextlib.suppress(OSError):
+            while True:
+                exchange.send(b"data: x\n\n")
+
+    code = """
+        import signal, sys
+        from ssehub import Client
+        client = Client(sys.argv[1])
+        signal.signal(signal.SIGTERM, lambda *_: client.stop(5))
+        client.on_connection(lambda: print("open", flush=True))
+        client.run()
+        print("ended", flush=True)
+    """
+    with python(code, f"{scripted(script).url}/") as running:
+        assert running.stdout is not None and running.stdout.readline() == "open\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(GUARD) == 0 and running.stdout.read() == "ended\n"
+
+
+def test_under_gevent_it_follows_and_stops(scripted: Serve) -> None:
+    server = scripted(PHASES["body"])
+    code = """
+        from gevent import monkey; monkey.patch_all()
+        import sys, threading, time
+        from ssehub import Client
+        clients = [Client(sys.argv[1]) for _ in range(20)]
+        subscriptions = [client.subscribe() for client in clients]
+        for client in clients: client.start()
+        print([subscription.get(5).data for subscription in subscriptions] == ["x"] * 20)
+        print(all(client.stop(5) for client in clients), threading.active_count())
+    """
+    with python(code, f"{server.url}/") as running:
+        out, errors = running.communicate(timeout=6 * GUARD)
+        assert (out, errors) == ("True\nTrue 1\n", "")
+
+
+def test_an_interpreter_ends_with_a_client_running(scripted: Serve) -> None:
+    server = scripted(PHASES["body"])
+    code = "import sys; from ssehub import Client; c = Client(sys.argv[1]).start(); c.subscribe().get(5)"
+    with python(code, f"{server.url}/") as running:
+        assert running.wait(GUARD) == 0
+
+
+def test_a_connection_that_is_refused_is_tried_again_until_stop() -> None:
+    errors: list[tuple[Exception, float | None]] = []
+    client = Client(f"http://127.0.0.1:{free_port()}/", backoff=Backoff(initial=0.001, maximum=0.01), reconnect_delay=0)
+    client.on_error(lambda error, delay: errors.append((error, delay)))
+    client.start()
+    until(lambda: len(errors) >= 5)
+    assert client.stop(GUARD)
+    assert all(isinstance(error, requests.ConnectionError) and delay is not None for error, delay in errors)
