@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from ssehub import Hub
-from tests.scripted import Script, Server
+from ssehub import Client, Hub
+from tests.scripted import QUICK, Exchange, Script, Server
 from tests.streams import GUARD, Stream, opened_streams
 
 
@@ -98,3 +98,21 @@ def scripted() -> Iterator[Callable[..., Server]]:
     yield serve
     for one in servers:
         one.close()
+
+
+@pytest.fixture
+def follow(scripted: Callable[..., Server]) -> Iterator[Callable[..., Client]]:
+    """Give a function that makes a client, impatient by default, of a script."""
+    clients: list[Client] = []
+
+    def make(script: Callable[[Exchange], object], path: str = "/", **options: Any) -> Client:
+        server = scripted(script)
+        options = {"backoff": QUICK, "reconnect_delay": 0.001, **options}
+        client = Client(server.url + path, **options)
+        client.server = server  # type: ignore[attr-defined]
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.stop(GUARD)

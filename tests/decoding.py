@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from ssehub.exceptions import EventTooLarge
 from ssehub.wire import Decoder, Message
 
-#: Events, the last event id, the reconnection time, the comments (each with the number of events before it), and whether
-#: an event was too large.
+#: Events, the last event id, the reconnection time, the comments (each with the number of events before it), and
+#: whether an event was too large.
 Outcome = tuple[list[Message], str, "int | None", list[tuple[int, str]], bool]
 
 

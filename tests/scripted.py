@@ -9,12 +9,20 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ssehub import Backoff
 from tests.streams import GUARD
 
 #: A certificate for localhost and 127.0.0.1, signed by itself, with its key.
 CERTIFICATE = Path(__file__).parent / "data" / "localhost.pem"
 
+#: Heads of responses.
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+REFUSED = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n"
+NO_MORE = REFUSED % 204
+
+#: For clients that must not keep a test waiting.
+QUICK = Backoff(initial=0.001, maximum=0.01)
 
 
 class Exchange:
@@ -139,3 +147,19 @@ def _requests(connection: socket.socket) -> Iterator[tuple[bytes, bytes]]:
             buffer += connection.recv(65536)
         body, buffer = buffer[:length], buffer[length:]
         yield head, body
+
+
+def bodies(*parts: bytes | str) -> Callable[[Exchange], None]:
+    """Return a script that answers the n-th request with the n-th part: of a stream, or bytes for the whole response.
+
+    After the last it says that there is no more.
+    """
+
+    def script(exchange: Exchange) -> None:
+        if exchange.number > len(parts):
+            exchange.send(NO_MORE)
+            return
+        part = parts[exchange.number - 1]
+        exchange.send(part if isinstance(part, bytes) else STREAM + part.encode())
+
+    return script

@@ -6,7 +6,7 @@ import base64
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -16,45 +16,11 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssehub import Backoff, Client, EventTooLarge, Message, StreamRefused, Timeout
-from tests.scripted import STREAM, Exchange, Server
+from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies
 from tests.servers import free_port
 from tests.streams import GUARD, until
 
 Serve = Callable[..., Server]
-QUICK = Backoff(initial=0.001, maximum=0.01)
-REFUSED = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n"
-NO_MORE = REFUSED % 204
-
-
-def bodies(*parts: bytes | str) -> Callable[[Exchange], None]:
-    """Return a script that answers the n-th request with a stream of the n-th part, and at the end that there is no more."""
-
-    def script(exchange: Exchange) -> None:
-        if exchange.number > len(parts):
-            exchange.send(NO_MORE)
-            return
-        part = parts[exchange.number - 1]
-        exchange.send(part if isinstance(part, bytes) else STREAM + part.encode())
-
-    return script
-
-
-@pytest.fixture
-def follow(scripted: Serve) -> Iterator[Callable[..., Client]]:
-    """Give a function that makes a client, impatient by default, of a script."""
-    clients: list[Client] = []
-
-    def make(script: Callable[[Exchange], object], path: str = "/", **options: Any) -> Client:
-        server = scripted(script)
-        options = {"backoff": QUICK, "reconnect_delay": 0.001, **options}
-        client = Client(server.url + path, **options)
-        client.server = server  # type: ignore[attr-defined]
-        clients.append(client)
-        return client
-
-    yield make
-    for client in clients:
-        client.stop(GUARD)
 
 
 def requests_of(client: Client) -> list[Exchange]:

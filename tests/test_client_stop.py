@@ -143,9 +143,8 @@ def test_no_hook_is_called_after_a_stop_that_waited(scripted: Serve) -> None:
 
 
 def test_leaving_the_loop_closes_the_connection_and_another_goes_on(scripted: Serve) -> None:
-    server = scripted(
-        lambda exchange: (exchange.send(STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"), exchange.hold())
-    )
+    stream = STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"
+    server = scripted(lambda exchange: (exchange.send(stream), exchange.hold()))
     client = Client(f"{server.url}/")
     for message in client:
         assert message.data == "a"

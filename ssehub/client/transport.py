@@ -61,8 +61,10 @@ class Transport:
             return Stream(response, canceller, self._timeout.idle)
         except BaseException as error:
             canceller.release()
-            if isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException):
-                raise requests.ConnectionError(error) from error  # what requests has forgotten to translate
+            # What requests does not translate; and a header of the response that is none, which it calls one of ours.
+            below = error.args[0] if isinstance(error, requests.exceptions.InvalidHeader) and error.args else error
+            if isinstance(below, urllib3.exceptions.HTTPError | http.client.HTTPException):
+                raise requests.ConnectionError(error) from error
             raise
 
     def close(self) -> None:
