@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.scripted import REFUSED, Exchange, Server, bodies
 from tests.servers import ROOT, free_port
 from tests.streams import GUARD, Stream, call, until
 
@@ -162,3 +164,67 @@ def test_a_pipe_that_is_closed_ends_listen_quietly() -> None:
         assert listener.wait(GUARD) == 1
         assert listener.stderr is not None and listener.stderr.read() == ""
         listener.stdout = None
+
+
+def test_listen_is_a_good_pipe(scripted: Callable[..., Server]) -> None:
+    server = scripted(
+        bodies("id: 1\ndata: a\n\nevent: score\nid: 2\ndata: \u2603\ndata: 2\n\n", "event: x\ndata: c\n\n")
+    )
+    result = run("listen", server.url, "--json", "--last-event-id", "0", "--header", "X-Key: a:b", "--header", "Y:")
+    assert result.returncode == 0 and result.stderr == ""
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"event": "message", "data": "a", "id": "1"},
+        {"event": "score", "data": "\u2603\n2", "id": "2"},
+        {"event": "x", "data": "c", "id": "2"},
+    ]
+    first = server.requests[0].headers
+    assert (first["last-event-id"], first["x-key"], first["y"]) == ("0", "a:b", "")
+    server = scripted(bodies("data: a\n\nevent: score\ndata: b\n\nevent: x\ndata: c\n\n"))
+    result = run("listen", server.url, "--event", "score", "--event", "message")
+    assert (result.returncode, result.stdout) == (0, "a\nscore: b\n")
+
+
+def test_listen_says_what_happens_on_stderr(scripted: Callable[..., Server]) -> None:
+    away = b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\nRetry-After: 0\r\n\r\n"
+    gap = 'retry: 10\nevent: ssehub.gap\ndata: {"reason":"trimmed","missed":3}\n\ndata: x\n\n'
+    result = run("listen", scripted(bodies(gap, away, REFUSED % 404)).url)
+    assert result.returncode == 1 and result.stdout == "x\n"
+    missing, busy, final = result.stderr.splitlines()
+    assert "missing: 3 (trimmed)" in missing and re.search("503 Away.*once more in", busy) and "404" in final
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_listen_while_it_waits_to_connect(
+    scripted: Callable[..., Server], number: signal.Signals
+) -> None:
+    server = scripted(lambda exchange: exchange.send(b"HTTP/1.1 503 No\r\nRetry-After: 999\r\n\r\n"))
+    with command("listen", server.url) as listener:
+        assert listener.stderr is not None and "503" in listener.stderr.readline()
+        listener.send_signal(number)
+        assert listener.wait(GUARD) == 130 and listener.stderr.read() == ""
+
+
+def test_send_takes_lines_from_the_input_and_answers_in_json(scripted: Callable[..., Server]) -> None:
+    with serving() as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        with command("listen", f"{url}/events") as listener:
+            until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)
+            result = subprocess.run(
+                (*SSEHUB, "send", url, "-", "--json"), input="one\ntwo\n\nfour", capture_output=True, text=True,
+                check=True, cwd=ROOT, timeout=60,
+            )  # fmt: skip
+            assert [json.loads(line)["queued"] for line in result.stdout.splitlines()] == [1] * 4
+            assert lines(listener, 4) == ["one", "two", "", "four"]
+
+    def script(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    server = scripted(script)
+    assert run("send", server.url, "x", "--header", "X-Key: 1").returncode == 0
+    assert server.requests[0].headers["x-key"] == "1"
+
+
+def test_wrong_headers_and_types_are_refused() -> None:
+    assert run("listen", "http://127.0.0.1/", "--header", "no colon").returncode == 2
+    assert run("listen", "http://127.0.0.1/", "--event", "").returncode == 1
+    assert run("listen", "ftp://127.0.0.1/").returncode == 1
