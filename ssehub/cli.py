@@ -125,7 +125,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    client = Client(options.url, headers=dict(options.header), last_event_id=options.last_event_id)
+    client = Client(options.url, headers=dict(options.header), last_event_id=options.last_event_id, reconnect_delay=1.0)
     client.on_error(_report)
     client.on_gap(lambda reason, missed: _say(f"ssehub: messages are missing: {_how_many(missed)} ({reason})"))
     signal.signal(signal.SIGTERM, _interrupt)

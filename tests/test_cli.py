@@ -168,7 +168,7 @@ def test_a_pipe_that_is_closed_ends_listen_quietly() -> None:
 
 def test_listen_is_a_good_pipe(scripted: Callable[..., Server]) -> None:
     server = scripted(
-        bodies("id: 1\ndata: a\n\nevent: score\nid: 2\ndata: \u2603\ndata: 2\n\n", "event: x\ndata: c\n\n")
+        bodies("retry: 10\nid: 1\ndata: a\n\nevent: score\nid: 2\ndata: \u2603\ndata: 2\n\n", "event: x\ndata: c\n\n")
     )
     result = run("listen", server.url, "--json", "--last-event-id", "0", "--header", "X-Key: a:b", "--header", "Y:")
     assert result.returncode == 0 and result.stderr == ""
@@ -179,7 +179,7 @@ def test_listen_is_a_good_pipe(scripted: Callable[..., Server]) -> None:
     ]
     first = server.requests[0].headers
     assert (first["last-event-id"], first["x-key"], first["y"]) == ("0", "a:b", "")
-    server = scripted(bodies("data: a\n\nevent: score\ndata: b\n\nevent: x\ndata: c\n\n"))
+    server = scripted(bodies("retry: 10\ndata: a\n\nevent: score\ndata: b\n\nevent: x\ndata: c\n\n"))
     result = run("listen", server.url, "--event", "score", "--event", "message")
     assert (result.returncode, result.stdout) == (0, "a\nscore: b\n")
 
