@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.servers import ROOT, free_port, missing, process
-from tests.streams import Stream, call, until
+from tests.scripted import bodies
+from tests.servers import ROOT, free_port, missing, process, running
+from tests.streams import GUARD, Stream, call, until
 
 README = (ROOT / "README.rst").read_text()
 
@@ -21,7 +24,7 @@ def blocks(language: str) -> list[str]:
     return ["\n".join(line[4:] for line in block.splitlines()).strip() + "\n" for block in found]
 
 
-FLASK, WSGI, TOUR, GUNICORN = blocks("python")
+FLASK, WSGI, TOUR, LOOP, HOOKS, GUNICORN = blocks("python")
 
 
 def test_the_flask_example_has_twelve_lines_at_the_most_and_is_the_quickstart() -> None:
@@ -29,6 +32,7 @@ def test_the_flask_example_has_twelve_lines_at_the_most_and_is_the_quickstart() 
     quickstart = ROOT / "examples" / "quickstart"
     assert (quickstart / "app.py").read_text() == FLASK
     assert (quickstart / "gunicorn.conf.py").read_text() == GUNICORN
+    assert (quickstart / "follow.py").read_text() == HOOKS
 
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
@@ -74,6 +78,29 @@ def test_the_tour_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'connections': 0" in capsys.readouterr().out
 
 
+def test_the_loop_of_a_script_prints_what_comes(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    server = scripted(bodies("retry: 1\nid: 1\nevent: score\ndata: 42\n\n"))
+    exec(LOOP.replace("http://127.0.0.1:8000", server.url), {})
+    assert capsys.readouterr().out == "score 1 42\n"
+
+
+def test_the_script_with_hooks_follows_a_service_until_enter(tmp_path: Path) -> None:
+    with running("werkzeug") as port:
+        (tmp_path / "follow.py").write_text(HOOKS.replace(":8000", f":{port}"))
+        script = subprocess.Popen(
+            [sys.executable, "-u", "follow.py"], cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        with script:
+            until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)
+            call(port, "POST", "/send", {"data": "42", "event": "score", "broadcast": "true"})
+            assert script.stdout is not None
+            said = {script.stdout.readline() for _ in range(4)}
+            assert said == {"Enter ends it\n", "connected\n", "score: 42\n", "score 42\n"}
+            out, _ = script.communicate("\n", timeout=GUARD)
+            assert (out, script.returncode) == ("disconnected: in order\n", 0)
+
+
 def test_the_names_in_the_table_exist() -> None:
     import ssehub
 
@@ -85,7 +112,8 @@ def test_the_names_in_the_table_exist() -> None:
         if not owner:
             assert hasattr(ssehub, name), name
         elif attribute.startswith("on_"):
-            assert hasattr(ssehub.Hub(), attribute), name
+            made = ssehub.Client("http://x/") if owner == "Client" else ssehub.Hub()
+            assert hasattr(made, attribute), name
         else:
             assert hasattr(objects.get(owner) or getattr(ssehub, owner), attribute), name
 
