@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.fleet import Fleet, Report, raise_file_limit
+from benchmarks.table import table
 
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATIONS = {"naive": "benchmarks.naive:application", "ssehub": "benchmarks.hubapp:application"}
@@ -215,15 +216,6 @@ def middle(results: Sequence[Result]) -> Result:
     wrong = sum(columns.pop("wrong"))
     known = {name: [value for value in values if not math.isnan(value)] for name, values in columns.items()}
     return Result(wrong=wrong, **{name: median(values) if values else NEVER for name, values in known.items()})
-
-
-def table(rows: Iterable[Sequence[str]]) -> str:
-    """Draw a simple table of reStructuredText; the first row is its head."""
-    head, *body = rows
-    widths = [max(len(row[column]) for row in (head, *body)) for column in range(len(head))]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *body)]
-    return "\n".join(line.rstrip() for line in (rule, lines[0], rule, *lines[1:], rule))
 
 
 HEAD = ("worker", "messages to streams", "application", "deliveries/s", "ratio", "p50 ms", "p99 ms", "CPU us each",

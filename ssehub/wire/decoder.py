@@ -72,31 +72,54 @@ class Decoder:
         :raises EventTooLarge: if an event is longer than ``max_event_size``. Messages that were complete before it are
             returned first; the next call raises, and so does every other.
         """
-        messages: list[Message] = []
         if self._fresh and len(chunk) <= self._limit:
-            # One whole event with data alone, or several of any kind: what a server that flushes sends.
+            # One whole event, or several: what a server that flushes sends.
             text = chunk.decode("utf-8", "replace")
             line, _, rest = text.partition("\n")
-            if rest == "\n" and line[:6] == "data: " and "\r" not in line:
-                return [Received(line[6:], "message", self._id)]
-            if self._whole_blocks(text, messages):
-                return messages
+            data = line.removeprefix("data: ")
+            if rest == "\n" and data != line and "\r" not in data:
+                return [Received(data, "message", self._id)]
+            if "\r" in text:
+                if rest == "\r\n" and data != line and data.find("\r") == len(data) - 1:
+                    return [Received(data[:-1], "message", self._id)]
+                text = text.replace("\r\n", "\n")
+                line, _, rest = text.partition("\n")
+            if text[-2:] == "\n\n" and "\r" not in text:
+                if message := self._one_event(line, rest):
+                    return [message]
+                return self._whole_blocks(text)
         if self._error:
             raise self._error.with_traceback(None)
+        messages: list[Message] = []
         self._feed(chunk, messages)
         return messages if messages or not self._error else self.feed(b"")
 
-    def _whole_blocks(self, text: str, messages: list[Message]) -> bool:
-        """Take whole blocks, after which nothing is kept, and return True; or leave the text alone."""
-        if "\r" in text:
-            text = text.replace("\r\n", "\n")
-        if "\r" in text or text[-2:] != "\n\n":
-            return False
+    def _one_event(self, line: str, rest: str) -> Message | None:
+        """Take a single block of one line of data after a type, an id, both or neither; or leave it alone."""
+        event = "message"
+        value = line.removeprefix("event: ")
+        if value != line:
+            event = value or event
+            line, _, rest = rest.partition("\n")
+        id = line.removeprefix("id: ")
+        if id == line:
+            id = self._id
+        else:
+            line, _, rest = rest.partition("\n")
+        data = line.removeprefix("data: ")
+        if rest != "\n" or data == line or "\0" in id:
+            return None
+        self._id = self._last_event_id = id
+        return Received(data, event, id)
+
+    def _whole_blocks(self, text: str) -> list[Message]:
+        """Take whole blocks, after which nothing is kept."""
+        messages: list[Message] = []
         if len(text) < _SHORT:
             self._blocks(text[:-2], messages)
         else:
             self._interpret(text, messages)
-        return True
+        return messages
 
     def _feed(self, chunk: bytes, messages: list[Message]) -> None:
         """Take bytes in any state, and note an error instead of raising it."""

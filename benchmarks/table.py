@@ -1,0 +1,14 @@
+"""Tables, as the READMEs show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Draw a simple table of reStructuredText; the first row is its head."""
+    head, *body = rows
+    widths = [max(len(row[column]) for row in (head, *body)) for column in range(len(head))]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *body)]
+    return "\n".join(line.rstrip() for line in (rule, lines[0], rule, *lines[1:], rule))
