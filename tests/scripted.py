@@ -52,7 +52,7 @@ class Exchange:
                 pass
 
 
-Script = Callable[[Exchange], None]
+Script = Callable[[Exchange], object]
 
 
 class Server:
@@ -119,7 +119,7 @@ class Server:
                     with self._lock:
                         exchange = Exchange(self, connection, len(self.requests) + 1, head, body)
                         self.requests.append(exchange)
-                    if self.script(exchange) is not True:  # type: ignore[func-returns-value]
+                    if self.script(exchange) is not True:
                         return
         finally:
             with self._lock:
@@ -161,5 +161,15 @@ def bodies(*parts: bytes | str) -> Callable[[Exchange], None]:
             return
         part = parts[exchange.number - 1]
         exchange.send(part if isinstance(part, bytes) else STREAM + part.encode())
+
+    return script
+
+
+def held(data: bytes = b"") -> Callable[[Exchange], None]:
+    """Return a script that sends this and then keeps the connection."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.send(data)
+        exchange.hold()
 
     return script

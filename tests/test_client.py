@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssehub import Backoff, Client, EventTooLarge, Message, StreamRefused, Timeout
-from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies
+from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
 from tests.servers import free_port
 from tests.streams import GUARD, until
 
@@ -486,7 +486,7 @@ def test_restart_connects_anew_at_once_without_an_error(follow: Callable[..., Cl
 
 
 def test_each_phase_has_a_timeout_of_its_own(follow: Callable[..., Client]) -> None:
-    client = follow(lambda exchange: exchange.hold(), timeout=Timeout(headers=0.05), max_attempts=1)
+    client = follow(held(), timeout=Timeout(headers=0.05), max_attempts=1)
     with pytest.raises(requests.ReadTimeout):
         client.run()
 
@@ -523,7 +523,7 @@ def test_silence_is_counted_from_the_last_byte_of_any_kind(follow: Callable[...,
 
 
 def test_it_is_followed_once_at_a_time_and_started_once(follow: Callable[..., Client]) -> None:
-    client = follow(lambda exchange: (exchange.send(STREAM + b"data: x\n\n"), exchange.hold()))
+    client = follow(held(STREAM + b"data: x\n\n"))
     loop = iter(client)
     assert next(loop).data == "x"
     for again in (client.run, lambda: next(iter(client))):

@@ -16,54 +16,17 @@ import pytest
 import requests
 
 from ssehub import Backoff, Client
-from tests.scripted import CERTIFICATE, STREAM, Exchange, Server
+from tests.phases import PHASES, in_phase
+from tests.scripted import CERTIFICATE, STREAM, Exchange, Server, held
 from tests.servers import ROOT, free_port
 from tests.streams import GUARD, until
 
 Serve = Callable[..., Server]
 
 
-def redirect_once(exchange: Exchange) -> bool:
-    """Answer on one connection twice: the socket the client waits on is not new to it."""
-    if exchange.number > 1:
-        exchange.hold()
-    exchange.send(b"HTTP/1.1 307 Go\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n")
-    return True
-
-
-#: What the server does in each phase, so that the client stays in it.
-PHASES: dict[str, Callable[[Exchange], object]] = {
-    "headers": lambda exchange: exchange.hold(),
-    "half the headers": lambda exchange: (exchange.send(b"HTTP/1.1 200 OK\r\nContent-"), exchange.hold()),
-    "second request": redirect_once,
-    "body": lambda exchange: (exchange.send(STREAM + b"data: x\n\n"), exchange.hold()),
-    "silent body": lambda exchange: (exchange.send(STREAM), exchange.hold()),
-    "chunked body": lambda exchange: (
-        exchange.send(STREAM[:-2] + b"Transfer-Encoding: chunked\r\n\r\n5\r\nda"),
-        exchange.hold(),
-    ),
-    "gzip body": lambda exchange: (exchange.send(STREAM[:-2] + b"Content-Encoding: gzip\r\n\r\n"), exchange.hold()),
-    "backoff": lambda exchange: exchange.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nRetry-After: 3600\r\n\r\n"),
-}
-
-
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
-
-
-def in_phase(phase: str, server: Server, client: Client) -> Callable[[], bool]:
-    """Return what tells that the client is in a phase."""
-    opened, failed = threading.Event(), threading.Event()
-    client.on_connection(opened.set)
-    client.on_error(lambda error, delay: failed.set())
-    if phase.endswith("body"):
-        return opened.is_set
-    if phase == "backoff":
-        return failed.is_set
-    if phase == "handshake":
-        return lambda: server.accepted > 0
-    return lambda: len(server.requests) == (2 if phase == "second request" else 1)
 
 
 @pytest.mark.parametrize("session", [None, requests.Session], ids=["own session", "the user's session"])
@@ -144,7 +107,7 @@ def test_no_hook_is_called_after_a_stop_that_waited(scripted: Serve) -> None:
 
 def test_leaving_the_loop_closes_the_connection_and_another_goes_on(scripted: Serve) -> None:
     stream = STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"
-    server = scripted(lambda exchange: (exchange.send(stream), exchange.hold()))
+    server = scripted(held(stream))
     client = Client(f"{server.url}/")
     for message in client:
         assert message.data == "a"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ssehub import Client, Message, StreamRefused, Subscription, SubscriptionClosed
-from tests.scripted import REFUSED, STREAM, Exchange, bodies
+from tests.scripted import REFUSED, STREAM, Exchange, bodies, held
 from tests.streams import GUARD, until
 
 Follow = Callable[..., Client]
@@ -26,7 +26,7 @@ def numbers(exchange: Exchange) -> None:
             n += 100
 
 
-def held(subscription: Subscription) -> int:
+def waiting_in(subscription: Subscription) -> int:
     return len(subscription._messages)
 
 
@@ -39,7 +39,7 @@ def test_it_gives_the_messages_of_its_type_in_order(follow: Follow) -> None:
 
 
 def test_get_waits_for_so_long_and_no_longer(follow: Follow) -> None:
-    client = follow(lambda exchange: (exchange.send(STREAM + b"data: x\n\n"), exchange.hold()))
+    client = follow(held(STREAM + b"data: x\n\n"))
     subscription = client.subscribe()
     with pytest.raises(TimeoutError):
         subscription.get(0.01)
@@ -53,12 +53,12 @@ def test_a_slow_one_slows_the_socket_and_loses_nothing(follow: Follow) -> None:
     client = follow(numbers)
     subscription = client.subscribe(size=10)
     client.start()
-    until(lambda: held(subscription) == 10)
+    until(lambda: waiting_in(subscription) == 10)
     # The client has stopped reading; the id says how far it is.
     here = client.last_event_id
     for n in range(5000):
         assert subscription.get(GUARD).data == str(n)
-        assert held(subscription) <= 10
+        assert waiting_in(subscription) <= 10
     assert int(here) <= 10
 
 
@@ -79,11 +79,11 @@ def test_a_full_one_does_not_hold_up_stop_restart_or_close(follow: Follow) -> No
     connections = []
     client.on_connection(lambda: connections.append(1))
     client.start()
-    until(lambda: held(subscription) == 1)
+    until(lambda: waiting_in(subscription) == 1)
     client.restart()
     until(lambda: len(connections) == 2)
     with client.subscribe(size=1) as other:
-        until(lambda: held(other) == 1 or subscription.get(GUARD))
+        until(lambda: waiting_in(other) == 1 or subscription.get(GUARD))
     until(lambda: subscription.get(GUARD))
     assert client.stop(GUARD)
 
@@ -92,7 +92,7 @@ def test_a_message_that_waited_at_the_stop_is_not_lost(follow: Follow) -> None:
     client = follow(numbers)
     subscription = client.subscribe(size=3)
     client.start()
-    until(lambda: held(subscription) == 3 and client.last_event_id == "3")
+    until(lambda: waiting_in(subscription) == 3 and client.last_event_id == "3")
     assert client.stop(GUARD)
     got = [message.id for message in subscription]
     assert got == ["0", "1", "2", "3"] and client.last_event_id == "3"
@@ -102,7 +102,7 @@ def test_the_end_of_the_client_ends_it_after_what_had_arrived(follow: Follow) ->
     client = follow(bodies("data: 1\n\ndata: 2\n\n"))
     subscription = client.subscribe()
     client.start()
-    until(lambda: client.stop(0) if held(subscription) == 2 else False)
+    until(lambda: client.stop(0) if waiting_in(subscription) == 2 else False)
     assert [message.data for message in subscription] == ["1", "2"]
     for _ in range(2):
         with pytest.raises(SubscriptionClosed):
@@ -121,7 +121,7 @@ def test_a_final_failure_is_raised_from_it(follow: Follow) -> None:
 
 
 def test_closing_it_wakes_whoever_waits(follow: Follow) -> None:
-    client = follow(lambda exchange: (exchange.send(STREAM), exchange.hold()))
+    client = follow(held(STREAM))
     subscription = client.subscribe()
     client.start()
     got: list[list[Message]] = []

@@ -22,30 +22,12 @@ class Attempt:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._decoder = Decoder()
-        self._canceller = Canceller()
-        #: Ends the attempt, in whatever phase; see :meth:`Canceller.cancel`.
-        self.cancel = self._canceller.cancel
-        #: Blocks for so many seconds after the end, or until cancelled.
-        self.wait = self._canceller.wait
+        #: Ends the attempt, in whatever phase, and the wait after it.
+        self.canceller = Canceller()
+        #: Knows the last event id of everything read, and the reconnection time.
+        self.decoder = Decoder()
         #: Whether the connection was worth having: it brought a message, or lasted.
         self.good = False
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether :meth:`cancel` was called."""
-        return self._canceller.cancelled
-
-    @property
-    def last_event_id(self) -> str:
-        """The last event id of everything read."""
-        return self._decoder.last_event_id
-
-    @property
-    def reconnection_time(self) -> float | None:
-        """The seconds that the stream wants a client to wait, or None if it has not said."""
-        milliseconds = self._decoder.reconnection_time
-        return None if milliseconds is None else milliseconds / 1000
 
     def messages(
         self,
@@ -63,13 +45,13 @@ class Attempt:
         :raises requests.RequestException: if there was no connection, or it was no stream, or it broke off.
         :raises EventTooLarge: if an event was.
         """
-        self._decoder = Decoder(last_event_id, max_event_size=self._settings.max_event_size, comments=True)
+        self.decoder = Decoder(last_event_id, max_event_size=self._settings.max_event_size, comments=True)
         options = request.options(last_event_id)
-        with transport.open(self._canceller, request.method, request.url_now(), **options) as stream:
+        with transport.open(self.canceller, request.method, request.url_now(), **options) as stream:
             callback = self._settings.response_callback
             if not (callback and callback(stream.response) is True):
                 check_stream(stream.response)
-            if self.cancelled:
+            if self.canceller.cancelled:
                 return
             error: Exception | None = None
             opened()
@@ -78,21 +60,23 @@ class Attempt:
                 yield from self._read(stream)
             except Exception as caught:
                 # Cut off by us it looks like an error, or like an end in order: only our own flag tells.
-                error = None if self.cancelled else caught
+                error = None if self.canceller.cancelled else caught
                 raise
             finally:
                 self.good = self.good or time.monotonic() - began >= self._settings.backoff.reset_after
                 closed(error)
 
     def _read(self, stream: Stream) -> Iterator[list[Message]]:
+        decoder, canceller = self.decoder, self.canceller
         # A reader may get a hundred kilobytes more after it was cut off.
-        while not self.cancelled and (chunk := stream.read()):
-            messages = self._decoder.feed(chunk)
-            # A hub's own events prove nothing: each connection begins with one.
-            self.good = self.good or any(_is_message(message) for message in messages)
+        while not canceller.cancelled and (chunk := stream.read()):
+            messages = decoder.feed(chunk)
+            if not self.good:
+                # A hub's own events prove nothing: each connection begins with one.
+                self.good = any(_is_message(message) for message in messages)
             yield messages
-            if self._decoder.error:
-                raise self._decoder.error
+            if decoder.error:
+                raise decoder.error
 
 
 def _is_message(message: Message) -> bool:

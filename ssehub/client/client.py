@@ -14,6 +14,7 @@ import requests
 
 from ssehub.client.attempt import Attempt
 from ssehub.client.backoff import Backoff
+from ssehub.client.canceller import Canceller
 from ssehub.client.listeners import OWN, Listeners, check_type
 from ssehub.client.patience import Patience
 from ssehub.client.payload import decoded, gap
@@ -185,17 +186,16 @@ class Client:
                     yield from self._messages(attempt, transport)
                 except Exception as caught:
                     error = caught
-                if attempt.reconnection_time is not None:
-                    patience.reconnection_time = attempt.reconnection_time
+                patience.learn(attempt.decoder.reconnection_time)
                 if _says_no_more(error):
                     self._stopped = True
-                elif not attempt.cancelled:
+                elif not attempt.canceller.cancelled:
                     if error is None and not attempt.good:
                         error = requests.ConnectionError("the stream ended before its first message")
                     delay = patience.delay(attempt.good, error)
                     if error is not None:
                         self.on_error.fire(error, delay)
-                    attempt.wait(delay)
+                    attempt.canceller.wait(delay)
         except Exception as final:
             self._stopped = True
             self._error = final
@@ -301,37 +301,42 @@ class Client:
         batches = attempt.messages(
             transport, self._request, self._last_event_id, self.on_connection.fire, self.on_disconnect.fire
         )
+        canceller = attempt.canceller
         with contextlib.closing(batches):
             for batch in batches:
                 for message in batch:
-                    if attempt.cancelled:
+                    if canceller.cancelled:
                         return
-                    if message.data is None:
-                        self.on_comment.fire(message.comment or "")
-                    elif handed_on := self._hand_on(message, attempt):
+                    if handed_on := self._hand_on(message, canceller):
                         yield handed_on
                 # A block without data moves the id, too.
-                self._last_event_id = attempt.last_event_id
+                self._last_event_id = attempt.decoder.last_event_id
 
-    def _hand_on(self, message: Message, attempt: Attempt) -> Message | None:
+    def _hand_on(self, message: Message, canceller: Canceller) -> Message | None:
         """Give a message to whoever asked for it, and return it if the loop gets it."""
-        self._last_event_id = message.id or ""
-        is_own = message.event.startswith(OWN)
-        if self._settings.base64 and not is_own:
+        id = message.id
+        if id is None:  # a comment
+            self.on_comment.fire(message.comment or "")
+            return None
+        self._last_event_id = id
+        type = message.event
+        is_own = type.startswith(OWN)
+        if type == "ssehub.gap":
+            self.on_gap.fire(*gap(message))
+        elif self._settings.base64 and not is_own:
             try:
                 message = decoded(message)
             except ValueError as error:
                 self.on_error.fire(error, 0.0)
                 return None
-        if message.event == "ssehub.gap":
-            self.on_gap.fire(*gap(message))
-        self.on_event.fire(message)
-        self._subscriptions.put(message, hurry=lambda: attempt.cancelled)
+        self.on_event.fire(type, message)
+        if self._subscriptions.all:
+            self._subscriptions.put(type, message, hurry=lambda: canceller.cancelled)
         return None if is_own else message
 
     def _interrupt(self) -> None:
         if self._attempt is not None:
-            self._attempt.cancel()
+            self._attempt.canceller.cancel()
         self._subscriptions.wake()
         self._end_subscriptions_if_over()
 

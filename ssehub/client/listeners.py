@@ -23,8 +23,7 @@ class Listeners:
     """
 
     def __init__(self) -> None:
-        self._of_all: Hook[[Message]] = Hook("on_event")
-        self._by_type: dict[str, Hook[[Message]]] = {}
+        self._by_type: dict[str | None, Hook[[Message]]] = {}
 
     @overload
     def __call__(self, type: C) -> C: ...
@@ -42,9 +41,9 @@ class Listeners:
         :raises ValueError: if the type is empty, which no event's is.
         """
         if callable(type):
-            return self._of_all(type)
+            type, callback = None, type
         check_type(type)
-        hook = self._of_all if type is None else self._by_type.setdefault(type, Hook(f"on_event({type!r})"))
+        hook = self._by_type.setdefault(type, Hook("on_event" if type is None else f"on_event({type!r})"))
         return hook if callback is None else hook(callback)
 
     def remove(self, callback: Callback, type: str | None = None) -> None:
@@ -52,18 +51,16 @@ class Listeners:
 
         :raises ValueError: if it is not there.
         """
-        hook = self._of_all if type is None else self._by_type.get(type)
-        if hook is None:
+        if type not in self._by_type:
             raise ValueError(f"{callback!r} was not added to on_event({type!r})")
-        hook.remove(callback)
+        self._by_type[type].remove(callback)
 
-    def fire(self, message: Message) -> None:
-        """Call whoever wants this message."""
-        hook = self._by_type.get(message.event)
-        if hook is not None:
-            hook.fire(message)
-        if not message.event.startswith(OWN):
-            self._of_all.fire(message)
+    def fire(self, type: str, message: Message) -> None:
+        """Call whoever wants this message, which is of this type."""
+        if type in self._by_type:
+            self._by_type[type].fire(message)
+        if None in self._by_type and not type.startswith(OWN):
+            self._by_type[None].fire(message)
 
 
 def check_type(type: object) -> None:

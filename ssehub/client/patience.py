@@ -19,10 +19,14 @@ class Patience:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        #: Seconds between a good connection and the next, as the stream wants it.
-        self.reconnection_time = settings.reconnect_delay
+        self._reconnection_time = settings.reconnect_delay
         self._failures = 0
         self._good_at = time.monotonic()
+
+    def learn(self, reconnection_time: int | None) -> None:
+        """Take over the reconnection time a stream has asked for, in milliseconds; None if it has not."""
+        if reconnection_time is not None:
+            self._reconnection_time = reconnection_time / 1000
 
     def delay(self, good: bool, error: Exception | None) -> float:
         """Return the seconds to wait before the next attempt.
@@ -36,7 +40,7 @@ class Patience:
             self._good_at = time.monotonic()
         else:
             self._failures += 1
-        delay = self._settings.backoff.delay(self._failures, self.reconnection_time)
+        delay = self._settings.backoff.delay(self._failures, self._reconnection_time)
         if error is None:
             return delay
         if isinstance(error, StreamRefused):

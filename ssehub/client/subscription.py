@@ -120,31 +120,32 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._all: tuple[tuple[str | None, Subscription], ...] = ()
+        #: Each with the type it wants.
+        self.all: tuple[tuple[str | None, Subscription], ...] = ()
 
     def add(self, type: str | None, size: int, drop_oldest: bool) -> Subscription:
         """Make a subscription to a type, or with None to all but a hub's own."""
         subscription = Subscription(self._remove, size, drop_oldest)
         with self._lock:
-            self._all = (*self._all, (type, subscription))
+            self.all = (*self.all, (type, subscription))
         return subscription
 
-    def put(self, message: Message, hurry: Callable[[], bool]) -> None:
-        """Give a message to those that want it; see :meth:`Subscription.put`."""
-        for type, subscription in self._all:
-            if type == message.event or (type is None and not message.event.startswith(OWN)):
+    def put(self, type: str, message: Message, hurry: Callable[[], bool]) -> None:
+        """Give a message to those that want its type; see :meth:`Subscription.put`."""
+        for wanted, subscription in self.all:
+            if wanted == type or (wanted is None and not type.startswith(OWN)):
                 subscription.put(message, hurry)
 
     def wake(self) -> None:
         """Wake the thread that waits in :meth:`put`, if there is a hurry now."""
-        for _, subscription in self._all:
+        for _, subscription in self.all:
             subscription.wake()
 
     def end(self, failure: Exception | None) -> None:
         """End them all; see :meth:`Subscription.end`."""
-        for _, subscription in self._all:
+        for _, subscription in self.all:
             subscription.end(failure)
 
     def _remove(self, subscription: Subscription) -> None:
         with self._lock:
-            self._all = tuple(pair for pair in self._all if pair[1] is not subscription)
+            self.all = tuple(pair for pair in self.all if pair[1] is not subscription)
