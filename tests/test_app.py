@@ -257,3 +257,51 @@ def test_without_a_token_no_website_sends_through_the_browser_of_its_visitor(
 def test_an_empty_token_is_refused(hub: Hub, token: str) -> None:
     with pytest.raises(ValueError, match="token"):
         create_app(hub, token=token)
+
+
+def environ(path: str, method: str = "GET", **more: Any) -> dict[str, Any]:
+    import io
+
+    given = {"REQUEST_METHOD": method, "PATH_INFO": path, "SERVER_NAME": "localhost", "SERVER_PORT": "80"}
+    return {**given, "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(), "HTTP_HOST": "localhost", **more}
+
+
+def asked(hub: Hub, **environ: Any) -> tuple[str, dict[str, str]]:
+    seen: list[Any] = []
+    list(create_app(hub)(environ, lambda status, headers, *rest: seen.extend((status, dict(headers)))))
+    return seen[0], seen[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "status"), [("127.0.0.1", 400), ("::1", 400), ("", 400), ("203.0.113.9", 403), ("x", 403)]
+)
+def test_a_forged_host_does_not_make_a_client_local(hub: Hub, address: str, status: int) -> None:
+    answer, _ = asked(hub, **environ("/send", "POST", REMOTE_ADDR=address))
+    assert answer.startswith(str(status))  # 400: it would have been let in, but has sent nothing
+
+
+def test_mounted_somewhere_its_page_is_found_without_a_slash(hub: Hub) -> None:
+    status, headers = asked(hub, **environ("", SCRIPT_NAME="/hub"))
+    assert status.startswith("308") and headers["Location"].endswith("/hub/")
+
+
+def test_a_token_of_any_script_is_recognised(hub: Hub, site: Serve) -> None:
+    port = site(create_app(hub, token="gr\u00fc\u00df\u2603")).port
+    sent = {"Authorization": "Bearer gr\u00fc\u00df\u2603".encode().decode("latin-1")}
+    assert post(port, {"data": "x", "broadcast": True}, **sent)[0] == 200
+    assert post(port, {"data": "x", "broadcast": True}, Authorization="Bearer x")[0] == 401
+
+
+def test_a_count_may_have_any_number_of_zeros_in_front(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub))
+    for n in range(3):
+        hub.broadcast(str(n))
+    stream = here.stream("/events?since=000000000002")
+    assert stream.data(2) == ["1", "2"]
+    stream.close()
+
+
+def test_a_form_with_a_part_without_a_name_is_a_400(port: int) -> None:
+    body = b"--x\r\nContent-Disposition: form-data\r\n\r\nvalue\r\n--x--\r\n"
+    status, answer = call(port, "POST", "/send", body, **{"Content-Type": "multipart/form-data; boundary=x"})
+    assert status == 400 and "unknown field" in answer["error"]

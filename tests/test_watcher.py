@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import threading
@@ -56,7 +57,7 @@ def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delattr(select, "epoll", raising=False)
     elif not hasattr(select, "epoll"):
         pytest.skip("this system has no epoll")
-    one = Watcher(Pace(heartbeat=60, stall_timeout=60))
+    one = Watcher(Pace(heartbeat=60, stall_timeout=60), lambda: None)
     yield one
     one.close()
 
@@ -104,7 +105,7 @@ def test_a_number_that_is_used_again_is_another_connection(watching: Watcher) ->
 
 
 def test_a_write_that_takes_too_long_is_cut() -> None:
-    one, watched = Watcher(Pace(heartbeat=60, stall_timeout=0.1)), Watched()
+    one, watched = Watcher(Pace(heartbeat=60, stall_timeout=0.1), lambda: None), Watched()
     try:
         with connected() as (near, _):
             watched.writing_since = 0.0
@@ -188,3 +189,61 @@ def test_close_does_not_wait_for_a_reader_that_has_stalled(make_hub: MakeHub, si
     hub.close(timeout=0.05)
     assert connection.wait(GUARD)
     stalled.close()
+
+
+def test_a_hang_up_that_is_told_late_does_not_concern_the_next_client(watching: Watcher) -> None:
+    first, second = Watched(), Watched()
+    told, may_go_on, gone_on = threading.Event(), threading.Event(), threading.Event()
+    hung_up = watching._hung_up
+
+    def late(poller: Any, numbers: Any) -> None:
+        numbers = list(numbers)
+        if numbers and not told.is_set() and not first.reasons:
+            told.set()
+            assert may_go_on.wait(GUARD)
+        hung_up(poller, numbers)
+        if may_go_on.is_set():
+            gone_on.set()
+
+    watching._hung_up = late  # type: ignore[method-assign]
+    with connected() as (near, far), connected() as (other, far_other):
+        number = near.fileno()
+        watching.watch(first, number)
+        far.close()
+        assert told.wait(GUARD)
+        watching.unwatch(first)
+        os.dup2(other.fileno(), number)  # the number is another client's now
+        watching.watch(second, number)
+        may_go_on.set()
+        assert gone_on.wait(GUARD) and second.reasons == []
+        far_other.close()
+        assert second.asked.wait(GUARD)
+    assert first.reasons == [] and second.reasons == ["hang-up"]
+
+
+def test_one_that_cannot_start_its_thread_tries_again_with_the_next(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = make_hub(heartbeat=0.05)
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            next(hub.stream())
+    stream = hub.stream()
+    next(stream)
+    assert next(stream) == b":\n\n"  # a heartbeat, so there is a watcher
+    stream.close()  # type: ignore[attr-defined]
+    hub.close()
+
+
+@pytest.mark.parametrize(("heartbeat", "stall_timeout"), [(40_000.0, 60.0), (15.0, 1e9), (1e9, 1e9)])
+def test_very_long_times_are_as_long_as_the_kernel_allows(heartbeat: float, stall_timeout: float) -> None:
+    with connected() as (near, _):
+        peer.tune(near.fileno(), heartbeat, stall_timeout)
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) >= 65_000

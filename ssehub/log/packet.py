@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 from ssehub.log.position import Position
 from ssehub.wire import Message
+from ssehub.wire.message import Received
 
 
 class _All(enum.Enum):
@@ -53,7 +54,8 @@ class Packet:
 
     Immutable; may be shared between threads.
 
-    :param message: what to send.
+    :param message: what to send. One that a decoder or a client has received is sent on with its data and type, and
+        gets an id of this log.
     :param zone: one zone's name, or :data:`ALL`.
     :param client_id: the client all of whose sessions get it; None with ``broadcast=True``.
     :param broadcast: True for everyone in the zone.
@@ -71,6 +73,9 @@ class Packet:
     def __post_init__(self) -> None:
         if not isinstance(self.message, Message):
             raise TypeError(f"message must be a Message, not {type(self.message).__name__}")
+        if isinstance(self.message, Received):
+            # Its id is the last that was in force where it was received; as its own, several could come to share it.
+            object.__setattr__(self, "message", Message(self.message.data, self.message.event))
         if self.zone is not ALL:
             check_name("zone", self.zone)
         if not isinstance(self.broadcast, bool):

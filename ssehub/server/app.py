@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hmac
 import importlib.resources
+import ipaddress
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEntityTooLarge, Unauthorized
-from werkzeug.routing import Map, Rule
+from werkzeug.routing import Map, RequestRedirect, Rule
+from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
 from ssehub.exceptions import HubClosed, LogError
@@ -96,7 +98,8 @@ class App:
     def _events(self, request: Request) -> Response:
         zones = request.args.getlist("zone") or "default"
         since = request.args.get("since")
-        count = int(since[:9]) if since is not None and since.isascii() and since.isdigit() else None
+        digits = since.lstrip("0")[:9] or "0" if since and since.isascii() and since.isdigit() else ""
+        count = int(digits) if digits else None
         client_id = request.args.get("client_id")
         return self._hub.connect(request, zone=zones, client_id=client_id, since=since if count is None else count)
 
@@ -128,7 +131,9 @@ class App:
         """Let in who knows the token, or without one, who sits at this machine and is not some website."""
         if self._token is not None:
             given = request.headers.get("Authorization", "").partition(" ")
-            if given[0].lower() != "bearer" or not hmac.compare_digest(given[2].encode(), self._token.encode()):
+            # WSGI hands bytes over as latin-1 (PEP 3333); what a client sent in UTF-8 is compared in UTF-8.
+            secret = given[2].encode("latin-1", "replace")
+            if given[0].lower() != "bearer" or not hmac.compare_digest(secret, self._token.encode()):
                 raise Unauthorized("this needs the token, as Authorization: Bearer ...")
             return
         if self._public:
@@ -137,8 +142,17 @@ class App:
         # rebinding a name of its own, under that.
         host = urlsplit(f"//{request.host}").hostname
         origin = request.headers.get("Origin")
-        if host not in _LOOPBACK or (origin is not None and origin != request.host_url.rstrip("/")):
+        is_here = host in _LOOPBACK and _is_loopback(request.remote_addr)
+        if not is_here or (origin is not None and origin != request.host_url.rstrip("/")):
             raise Forbidden("without a token only this machine may send, and no page but the console")
+
+
+def _is_loopback(address: str | None) -> bool:
+    """Tell whether a request came from this machine; over a Unix socket it has no address."""
+    try:
+        return not address or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _fields(request: Request) -> dict[str, Any]:
@@ -171,7 +185,7 @@ def _convert(form: dict[str, str]) -> dict[str, Any]:
 
 
 def _packet(fields: dict[str, Any]) -> Packet:
-    unknown = sorted(set(fields) - _FIELDS)
+    unknown = sorted(str(name) for name in set(fields) - _FIELDS)
     if unknown:
         raise BadRequest(f"unknown field: {', '.join(unknown)[:200]}")
     route = {"zone": fields.pop("zone", ALL), "client_id": fields.pop("client_id", None)}
@@ -180,6 +194,8 @@ def _packet(fields: dict[str, Any]) -> Packet:
 
 
 def _refusal(error: HTTPException) -> Response:
+    if isinstance(error, RequestRedirect):
+        return redirect(error.new_url, error.code)
     if isinstance(error, RequestEntityTooLarge):
         error.description = f"the body is longer than {MAX_BODY} bytes"
     response = _json({"error": error.description}, error.code or 500)

@@ -73,6 +73,7 @@ class Connection:
         self.sent_bytes = 0
         #: When it has to wake for a heartbeat, or because it is too old (``time.monotonic()``).
         self.alarm = 0.0
+        self._tail = log.tail
         self._parking = parking
         self._relay = relay
         self._pace = pace
@@ -125,7 +126,7 @@ class Connection:
         if self.reader.private >= self._pace.max_pending:
             raise Backlogged(f"{self._pace.max_pending} messages wait already for session {self.id}")
         is_own = threading.get_ident() == self.thread
-        self.reader.add_private(message.encode(), 0 if is_own else self._parking.tail())
+        self.reader.add_private(message.encode(), 0 if is_own else self._tail().offset)
         self.wake()
         return True
 
@@ -182,15 +183,15 @@ class Connection:
             chunk = self.due()
             if chunk:
                 yield chunk
+            now = time.monotonic()
+            if now >= self._expires:
+                self.close("max_age")
             if self.closed:
                 yield self._pace.farewell()
                 return
             if chunk:
                 continue
-            now = time.monotonic()
-            if now >= self._expires:
-                self.close("max_age")
-            elif now >= self.alarm:
+            if now >= self.alarm:
                 yield self.reader.heartbeat()
             elif self._parking.park(self):
                 self._sleep()

@@ -88,12 +88,16 @@ class Hub:
         )
         self._headers = check_headers(headers)
         self._refuse_with = refuse_with
+        self._boards: list[Switchboard] = []
         self._renew()
         _hubs.add(self)
 
     def _renew(self) -> None:
         """Make everything that may not cross a fork: the child's locks may have been held in the parent."""
-        self._board = Switchboard(self._log, self._pace, self._hooks)
+        old = self._boards[-1] if self._boards else None
+        self._board = Switchboard(self._log, self._pace, self._hooks, closed=old is not None and old.closed)
+        # The parent's are kept: to let go of one would end its streams here, under locks that nobody will release.
+        self._boards.append(self._board)
 
     # Clients
 
@@ -124,10 +128,9 @@ class Hub:
         environ = environ_of(request_or_environ)
         start = Start(last_event_id(environ), since)
         socket = peer.find_socket(environ)
-        body = self._board.life(
-            _check_zones(zone), None if client_id is None else _check_name(client_id), metadata, start, socket
-        )
-        if self._refuse_with == 503 and self._board.is_full():
+        client_id = None if client_id is None else _check_name(client_id)
+        body = self._board.body(_check_zones(zone), client_id, metadata, start, socket)
+        if self._refuse_with == 503 and self._board.is_full(client_id):
             return unavailable(REFUSAL * self._pace.retry // 1000)
         return stream_response(body, self._headers)
 
@@ -144,7 +147,7 @@ class Hub:
 
         :param last_event_id: the id to go on from; the other parameters are those of :meth:`connect`.
         """
-        return self._board.life(
+        return self._board.body(
             _check_zones(zone),
             None if client_id is None else _check_name(client_id),
             metadata,

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from ssehub.wire import Message
+from ssehub.wire.message import MAX_RETRY
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Pace:
 
         :param times: how many times longer than ``retry`` to stay away; up to twice that, at random.
         """
-        return Message(retry=times * random.randint(self.retry, 2 * self.retry)).encode()
+        return Message(retry=min(times * random.randint(self.retry, 2 * self.retry), MAX_RETRY)).encode()
 
 
 def jitter(seconds: float) -> float:

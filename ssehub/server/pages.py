@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ CHUNK = 64 * 1024
 PAGE = 256
 #: Pieces kept for others who stand at the same place; when there are more, they are all forgotten.
 _KEPT = 64
+#: Seconds after which a piece is read from the log anew: what the log has let go of is not given out for long.
+FRESH = 1.0
 
 
 class Piece(NamedTuple):
@@ -35,7 +38,8 @@ class Pages:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._pieces: dict[tuple[Position, tuple[str, ...]], Piece] = {}
+        #: Each with the time it was made (``time.monotonic()``).
+        self._pieces: dict[tuple[Position, tuple[str, ...]], tuple[float, Piece]] = {}
 
     def next(
         self, after: Position, zones: tuple[str, ...], wanted: Callable[[Packet], bool], limit: int = PAGE
@@ -48,9 +52,9 @@ class Pages:
         :raises LogError: if the log cannot be read.
         """
         key = (after, zones)
-        piece = self._pieces.get(key) if limit >= PAGE else None
-        if piece is not None:
-            return piece
+        made, kept = self._pieces.get(key, (0.0, None))
+        if kept is not None and limit >= PAGE and time.monotonic() - made < FRESH:
+            return kept
         page = self._log.read(after, limit)
         if page.gap:
             return page.gap
@@ -58,7 +62,7 @@ class Pages:
         if page.entries and limit >= PAGE and not any(_is_personal(entry.packet, zones) for entry in page.entries):
             if len(self._pieces) >= _KEPT:
                 self._pieces.clear()
-            self._pieces[key] = piece
+            self._pieces[key] = time.monotonic(), piece
         return piece
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from ssehub.log import ALL, All, Entry, Position
@@ -83,11 +83,17 @@ class Parking:
             parked = self._parked if zone is ALL else self._zones.get(zone, {})
             return self._wake(list(parked.values()), _before(entry))
 
-    def wake_these(self, entry: Entry, parkers: Iterable[P]) -> list[P]:
-        """Note that an entry was delivered, and return those of some who sleep: they are to be woken for it."""
+    def wake_these(self, entry: Entry, find: Callable[[], Sequence[P]]) -> tuple[int, list[P]]:
+        """Note that an entry was delivered.
+
+        :param find: says whom it is for. It is called under the lock: whoever comes too late to be found here must not
+            be able to sleep before the entry is noted.
+        :returns: how many it is for, and those of them who sleep: they are to be woken for it.
+        """
         with self._lock:
             self._tail = entry.position
-            return self._wake([parker for parker in parkers if parker.id in self._parked], _before(entry))
+            found = find()
+            return len(found), self._wake([parker for parker in found if parker.id in self._parked], _before(entry))
 
     def lag(self, parker: Parker) -> int:
         """Return how many entries of the log a connection has yet to look at; 0 if it sleeps."""

@@ -16,6 +16,9 @@ _KEYS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 #: How the socket hides in ``wsgi.input`` elsewhere: wsgiref, gevent.pywsgi and cheroot, Django's runserver.
 _PATHS = ("raw._sock", "rfile.raw._sock", "rfile.rfile.raw._sock", "_read.__self__.raw._sock")
 
+#: Seconds; linux/tcp.h calls it MAX_TCP_KEEPIDLE.
+_LONGEST_IDLE = 32767
+
 # Fields of struct tcp_info (linux/tcp.h): tcpi_unacked and tcpi_last_ack_recv, in segments and milliseconds.
 _TCP_INFO_SIZE = 104
 _UNACKED = 24
@@ -44,13 +47,14 @@ def tune(number: int, heartbeat: float, stall_timeout: float) -> None:
     :param stall_timeout: seconds after which the hub itself gives up a reader; the kernel waits a little longer,
         because its way ends in a traceback in the server's log.
     """
-    idle = max(1, round(heartbeat))
+    idle = min(max(1, round(heartbeat)), _LONGEST_IDLE)
+    user_timeout = min(round(1000 * (max(stall_timeout, 2 * heartbeat) + 5)), 2**31 - 1)
     options = (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", idle),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", max(1, idle // 3)),
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", round(1000 * (max(stall_timeout, 2 * heartbeat) + 5))),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", user_timeout),
     )
     with borrow(number) as sock:
         if sock.family not in (socket.AF_INET, socket.AF_INET6):

@@ -131,6 +131,8 @@ class Reader:
         if self._max_replay is None:
             return None
         tail = self._tail()
+        if tail.epoch != self.position.epoch:
+            return None  # the read will tell
         missed = tail.offset - self.position.offset
         return Gap("too_far", missed, tail) if missed > self._max_replay else None
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from ssehub.hooks import Hook
 from ssehub.log import Entry, Gap, Log
+from ssehub.server.body import Bodies, Body
 from ssehub.server.connection import Connection
 from ssehub.server.counters import Counters
 from ssehub.server.pace import Pace
@@ -35,9 +36,9 @@ class Hooks:
 class Switchboard:
     """Hold everything of a hub that may not cross a fork. Safe to use from any thread."""
 
-    def __init__(self, log: Log, pace: Pace, hooks: Hooks) -> None:
+    def __init__(self, log: Log, pace: Pace, hooks: Hooks, closed: bool) -> None:
         self.registry = Registry()
-        self.closed = False
+        self.closed = closed
         self._lock = threading.Lock()
         self._started = False
         self._log = log
@@ -46,25 +47,32 @@ class Switchboard:
         self._pages = Pages(log)
         self._parking = Parking()
         self._relay = Relay()
-        self._watcher = Watcher(pace)
+        self._bodies = Bodies()
+        self._watcher = Watcher(pace, self._bodies.bury)
+        self._bodies.on_drop = self._watcher.ring
         self._counters = Counters()
 
     def start(self) -> None:
         """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
         with self._lock:
-            if not self._started:
+            if not (self._started or self.closed):
                 self._log.start(self._deliver)
                 self._started = True
 
-    def life(
+    def body(
         self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start, socket: int | None
-    ) -> Iterator[bytes]:
-        """Be the life of a connection, and the body of its response.
+    ) -> Body:
+        """Make the body of a response: the life of a connection.
 
         Nothing happens before the server asks for the first bytes: a generator that nobody starts runs no ``finally``.
 
         :param socket: the descriptor of the client's socket, if the server shows it.
         """
+        return self._bodies.make(self._life(zones, client_id, metadata, start, socket))
+
+    def _life(
+        self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start, socket: int | None
+    ) -> Generator[bytes, None, None]:
         connection = None if self.closed else self._admit(zones, client_id, metadata, start)
         if connection is None:
             self._counters.count("refused")
@@ -82,10 +90,17 @@ class Switchboard:
             self._watcher.unwatch(connection)
             self._dismiss(connection, reason)
 
-    def is_full(self) -> bool:
-        """Tell whether a client that comes now would be refused."""
-        limit = self._pace.max_connections
-        return self.closed or (limit is not None and len(self.registry) >= limit)
+    def is_full(self, client_id: str | None) -> bool:
+        """Tell whether a client that comes now would be refused.
+
+        :param client_id: who it is, if it has said so.
+        """
+        limit, own_limit = self._pace.max_connections, self._pace.max_per_client
+        if self.closed or (limit is not None and len(self.registry) >= limit):
+            return True
+        if client_id is None or own_limit is None:
+            return False
+        return len(self.registry.find(client_id=client_id)) >= own_limit
 
     def stats(self) -> dict[str, int]:
         """Return all counters; :meth:`ssehub.Hub.stats` says what they are."""
@@ -104,6 +119,7 @@ class Switchboard:
         late = [one for one in connections if one.thread != own and not one.wait(max(0.0, deadline - time.monotonic()))]
         self._watcher.cut(late)
         self._watcher.close()
+        self._bodies.bury()
         self._log.close()
 
     def _admit(self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start) -> Connection | None:
@@ -135,9 +151,7 @@ class Switchboard:
             count = self.registry.count(packet.zone)
             woken = self._parking.wake_zone(entry, packet.zone)
         else:
-            matched = self.registry.match(packet)
-            count = len(matched)
-            woken = self._parking.wake_these(entry, matched)
+            count, woken = self._parking.wake_these(entry, lambda: self.registry.match(packet))
         self._relay.enlist(woken)
         self._counters.count("messages")
         return count

@@ -10,7 +10,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ssehub.server import peer
@@ -37,10 +37,12 @@ class Watcher:
 
     :param pace: the hub's settings: a peer that has not acknowledged for two heartbeats is gone, and a write that takes
         longer than ``stall_timeout`` is cut.
+    :param on_ring: called by its thread now and then, and soon after :meth:`ring`.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, on_ring: Callable[[], None]) -> None:
         self._pace = pace
+        self._on_ring = on_ring
         self._lock = threading.Lock()
         self._watched: dict[Watched, int | None] = {}
         self._by_number: dict[int, Watched] = {}
@@ -63,6 +65,9 @@ class Watcher:
             poller = self._start()
             self._watched[connection] = number
             if number is not None:
+                former = self._by_number.get(number)
+                if former is not None:  # its socket was closed behind its back
+                    self._watched[former] = None
                 self._by_number[number] = connection
                 poller.add(number)
 
@@ -84,6 +89,11 @@ class Watcher:
                 if number is not None:
                     peer.shut_down(number)
 
+    def ring(self) -> None:
+        """Have ``on_ring`` called soon, by the watcher's thread. It takes no lock."""
+        if (poller := self._poller) is not None:
+            poller.ring()
+
     def close(self) -> None:
         """Stop watching for good, and wait for the thread. Idempotent."""
         with self._lock:
@@ -101,9 +111,14 @@ class Watcher:
     def _start(self) -> _Epoll | _Selector:
         if self._poller is None:
             # Looked up now: gevent patches after import, and takes epoll away.
-            self._poller = _Epoll() if hasattr(select, "epoll") else _Selector()
-            self._thread = threading.Thread(target=self._run, args=(self._poller,), name="ssehub-watcher", daemon=True)
-            self._thread.start()
+            poller = _Epoll() if hasattr(select, "epoll") else _Selector()
+            thread = threading.Thread(target=self._run, args=(poller,), name="ssehub-watcher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads now; perhaps for the next connection
+                poller.close()
+                raise
+            self._poller, self._thread = poller, thread
         return self._poller
 
     def _run(self, poller: _Epoll | _Selector) -> None:
@@ -113,14 +128,17 @@ class Watcher:
         sweep = time.monotonic() + interval
         with contextlib.closing(poller):
             while not poller.stopped:
-                self._hung_up(poller.wait(max(sweep - time.monotonic(), 0.0)))
+                self._hung_up(poller, poller.wait(max(sweep - time.monotonic(), 0.0)))
+                self._on_ring()
                 if time.monotonic() >= sweep:
                     self._sweep()
                     sweep = time.monotonic() + interval
 
-    def _hung_up(self, numbers: Iterable[int]) -> None:
+    def _hung_up(self, poller: _Epoll | _Selector, numbers: Iterable[int]) -> None:
+        # Asked again under the lock: meanwhile the number may have become another client's.
         with self._lock:
-            gone = [self._by_number[number] for number in numbers if number in self._by_number]
+            there = [number for number in numbers if number in self._by_number]
+            gone = [self._by_number[number] for number in there if poller.at_end(number)]
         for connection in gone:
             connection.close("hang-up")
 
@@ -200,6 +218,11 @@ class _Epoll(_Alarm):
             self.silence()
         return numbers
 
+    def at_end(self, number: int) -> bool:
+        asked = select.poll()
+        asked.register(number, select.POLLRDHUP)
+        return bool(asked.poll(0))
+
     def close(self) -> None:
         super().close()
         self._epoll.close()
@@ -231,7 +254,16 @@ class _Selector(_Alarm):
         ready = [number for number in ready if number != self.near.fileno()]
         for number in ready:  # data or the end: either way it has been seen, and would only spin
             self._change(False, number)
-        return [number for number in ready if _at_end(number)]
+        return ready
+
+    def at_end(self, number: int) -> bool:
+        try:
+            with peer.borrow(number) as sock:
+                return not sock.recv(1, _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0))
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def _change(self, add: bool, number: int) -> None:
         with contextlib.suppress(KeyError, ValueError, OSError):
@@ -243,13 +275,3 @@ class _Selector(_Alarm):
     def close(self) -> None:
         super().close()
         self._selector.close()
-
-
-def _at_end(number: int) -> bool:
-    try:
-        with peer.borrow(number) as sock:
-            return not sock.recv(1, _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
