@@ -213,7 +213,7 @@ def test_no_message_makes_a_second_event_or_a_field_it_was_not_given(
     outcome = decode_every_way(wire.encode() + b"data: next\n\n", last_event_id="before", times=3)
     now = "before" if id is None else id
     own = [] if data is None else [Message(by_lines(data), event, id=now)]
-    comments = [] if comment is None else by_lines(comment).split("\n")
+    comments = [] if comment is None else [(0, line) for line in by_lines(comment).split("\n")]
     assert outcome == ([*own, Message("next", id=now)], now, retry, comments, False)
 
 

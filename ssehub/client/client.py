@@ -14,16 +14,14 @@ import requests
 
 from ssehub.client.attempt import Attempt
 from ssehub.client.backoff import Backoff
-from ssehub.client.canceller import Canceller
-from ssehub.client.listeners import OWN, Listeners, check_type
+from ssehub.client.hooks import Hooks
+from ssehub.client.listeners import check_type
 from ssehub.client.patience import Patience
-from ssehub.client.payload import decoded, gap
 from ssehub.client.refusal import StreamRefused
 from ssehub.client.request import Body, Headers, Provided, Request
 from ssehub.client.settings import Settings
-from ssehub.client.subscription import Subscription, Subscriptions
+from ssehub.client.subscription import Subscription
 from ssehub.client.transport import Timeout, Transport
-from ssehub.hooks import Hook
 from ssehub.wire import Message
 
 logger = logging.getLogger("ssehub")
@@ -32,7 +30,7 @@ logger = logging.getLogger("ssehub")
 _FAREWELL = 5.0
 
 
-class Client:
+class Client(Hooks):
     """Follow an event stream in a script: iterate over it, :meth:`run` it, or :meth:`start` it in a thread.
 
     It connects, and reconnects when the stream ends or breaks off, as
@@ -41,7 +39,7 @@ class Client:
 
     Nothing is connected before the client is followed. Hooks are called in the thread that follows, one after the
     other, in the order of the stream; one that raises is logged and ends nothing. Each may call any method of the
-    client.
+    client. They are attributes, which :class:`~ssehub.client.hooks.Hooks` describes.
 
     The parameters ``url``, ``headers``, ``params``, ``body``, ``json`` and ``auth`` are values, or functions without
     arguments that are called for each attempt. An error that one of them raises ends the client, unless it is a
@@ -74,16 +72,6 @@ class Client:
         returns True the response is taken for a stream whatever its status and type. What it raises ends the client.
     :raises TypeError: if a parameter has the wrong type.
     :raises ValueError: if a parameter's value can never work.
-
-    :ivar on_event: hook by type, called with a :class:`~ssehub.Message`; see
-        :class:`~ssehub.client.listeners.Listeners`.
-    :ivar on_connection: hook, called without arguments as a stream opens.
-    :ivar on_disconnect: hook, called as an open stream ends, with the error, or None if it ended in order.
-    :ivar on_error: hook, called after what failed, with the error and the seconds until the next attempt; with None
-        instead of seconds if there will be none.
-    :ivar on_comment: hook, called with a comment's text; servers send them to keep the connection alive.
-    :ivar on_gap: hook, called with a reason and the number of messages that a hub has lost, None if nobody knows it.
-    :ivar on_exit: hook, called without arguments, last.
     """
 
     def __init__(
@@ -111,6 +99,7 @@ class Client:
         self._request = Request(url, method, headers, params, body, json, auth)
         if isinstance(url, str):
             (session or requests.Session()).get_adapter(url)  # knows the scheme, or raises
+        super().__init__(base64)
         self._session = session
         self._settings = Settings(
             reconnect_delay,
@@ -120,24 +109,14 @@ class Client:
             max_attempts,
             max_elapsed,
             max_event_size,
-            base64,
             response_callback,
         )
         self.last_event_id = last_event_id
-
-        self.on_event = Listeners()
-        self.on_connection: Hook[[]] = Hook("on_connection")
-        self.on_disconnect: Hook[[Exception | None]] = Hook("on_disconnect")
-        self.on_error: Hook[[Exception, float | None]] = Hook("on_error")
-        self.on_comment: Hook[[str]] = Hook("on_comment")
-        self.on_gap: Hook[[str, int | None]] = Hook("on_gap")
-        self.on_exit: Hook[[]] = Hook("on_exit")
 
         self._attempt: Attempt | None = None
         self._stopped = False
         self._restart_from: str | None = None
         self._error: Exception | None = None
-        self._subscriptions = Subscriptions()
         # It may be entered by a signal handler, in the thread that is inside already.
         self._lock = threading.RLock()
         self._follower: threading.Thread | None = None
@@ -311,28 +290,6 @@ class Client:
                         yield handed_on
                 # A block without data moves the id, too.
                 self._last_event_id = attempt.decoder.last_event_id
-
-    def _hand_on(self, message: Message, canceller: Canceller) -> Message | None:
-        """Give a message to whoever asked for it, and return it if the loop gets it."""
-        id = message.id
-        if id is None:  # a comment
-            self.on_comment.fire(message.comment or "")
-            return None
-        self._last_event_id = id
-        type = message.event
-        is_own = type.startswith(OWN)
-        if type == "ssehub.gap":
-            self.on_gap.fire(*gap(message))
-        elif self._settings.base64 and not is_own:
-            try:
-                message = decoded(message)
-            except ValueError as error:
-                self.on_error.fire(error, 0.0)
-                return None
-        self.on_event.fire(type, message)
-        if self._subscriptions.all:
-            self._subscriptions.put(type, message, hurry=lambda: canceller.cancelled)
-        return None if is_own else message
 
     def _interrupt(self) -> None:
         if self._attempt is not None:

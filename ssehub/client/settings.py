@@ -28,7 +28,6 @@ class Settings:
     max_attempts: int | None
     max_elapsed: float | None
     max_event_size: int
-    base64: bool
     response_callback: Callable[[requests.Response], object] | None
 
     def __post_init__(self) -> None:
