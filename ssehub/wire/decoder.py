@@ -225,8 +225,22 @@ class Decoder:
                     messages.append(Received(data, "message", id))
                 else:
                     self._other_blocks("id: " + piece, messages)
+        elif text[:7] == "event: ":
+            self._typed_blocks(text[7:], messages)
         else:
             self._other_blocks(text, messages)
+
+    def _typed_blocks(self, text: str, messages: list[Message]) -> None:
+        """Process whole blocks that begin with a type, the name of the first field taken off."""
+        for piece in text.split("\n\nevent: "):
+            head, found, data = piece.partition("\ndata: ")
+            event, _, id = head.partition("\nid: ")
+            if not found or "\n" in data or "\n" in event or "\n" in id or "\0" in id:
+                self._other_blocks("event: " + piece, messages)
+                continue
+            if len(event) < len(head):
+                self._id = self._last_event_id = id
+            messages.append(Received(data, event or "message", self._id))
 
     def _other_blocks(self, text: str, messages: list[Message]) -> None:
         """Process whole blocks: quickly, if the usual fields are in their usual order, one line of data last."""
