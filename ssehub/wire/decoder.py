@@ -91,7 +91,10 @@ class Decoder:
         if self._error:
             raise self._error.with_traceback(None)
         messages: list[Message] = []
-        self._feed(chunk, messages)
+        if self._pieces and self._began and 10 not in chunk and 13 not in chunk:
+            self._hold(chunk)  # the middle of a long line
+        else:
+            self._feed(chunk, messages)
         return messages if messages or not self._error else self.feed(b"")
 
     def _one_event(self, line: str, rest: str) -> Message | None:
