@@ -168,16 +168,21 @@ def test_ctrl_c_ends_a_client_in_the_main_thread(scripted: Serve, phase: str, tl
     code = """
         import sys, threading
         from ssehub import Client
+
+        def say(line):  # whole, though there are two threads
+            sys.stdout.write(line + "\\n")
+            sys.stdout.flush()
+
         client = Client(sys.argv[1], timeout=(3600, 3600, 3600))
-        client.on_connection(lambda: print("open", flush=True))
-        client.on_error(lambda error, delay: print("error", flush=True))
-        client.on_exit(lambda: print("exit", flush=True))
+        client.on_connection(lambda: say("open"))
+        client.on_error(lambda error, delay: say("error"))
+        client.on_exit(lambda: say("exit"))
         subscription = client.subscribe("never")
-        threading.Thread(target=lambda: print("rest", list(subscription), flush=True)).start()
+        threading.Thread(target=lambda: say(f"rest {list(subscription)}")).start()
         try:
             client.run()
         except KeyboardInterrupt:
-            print("interrupted", flush=True)
+            say("interrupted")
     """
     with python(code, f"{server.url}/") as running:
         assert running.stdout is not None
