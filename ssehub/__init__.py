@@ -19,6 +19,7 @@ from ssehub.wire import Decoder, Message, decode
 
 if TYPE_CHECKING:
     from ssehub.client import Backoff, Client, StreamRefused, Subscription, Timeout
+    from ssehub.log.redis import RedisLog
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "Message",
     "Packet",
     "Receipt",
+    "RedisLog",
     "SSEHubError",
     "StreamRefused",
     "Subscription",
@@ -57,4 +59,8 @@ def __getattr__(name: str) -> Any:
         import ssehub.client
 
         return getattr(ssehub.client, name)
+    if name == "RedisLog":  # needs redis, which is an extra
+        from ssehub.log.redis import RedisLog
+
+        return RedisLog
     raise AttributeError(f"module 'ssehub' has no attribute {name!r}")

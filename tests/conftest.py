@@ -11,6 +11,7 @@ import pytest
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from ssehub import Client, Hub
+from tests.redis_server import RedisServer
 from tests.scripted import QUICK, Exchange, Script, Server
 from tests.streams import GUARD, Stream, opened_streams
 
@@ -116,3 +117,11 @@ def follow(scripted: Callable[..., Server]) -> Iterator[Callable[..., Client]]:
     yield make
     for client in clients:
         client.stop(GUARD)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Give a Redis server that all tests share; each uses names of its own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()

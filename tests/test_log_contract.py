@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 
@@ -11,16 +12,19 @@ import pytest
 
 from ssehub import Gap, Log, LogError, MemoryLog, Message, Packet
 from ssehub.log import Entry, Position
+from ssehub.log.redis import RedisLog
+from tests.redis_server import RedisServer
 
 MakeLog = Callable[[int], Log]
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "redis"])
 def make_log(request: pytest.FixtureRequest) -> Iterator[MakeLog]:
     logs: list[Log] = []
+    server: RedisServer | None = request.getfixturevalue("redis_server") if request.param == "redis" else None
 
     def make(size: int) -> Log:
-        logs.append({"memory": MemoryLog}[request.param](size))
+        logs.append(RedisLog(server.url, name=secrets.token_hex(8), size=size) if server else MemoryLog(size))
         return logs[-1]
 
     yield make
@@ -63,7 +67,7 @@ def read_all(log: Log, place: Position, limit: int = 3) -> tuple[list[str | None
 
 def test_each_entry_is_delivered_once_in_order_and_receipted(make_log: MakeLog) -> None:
     log, seen = make_log(10), Delivered()
-    log.start(seen.take)
+    log.start(seen.take, print)
     receipts = [log.append(packet(str(n))) for n in range(5)]
     assert texts(seen) == ["0", "1", "2", "3", "4"]
     assert [receipt.id for receipt in receipts] == [entry.id for entry in seen]
@@ -72,7 +76,7 @@ def test_each_entry_is_delivered_once_in_order_and_receipted(make_log: MakeLog) 
 
 def test_the_id_on_the_wire_is_the_cursor_and_leads_back(make_log: MakeLog) -> None:
     log = make_log(10)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     receipts = [log.append(packet(str(n))) for n in range(5)]
     place = log.locate(receipts[1].id)
     assert isinstance(place, Position)
@@ -81,7 +85,7 @@ def test_the_id_on_the_wire_is_the_cursor_and_leads_back(make_log: MakeLog) -> N
 
 def test_an_id_the_publisher_chose_is_kept_and_leads_back(make_log: MakeLog) -> None:
     log, seen = make_log(10), Delivered()
-    log.start(seen.take)
+    log.start(seen.take, print)
     log.append(packet("a", id="order 42"))
     assert log.append(packet("b", id="")).id == ""
     assert seen[0].data == b"id: order 42\ndata: a\n\n"
@@ -92,7 +96,7 @@ def test_an_id_the_publisher_chose_is_kept_and_leads_back(make_log: MakeLog) -> 
 
 def test_an_id_chosen_twice_means_the_newer_entry(make_log: MakeLog) -> None:
     log = make_log(10)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     for text in "abc":
         log.append(packet(text, id="same" if text != "c" else None))
     place = log.locate("same")
@@ -108,14 +112,14 @@ def test_an_id_chosen_twice_means_the_newer_entry(make_log: MakeLog) -> None:
 )  # fmt: skip
 def test_an_id_that_names_nothing_is_a_gap_and_not_an_error(make_log: MakeLog, last_id: str) -> None:
     log = make_log(10)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     log.append(packet("a"))
     assert log.locate(last_id) == Gap("bad_id", None, log.tail())
 
 
 def test_what_was_trimmed_is_counted_and_what_is_held_follows(make_log: MakeLog) -> None:
     log = make_log(4)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     start = log.tail()
     for n in range(10):
         log.append(packet(str(n)))
@@ -127,7 +131,7 @@ def test_what_was_trimmed_is_counted_and_what_is_held_follows(make_log: MakeLog)
 
 def test_an_id_whose_entry_was_let_go_leads_nowhere_any_more(make_log: MakeLog) -> None:
     log = make_log(2)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     for n in range(5):
         log.append(packet(str(n), id=f"own-{n}"))
     assert isinstance(log.locate("own-4"), Position)
@@ -137,7 +141,7 @@ def test_an_id_whose_entry_was_let_go_leads_nowhere_any_more(make_log: MakeLog) 
 def test_another_log_is_told_by_its_epoch_and_all_it_holds_is_new(make_log: MakeLog) -> None:
     old, new = make_log(10), make_log(10)
     for log in (old, new):
-        log.start(Delivered().take)
+        log.start(Delivered().take, print)
     for n in range(3):
         old.append(packet(f"old {n}"))
         new.append(packet(f"new {n}"))
@@ -148,7 +152,7 @@ def test_another_log_is_told_by_its_epoch_and_all_it_holds_is_new(make_log: Make
 
 def test_a_place_beyond_the_end_is_told_as_ahead(make_log: MakeLog) -> None:
     log = make_log(10)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     log.append(packet("a"))
     tail = log.tail()
     page = log.read(tail._replace(offset=tail.offset + 1), 10)
@@ -158,7 +162,7 @@ def test_a_place_beyond_the_end_is_told_as_ahead(make_log: MakeLog) -> None:
 @pytest.mark.parametrize("offset", [1, 3, 5])
 def test_a_place_where_another_entry_stands_now_is_told_as_fork(make_log: MakeLog, offset: int) -> None:
     log = make_log(5)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     for n in range(5):
         log.append(packet(str(n)))
     page = log.read(Position(log.tail().epoch, offset, "ffffffff"), 10)
@@ -167,7 +171,7 @@ def test_a_place_where_another_entry_stands_now_is_told_as_fork(make_log: MakeLo
 
 def test_a_fork_just_before_the_oldest_entry_is_seen_too(make_log: MakeLog) -> None:
     log = make_log(2)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     for n in range(5):
         log.append(packet(str(n)))
     assert log.read(log.oldest(), 10).gap is None
@@ -177,15 +181,16 @@ def test_a_fork_just_before_the_oldest_entry_is_seen_too(make_log: MakeLog) -> N
 
 def test_nothing_is_delivered_before_start_or_accepted_after_close(make_log: MakeLog) -> None:
     log, seen = make_log(10), Delivered()
-    with pytest.raises(LogError):
-        log.append(packet("early"))
-    log.start(seen.take)
+    if not log.shared:
+        with pytest.raises(LogError):
+            log.append(packet("early"))
+    log.start(seen.take, print)
     log.append(packet("a"))
     log.close()
     log.close()
     with pytest.raises(LogError):
         log.append(packet("late"))
-    log.start(seen.take)
+    log.start(seen.take, print)
     log.append(packet("b"))
     assert texts(seen) == ["a", "b"]
 
@@ -199,7 +204,7 @@ def test_the_tail_is_never_ahead_of_what_was_delivered(make_log: MakeLog) -> Non
         delivered = entry.position.offset
         return 0
 
-    log.start(deliver)
+    log.start(deliver, print)
     stop = threading.Event()
 
     def publish() -> None:
@@ -221,7 +226,7 @@ def test_the_tail_is_never_ahead_of_what_was_delivered(make_log: MakeLog) -> Non
 
 def test_publishers_in_many_threads_make_one_order_without_holes(make_log: MakeLog) -> None:
     log, seen = make_log(10_000), Delivered()
-    log.start(seen.take)
+    log.start(seen.take, print)
     threads = [
         threading.Thread(target=lambda k=k: [log.append(packet(f"{k} {n}")) for n in range(200)]) for k in range(8)
     ]
@@ -240,7 +245,7 @@ def test_reading_at_random_gives_all_or_says_what_is_missing(make_log: MakeLog) 
     chance = random.Random(5)
     for _ in range(100):
         log = make_log(chance.randint(1, 12))
-        log.start(Delivered().take)
+        log.start(Delivered().take, print)
         count = chance.randint(0, 30)
         places = [log.tail()]
         for n in range(count):
@@ -255,7 +260,7 @@ def test_reading_at_random_gives_all_or_says_what_is_missing(make_log: MakeLog) 
 
 def test_the_last_n_are_counted_among_the_wanted(make_log: MakeLog) -> None:
     log = make_log(100)
-    log.start(Delivered().take)
+    log.start(Delivered().take, print)
     for n in range(20):
         log.append(packet("even" if n % 2 == 0 else f"odd {n}"))
 

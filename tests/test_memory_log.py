@@ -19,7 +19,7 @@ def test_entries_are_let_go_when_they_are_too_old(monkeypatch: pytest.MonkeyPatc
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     log = MemoryLog(size=100, ttl=60)
-    log.start(lambda entry: 0)
+    log.start(lambda entry: 0, print)
     start = log.tail()
     log.append(packet("old"))
     now += 40
@@ -42,9 +42,9 @@ def test_bounds_that_bound_nothing_are_refused(size: int, ttl: float | None) -> 
 
 def test_a_log_belongs_to_one_hub() -> None:
     log = MemoryLog()
-    log.start(lambda entry: 0)
+    log.start(lambda entry: 0, print)
     with pytest.raises(LogError, match="another hub"):
-        log.start(lambda entry: 1)
+        log.start(lambda entry: 1, print)
 
 
 def test_a_forked_child_is_another_log_and_the_fork_is_seen() -> None:
@@ -53,12 +53,12 @@ def test_a_forked_child_is_another_log_and_the_fork_is_seen() -> None:
     def deliver(entry: object) -> int:
         return 0
 
-    log.start(deliver)
+    log.start(deliver, print)
     log.append(packet("before"))
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover
-        log.start(deliver)
+        log.start(deliver, print)
         log.append(packet("in the child"))
         os.write(writer, str(log.tail()).encode())
         os._exit(0)

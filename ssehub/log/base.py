@@ -51,13 +51,19 @@ class Log(ABC):
     * A message that has an id keeps it; one that has none gets the cursor of its place.
     """
 
+    #: True for a log that other processes share: it takes packets without having been started here.
+    shared = False
+
     @abstractmethod
-    def start(self, deliver: Callable[[Entry], int]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
         """Begin to deliver. Called once in a process, and again in a forked child or after :meth:`close`.
 
         Locks, threads and connections made before are not used after it.
 
         :param deliver: called with each entry; returns the number of connections it was due to.
+        :param broken: called with the new tail when what follows in the log does not follow what was delivered, because
+            the log was lost, rolled back or trimmed: every reader has to judge its place anew. Entries up to the new
+            tail are not delivered. Like ``deliver`` it only does bookkeeping, and neither runs while the other does.
         :raises LogError: if the log cannot be reached.
         """
 
@@ -65,7 +71,7 @@ class Log(ABC):
     def append(self, packet: Packet) -> Receipt:
         """Add a packet at the end. When this returns, the log has accepted it.
 
-        :raises LogError: if the log has not accepted it, or is not started or closed.
+        :raises LogError: if the log has not accepted it, or is not started (and not shared), or closed.
         """
 
     @abstractmethod

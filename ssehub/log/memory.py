@@ -12,6 +12,7 @@ from ssehub.exceptions import LogError
 from ssehub.log.base import Gap, Log, Page
 from ssehub.log.packet import Entry, Packet, Receipt
 from ssehub.log.position import GENESIS, Position, new_nonce
+from ssehub.log.ring import Ring
 
 
 class MemoryLog(Log):
@@ -30,33 +31,32 @@ class MemoryLog(Log):
             raise ValueError(f"size must be at least 1, not {size}")
         if ttl is not None and not ttl > 0:
             raise ValueError(f"ttl must be a positive number of seconds, not {ttl}")
-        self._size = size
-        self._ttl = ttl
-        self._lock = threading.Lock()
+        self._bounds = size, ttl
         self._deliver: Callable[[Entry], int] | None = None
         self._process = 0
-        # By offset, so that a read costs what it returns; the offsets held are contiguous and end at the tail. Only
-        # writers take the lock: a thousand readers would queue up at it, and the writer behind them. An entry is there
-        # before the tail moves to it, and the first offset moves before its entry goes.
-        self._entries: dict[int, Entry] = {}
-        self._first = 1
-        self._times: dict[int, float] = {}
-        self._chosen_ids: dict[str, int] = {}
-        self._tail = self._delivered = Position(_new_epoch(), 0, GENESIS)
+        self._renew()
 
-    def start(self, deliver: Callable[[Entry], int]) -> None:
+    def _renew(self) -> None:
+        """Begin a new epoch. The order of entries is that of the lock."""
+        self._lock = threading.Lock()
+        self._ring = Ring(*self._bounds, Position(_new_epoch(), 0, GENESIS))
+        self._delivered = self._ring.tail
+
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
         """Begin to deliver; see :meth:`Log.start`. A log that is still empty takes a new epoch.
 
         :raises LogError: if a hub of this process uses this log.
         """
         if self._deliver is not None and self._process == os.getpid():
             raise LogError("this log belongs to another hub already; give each hub a log of its own")
-        self._lock = threading.Lock()
+        if not self._ring.tail.offset:
+            # Four workers forked from one parent are four logs.
+            self._renew()
+        elif self._process != os.getpid():
+            self._lock = threading.Lock()
+            self._ring.renew_lock()
         self._process = os.getpid()
         self._deliver = deliver
-        if not self._tail.offset:
-            # Four workers forked from one parent are four logs.
-            self._tail = self._delivered = self._tail._replace(epoch=_new_epoch())
 
     def append(self, packet: Packet) -> Receipt:
         """Add a packet and deliver it before returning; see :meth:`Log.append`."""
@@ -64,29 +64,20 @@ class MemoryLog(Log):
         with self._lock:
             if self._deliver is None:
                 raise LogError("the log is not started, or closed")
-            tail = self._tail
+            tail = self._ring.tail
             entry = Entry(packet, Position(tail.epoch, tail.offset + 1, new_nonce()), tail.nonce, body)
-            self._keep(entry)
+            self._ring.keep(entry)
             queued = self._deliver(entry)
             self._delivered = entry.position
             return Receipt(entry.id, queued)
 
     def read(self, after: Position, limit: int) -> Page:
         """Read on from a position; see :meth:`Log.read`."""
-        self._expire()
-        while True:
-            try:
-                return self._read(after, limit)
-            except KeyError:  # let go of in this very moment
-                continue
+        return self._ring.read(after, limit)
 
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
-        with self._lock:
-            offset = self._chosen_ids.get(last_event_id)
-            if offset is not None:
-                return self._entries[offset].position
-            return Position.parse(last_event_id) or Gap("bad_id", None, self._tail)
+        return self._ring.locate(last_event_id)
 
     def tail(self) -> Position:
         """Return the place of the newest entry that was delivered."""
@@ -94,79 +85,12 @@ class MemoryLog(Log):
 
     def oldest(self) -> Position:
         """Return the place before the oldest entry that is held."""
-        self._expire()
-        while True:
-            try:
-                return self._before_first(self._tail)
-            except KeyError:
-                continue
+        return self._ring.oldest()
 
     def close(self) -> None:
         """Accept no more packets; reading still works, and :meth:`start` opens the log again."""
         with self._lock:
             self._deliver = None
-
-    def _read(self, after: Position, limit: int) -> Page:
-        tail = self._tail
-        gap = self._judge(after, tail)
-        if gap:
-            return Page((), False, gap)
-        end = min(after.offset + limit, tail.offset)
-        entries = [self._entries[offset] for offset in range(after.offset + 1, end + 1)]
-        return Page(entries, end == tail.offset)
-
-    def _before_first(self, tail: Position) -> Position:
-        first = self._first
-        if first > tail.offset:
-            return tail
-        return Position(tail.epoch, first - 1, self._entries[first].previous)
-
-    def _judge(self, after: Position, tail: Position) -> Gap | None:
-        """Say what is missing between a position and the first entry that a read from it would give."""
-        start = self._before_first(tail)
-        if after.epoch != tail.epoch:
-            # Nothing of this epoch can have been seen: all that is held is new to the reader.
-            return Gap("epoch", None, start)
-        if after.offset > tail.offset:
-            return Gap("ahead", None, tail)
-        if after.offset < start.offset:
-            return Gap("trimmed", start.offset - after.offset, start)
-        here = self._entries[after.offset].position if after.offset > start.offset else start
-        # Another entry stands where the reader's did. Which of the others it has seen nobody can know.
-        return Gap("fork", None, tail) if here.nonce != after.nonce else None
-
-    def _expire(self) -> None:
-        if self._ttl is not None and self._times:
-            with self._lock:
-                self._let_go_of_old()
-
-    # What follows runs under the lock.
-
-    def _keep(self, entry: Entry) -> None:
-        offset = entry.position.offset
-        self._entries[offset] = entry
-        if self._ttl is not None:
-            self._times[offset] = time.monotonic()
-        if entry.packet.message.id:
-            self._chosen_ids[entry.id] = offset
-        self._tail = entry.position
-        if len(self._entries) > self._size:
-            self._let_go()
-        self._let_go_of_old()
-
-    def _let_go_of_old(self) -> None:
-        if self._ttl is not None:
-            limit = time.monotonic() - self._ttl
-            while self._first in self._times and self._times[self._first] < limit:
-                self._let_go()
-
-    def _let_go(self) -> None:
-        offset = self._first
-        self._first = offset + 1
-        entry = self._entries.pop(offset)
-        self._times.pop(offset, None)
-        if self._chosen_ids.get(entry.id) == offset:
-            del self._chosen_ids[entry.id]
 
 
 def _new_epoch() -> int:

@@ -198,7 +198,8 @@ class Hub:
             raise HubClosed("the hub is closed")
         if not isinstance(packet, Packet):
             raise TypeError(f"a Packet is needed, not {type(packet).__name__}")
-        self._board.start()
+        if not self._log.shared:
+            self._board.start()
         return self._log.append(packet)
 
     # Who is there

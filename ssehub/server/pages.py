@@ -41,6 +41,10 @@ class Pages:
         #: Each with the time it was made (``time.monotonic()``).
         self._pieces: dict[tuple[Position, tuple[str, ...]], tuple[float, Piece]] = {}
 
+    def clear(self) -> None:
+        """Forget what was read: the log is not what it was."""
+        self._pieces.clear()
+
     def next(
         self, after: Position, zones: tuple[str, ...], wanted: Callable[[Packet], bool], limit: int = PAGE
     ) -> Piece | Gap:

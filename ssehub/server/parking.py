@@ -61,7 +61,8 @@ class Parking:
         # Whoever has something for it leaves it first and looks then who is parked. Here it is the other way round, and
         # the lock is the same, so one of the two sees the other.
         with self._lock:
-            if parker.closed or parker.reader.private or self._is_behind(parker.reader.position):
+            reader = parker.reader
+            if parker.closed or reader.private or reader.doubts or self._is_behind(reader.position):
                 return False
             self._parked[parker.id] = parker
             for zone in parker.zones:
@@ -94,6 +95,16 @@ class Parking:
             self._tail = entry.position
             found = find()
             return len(found), self._wake([parker for parker in found if parker.id in self._parked], _before(entry))
+
+    def wake_all(self, tail: Position) -> list[Parker]:
+        """Note that the log goes on at another place than it was at, and return all who sleep: they are to be woken.
+
+        What was delivered before they have seen, or it was other people's; what comes they have to judge.
+        """
+        with self._lock:
+            woken = self._wake(list(self._parked.values()), self._tail)
+            self._tail = tail
+            return woken
 
     def lag(self, parker: Parker) -> int:
         """Return how many entries of the log a connection has yet to look at; 0 if it sleeps."""

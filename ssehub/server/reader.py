@@ -55,6 +55,8 @@ class Reader:
         self._wanted = wanted
         self._on_gap = on_gap
         self._max_replay = max_replay
+        #: Whether the log may have changed behind its back.
+        self.doubts = False
         self._private: collections.deque[_Private] = collections.deque()
         #: The position the client would come back with; None if it would come back with another id, or none.
         self._told: Position | None = None
@@ -67,6 +69,10 @@ class Reader:
     def add_private(self, data: bytes, after: int) -> None:
         """Add what is in no log, to come after the log's entry of that offset; 0 for at once."""
         self._private.append(_Private(data, after))
+
+    def doubt(self) -> None:
+        """Judge the place anew before the next sleep. Any thread may call this."""
+        self.doubts = True
 
     def skip_to(self, place: Position) -> None:
         """Go on from a place; what lies before it is known to be other people's."""
@@ -114,7 +120,8 @@ class Reader:
             limit = self._private[0].after - self.position.offset
             if limit <= 0:
                 return self._private.popleft()
-        if self._tail() != self.position:
+        doubts, self.doubts = self.doubts, False
+        if doubts or self._tail() != self.position:
             piece = self._pages.next(self.position, self._zones, self._wanted, min(limit, PAGE))
             if isinstance(piece, Gap) or piece.after != self.position:
                 return piece

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from ssehub.exceptions import LogError
 from ssehub.hooks import Hook
-from ssehub.log import Entry, Gap, Log
+from ssehub.log import Entry, Gap, Log, Position
 from ssehub.server.body import Bodies, Body
 from ssehub.server.connection import Connection
 from ssehub.server.counters import Counters
@@ -19,6 +21,8 @@ from ssehub.server.registry import Registry
 from ssehub.server.relay import Relay
 from ssehub.server.start import Start
 from ssehub.server.watcher import Watcher
+
+logger = logging.getLogger("ssehub")
 
 #: A hub that is full tells its clients to wait this many times ``retry`` (and up to twice that, spread).
 REFUSAL = 5
@@ -56,7 +60,7 @@ class Switchboard:
         """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
         with self._lock:
             if not (self._started or self.closed):
-                self._log.start(self._deliver)
+                self._log.start(self._deliver, self._broken)
                 self._started = True
 
     def body(
@@ -73,7 +77,11 @@ class Switchboard:
     def _life(
         self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start, socket: int | None
     ) -> Generator[bytes, None, None]:
-        connection = None if self.closed else self._admit(zones, client_id, metadata, start)
+        try:
+            connection = None if self.closed else self._admit(zones, client_id, metadata, start)
+        except LogError as error:  # perhaps there is one when the client comes back
+            logger.warning("a client was sent away: %s", error)
+            connection = None
         if connection is None:
             self._counters.count("refused")
             yield self._pace.farewell(REFUSAL)
@@ -155,3 +163,10 @@ class Switchboard:
         self._relay.enlist(woken)
         self._counters.count("messages")
         return count
+
+    def _broken(self, tail: Position) -> None:
+        """Have every connection judge its place anew: the log does not go on from where it was."""
+        self._pages.clear()
+        for connection in self.registry.find():
+            connection.reader.doubt()
+        self._relay.enlist(self._parking.wake_all(tail))

@@ -110,6 +110,31 @@ class Message:
             lines += [f"data: {line}" for line in _LINE_BREAK.split(self._data)]
         return ("\n".join(lines) + "\n\n").encode()
 
+    @classmethod
+    def decode(cls, data: bytes) -> Message:
+        """Read back what :meth:`encode` has written, reconnection time, comment and all.
+
+        :raises ValueError: if it was not written by it.
+        """
+        lines: dict[str, list[str]] = {"": [], "event": [], "id": [], "retry": [], "data": []}
+        text = data.decode()
+        for line in text.removesuffix("\n\n").split("\n"):
+            name, _, value = line.partition(": ")
+            if name not in lines:
+                raise ValueError(f"not an encoded message: {data[:100]!r}")
+            lines[name].append(value)
+        given = {name: values[0] if values else None for name, values in lines.items()}
+        message = cls(
+            "\n".join(lines["data"]) if lines["data"] else None,
+            given["event"] or "message",
+            id=given["id"],
+            retry=None if given["retry"] is None else int(given["retry"]),
+            comment="\n".join(lines[""]) if lines[""] else None,
+        )
+        if message.encode() != data:
+            raise ValueError(f"not an encoded message: {data[:100]!r}")
+        return message
+
     def _fields(self) -> tuple[str | None, str, str | None, int | None, str | None]:
         return self._data, self._event, self._id, self._retry, self._comment
 

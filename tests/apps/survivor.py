@@ -16,6 +16,7 @@ from typing import Any
 from ssehub import Hub, LogError, MemoryLog, Message, Packet, Receipt
 from ssehub.log.packet import Entry
 from ssehub.log.position import GENESIS, Position, new_nonce
+from ssehub.log.ring import Ring
 from ssehub.server.app import create_app
 
 
@@ -26,16 +27,16 @@ class FileLog(MemoryLog):
         super().__init__(size=1_000_000)
         self._path = path
 
-    def start(self, deliver: Callable[[Entry], int]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
         """Take in what is there, and begin to follow."""
-        super().start(deliver)
-        self._tail = self._delivered = Position(1, 0, GENESIS)
+        super().start(deliver, broken)
+        self._ring = Ring(1_000_000, None, Position(1, 0, GENESIS))
         lines = self._lines()
         for line in lines:
             if line is None:
                 break
             self._take(line)
-            self._delivered = self._tail
+            self._delivered = self._ring.tail
         threading.Thread(target=self._follow, args=(lines,), daemon=True).start()
 
     def append(self, packet: Packet) -> Receipt:
@@ -51,14 +52,14 @@ class FileLog(MemoryLog):
                 if self._deliver is None:
                     return
                 self._deliver(self._take(line))
-                self._delivered = self._tail
+                self._delivered = self._ring.tail
 
     def _take(self, line: str) -> Entry:
         nonce, data = json.loads(line)
         packet = Packet(Message(data), broadcast=True)
-        position = Position(1, self._tail.offset + 1, nonce)
-        entry = Entry(packet, position, self._tail.nonce, packet.encode())
-        self._keep(entry)
+        position = Position(1, self._ring.tail.offset + 1, nonce)
+        entry = Entry(packet, position, self._ring.tail.nonce, packet.encode())
+        self._ring.keep(entry)
         return entry
 
     def _lines(self) -> Iterator[str | None]:

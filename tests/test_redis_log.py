@@ -1,0 +1,394 @@
+"""RedisLog: several processes, one hub; and what a server does to a log when it fails. Against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from ssehub import Backoff, Client, Hub, LogError, Message, Packet, RedisLog
+from tests.apps.shared import CLIENTS, zone_of
+from tests.followers import Follower
+from tests.redis_server import RedisServer
+from tests.servers import ROOT, free_port, gunicorn, process
+from tests.streams import GUARD, until
+
+MakeHub = Callable[..., Hub]
+WORKERS = 4
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """Give a server of the test's own, which it may stop, flush and kill."""
+    one = RedisServer(tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def make(server: RedisServer, make_hub: MakeHub) -> Callable[..., Hub]:
+    """Give a function that makes hubs on one log, each as if in a process of its own."""
+    return lambda **options: make_hub(RedisLog(server.url, size=options.pop("size", 1000)), **options)
+
+
+def entries(server: RedisServer) -> list[str]:
+    """Return the data of all the log holds."""
+    found = server.client.xrange("{ssehub}:log")
+    return [Message.decode(fields[b"d"]).data or "" for _, fields in found if b"d" in fields]  # type: ignore[union-attr]
+
+
+def test_what_one_process_sends_reaches_the_clients_of_all(make: Callable[..., Hub]) -> None:
+    first, second = make(), make()
+    ada, bob = Follower(first, client_id="ada", zone="a"), Follower(second, client_id="bob", zone="b")
+    first.broadcast("all")
+    first.send("bob", "to bob")
+    second.broadcast("zone a", zone="a")
+    second.broadcast("not ada", exclude=[ada.session_id])
+    assert first.broadcast("end").queued == 1
+    ada.wait_for("all", "zone a", "end")
+    bob.wait_for("all", "to bob", "not ada", "end")
+    events = [event for event in ada.events if event.data == "end"]
+    assert events[0].id == next(event.id for event in bob.events if event.data == "end")
+
+
+def test_a_client_goes_on_at_another_process_where_it_was(make: Callable[..., Hub]) -> None:
+    first, second = make(), make()
+    ada = Follower(first)
+    for n in range(5):
+        first.broadcast(str(n))
+    ada.wait_for("0", "1", "2", "3", "4")
+    id = next(event.id for event in ada.events if event.data == "1")
+    Follower(second, last_event_id=id).wait_for("2", "3", "4")
+
+
+def test_history_outlives_all_processes(make: Callable[..., Hub]) -> None:
+    first = make()
+    id = first.broadcast("before").id
+    first.broadcast(Message("own", id="order 7"))
+    first.broadcast("after")
+    first.close()
+    again = make()
+    Follower(again, last_event_id=id).wait_for("own", "after")
+    Follower(again, last_event_id="order 7").wait_for("after")
+    Follower(again, since="oldest").wait_for("before", "own", "after")
+
+
+def test_a_process_that_only_sends_starts_no_thread(server: RedisServer, make: Callable[..., Hub]) -> None:
+    follower = Follower(make())
+    before = threading.active_count()
+    sender = Hub(RedisLog(server.url))
+    assert sender.broadcast("hello").queued == 0
+    assert threading.active_count() == before
+    follower.wait_for("hello")
+    code = (
+        "import sys; from ssehub import Hub, RedisLog; print(Hub(RedisLog(sys.argv[1])).broadcast('from a script').id)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, server.url], capture_output=True, text=True, timeout=30, check=True, cwd=ROOT
+    )
+    assert done.stderr == ""
+    follower.wait_for("hello", "from a script")
+    assert follower.events[-1].id == done.stdout.strip()
+
+
+def test_an_empty_log_has_a_place_so_nobody_is_told_a_gap_with_the_first_message(make: Callable[..., Hub]) -> None:
+    hub = make()
+    follower = Follower(hub)
+    hub.broadcast("first")
+    follower.wait_for("first")
+
+
+def test_a_flushed_log_is_told_and_what_comes_then_arrives(server: RedisServer, make: Callable[..., Hub]) -> None:
+    hub = make()
+    everyone, quiet = Follower(hub), Follower(hub, zone="quiet")
+    hub.broadcast("before", zone="default")
+    everyone.wait_for("before")
+    server.client.flushall()
+    until(lambda: everyone.texts[-1] == "gap epoch None" and quiet.texts == ["gap epoch None"])
+    hub.broadcast("after")
+    everyone.wait_for("before", "gap epoch None", "after")
+    quiet.wait_for("gap epoch None", "after")
+
+
+def test_a_log_that_was_rolled_back_is_told_while_it_is_quiet(server: RedisServer, make: Callable[..., Hub]) -> None:
+    hub = make()
+    follower = Follower(hub)
+    hub.broadcast("kept")
+    dump = server.client.dump("{ssehub}:log")
+    hub.broadcast("lost")
+    follower.wait_for("kept", "lost")
+    server.client.restore("{ssehub}:log", 0, dump, replace=True)  # type: ignore[arg-type]
+    follower.wait_for("kept", "lost", "gap ahead None")
+    hub.broadcast("after")
+    follower.wait_for("kept", "lost", "gap ahead None", "after")
+
+
+def test_a_log_that_was_rolled_back_and_has_grown_beyond_is_told_as_a_fork(
+    server: RedisServer, make: Callable[..., Hub]
+) -> None:
+    hub, other = make(), Hub(RedisLog(server.url))
+    follower, sleeper = Follower(hub), Follower(hub, zone="sleeper")
+    for n in range(1, 8):
+        other.broadcast(str(n), zone="default")
+    dump = server.client.dump("{ssehub}:log")
+    for n in range(8, 12):
+        other.broadcast(str(n), zone="default")
+    follower.wait_for(*map(str, range(1, 12)))
+    # In one transaction: the followers see the log at 11 and then at 12, and never at 7.
+    script = "redis.call('RESTORE', KEYS[1], 0, ARGV[1], 'REPLACE') return redis.call('XLEN', KEYS[1])"
+    with server.client.pipeline(transaction=True) as pipe:
+        pipe.eval(script, 1, "{ssehub}:log", dump)
+        for n in range(8, 13):
+            epoch = epoch_of(server)
+            previous = "00000000" if n == 8 else f"{n - 1:08x}"
+            link = f"{n:08x}|{previous if n > 8 else last_nonce(server, dump)}"
+            pipe.xadd("{ssehub}:log", {"h": link, "r": '{"z":"sleeper"}', "d": f"data: new {n}\n\n"}, id=f"{epoch}-{n}")
+        pipe.execute()
+    follower.wait_for(*map(str, range(1, 12)), "gap fork None")
+    until(lambda: sleeper.texts[:1] == ["gap fork None"])
+
+
+def epoch_of(server: RedisServer) -> int:
+    ((id, _),) = server.client.xrevrange("{ssehub}:log", count=1)  # type: ignore[misc]
+    return int(id.split(b"-")[0])
+
+
+def last_nonce(server: RedisServer, dump: object) -> str:
+    server.client.restore("copy", 0, dump, replace=True)  # type: ignore[arg-type]
+    ((_, fields),) = server.client.xrevrange("copy", count=1)  # type: ignore[misc]
+    return str(fields[b"h"][:8].decode())
+
+
+def test_what_was_trimmed_during_an_outage_is_told_with_its_number(
+    server: RedisServer, make: Callable[..., Hub]
+) -> None:
+    hub = make(size=5)
+    follower = Follower(hub)
+    hub.broadcast("seen")
+    follower.wait_for("seen")
+    server.client.client_kill_filter(_type="normal", skipme=True)
+    with server.client.pipeline(transaction=True) as pipe:  # all at once: the follower comes too late
+        log = RedisLog(server.url, size=5)
+        for n in range(10):
+            epoch = epoch_of(server)
+            previous = f"{n:08x}" if n else last_nonce(server, server.client.dump("{ssehub}:log"))
+            link = f"{n + 1:08x}|{previous}"
+            pipe.xadd("{ssehub}:log", {"h": link, "r": "{}", "d": f"data: {n}\n\n"}, id=f"{epoch}-{n + 2}", maxlen=5,
+                      approximate=False)  # fmt: skip
+        pipe.execute()
+        log.close()
+    follower.wait_for("seen", "gap trimmed 5", "5", "6", "7", "8", "9")
+
+
+def test_publishing_while_connections_are_killed_writes_each_message_once(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url, size=100_000))
+    done = threading.Event()
+
+    def kill() -> None:
+        with redis.Redis(port=server.port) as client:
+            while not done.wait(0.004):
+                client.client_kill_filter(_type="normal", skipme=True)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    sent: list[list[str]] = [[] for _ in range(4)]
+
+    def publish(k: int) -> None:
+        for n in range(1500):
+            hub.broadcast(f"{k} {n}")
+            sent[k].append(f"{k} {n}")
+
+    publishers = [threading.Thread(target=publish, args=(k,)) for k in range(4)]
+    for thread in publishers:
+        thread.start()
+    for thread in publishers:
+        thread.join()
+    done.set()
+    killer.join()
+    written = entries(server)
+    assert len(written) == 6000 and sorted(written) == sorted(text for part in sent for text in part)
+    for k in range(4):
+        assert [text for text in written if text.startswith(f"{k} ")] == sent[k]
+    hub.close()
+
+
+def test_without_a_server_an_append_is_an_error_within_its_timeout_and_streams_stay(
+    server: RedisServer, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make_hub(RedisLog(server.url, timeout=0.3), heartbeat=0.05)
+    follower = Follower(hub)
+    hub.broadcast("before")
+    server.kill()
+    with pytest.raises(LogError, match="not accepted"):
+        hub.broadcast("lost")
+    heard = len(follower.chunks)
+    until(lambda: len(follower.chunks) > heard + 2)  # heartbeats go on
+    late = Follower(hub, since="oldest")  # so do new streams, from memory
+    late.wait_for("before")
+    server.start()
+    until(lambda: follower.texts[-1] == "gap epoch None")  # it had written nothing to disk
+    hub.broadcast("after")
+    follower.wait_for("before", "gap epoch None", "after")
+
+
+def test_a_client_that_comes_while_there_is_no_log_is_sent_away_for_a_while(make_hub: MakeHub) -> None:
+    hub = make_hub(RedisLog(f"redis://127.0.0.1:{free_port()}/0", timeout=0.2))
+    assert b"".join(hub.stream()).startswith(b"retry: ")
+    with pytest.raises(LogError):
+        hub.broadcast("x")
+
+
+@pytest.mark.parametrize("fields", [{"foreign": "entry"}, {"h": "nonsense"}])
+def test_what_others_write_into_the_stream_is_passed_and_told(
+    server: RedisServer, make: Callable[..., Hub], fields: dict[str, str]
+) -> None:
+    hub = make()
+    follower = Follower(hub)
+    hub.broadcast("before")
+    follower.wait_for("before")
+    server.client.xadd("{ssehub}:log", fields)  # type: ignore[arg-type]
+    until(lambda: "gap" in str(follower.texts))
+    until(lambda: hub.broadcast("after") and follower.texts[-1] == "after")
+
+
+def test_an_entry_of_ours_that_cannot_be_read_is_a_comment_to_everyone(
+    server: RedisServer, make: Callable[..., Hub], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make()
+    follower = Follower(hub)
+    hub.broadcast("before")
+    follower.wait_for("before")
+    ((id, fields),) = server.client.xrevrange("{ssehub}:log", count=1)  # type: ignore[misc]
+    link = b"0123abcd|" + fields[b"h"][:8]
+    server.client.xadd("{ssehub}:log", {"h": link, "r": "no json", "d": "x"}, id=f"{id.decode().split('-')[0]}-2")
+    hub.broadcast("after")
+    follower.wait_for("before", "after")
+    assert "was not written by ssehub" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("redis://x",), {"size": 0}),
+        (("redis://x",), {"timeout": 0}),
+        (("redis://x",), {"name": ""}),
+        (("nothing://x",), {}),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: tuple[str], options: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        RedisLog(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_a_client_of_ones_own_gives_its_settings(server: RedisServer) -> None:
+    with redis.Redis(port=server.port, decode_responses=True) as client:
+        hub = Hub(RedisLog(client, name=secrets.token_hex(4)))
+        follower = Follower(hub)
+        hub.broadcast("\u2603")
+        follower.wait_for("\u2603")
+        hub.close()
+
+
+def test_a_preloading_parent_and_its_children_each_follow_for_themselves(server: RedisServer) -> None:
+    code = """
+import os, sys
+from ssehub import Decoder, Hub, RedisLog
+hub = Hub(RedisLog(sys.argv[1]))
+hub.broadcast("from the parent")
+next(hub.stream())
+children = []
+for n in range(3):
+    child = os.fork()
+    if not child:
+        stream, decoder = hub.stream(since="oldest"), Decoder()
+        hub.broadcast(f"from child {n}")
+        got = []
+        while not any(m.data == f"from child {n}" for m in got):
+            got += decoder.feed(next(stream))
+        stream.close()
+        hub.close()
+        os._exit(0)
+    children.append(child)
+print([os.waitpid(child, 0)[1] for child in children])
+hub.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, server.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
+    assert sorted(entries(server)) == ["from child 0", "from child 1", "from child 2", "from the parent"]
+
+
+def test_four_workers_four_hundred_streams_eight_publishers_twenty_thousand_messages(server: RedisServer) -> None:
+    port = free_port()
+    command = list(gunicorn("gthread", port, threads=200))
+    command[command.index("-w") + 1] = str(WORKERS)
+    command[-1] = "tests.apps.shared:app"
+    received: list[list[str]] = [[] for _ in range(CLIENTS)]
+    workers: set[str] = set()
+    opened = threading.Semaphore(0)
+    clients = []
+    with process(*command, REDIS_URL=server.url):
+        for n, got in enumerate(received):
+            client = Client(
+                f"http://127.0.0.1:{port}/events?client_id=c{n}&zone={zone_of(n)}",
+                backoff=Backoff(0.05, 2, 0.5),
+                reconnect_delay=0.1,
+                response_callback=lambda response: workers.add(response.headers.get("X-Worker", "")),
+            )
+            client.on_event("ssehub.open", lambda message: opened.release())
+            client.on_event(lambda message, got=got: got.append(message.data or ""))
+            clients.append(client.start())
+        for _ in clients:
+            assert opened.acquire(timeout=6 * GUARD)
+        publishers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.apps.shared", server.url, str(seed), "2500"],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+            for seed in range(8)
+        ]
+        told = [json.loads(line) for one in publishers for line in one.communicate(timeout=120)[0].splitlines()]
+        assert len(told) == 20_000 and all(one["ok"] for one in told)
+        Hub(RedisLog(server.url, size=100_000)).broadcast("end")
+        until(lambda: all(got[-1:] == ["end"] for got in received))
+        for client in clients:
+            client.stop()
+        for client in clients:
+            assert client.stop(GUARD)
+    expected: list[list[str]] = [[] for _ in range(CLIENTS)]
+    for _, fields in server.client.xrange("{ssehub}:log"):  # type: ignore[union-attr]
+        if b"r" in fields:
+            route, data = json.loads(fields[b"r"]), Message.decode(fields[b"d"]).data or ""
+            for n in range(CLIENTS):
+                if route.get("c", f"c{n}") == f"c{n}" and route.get("z", zone_of(n)) == zone_of(n):
+                    expected[n].append(data)
+    assert sum(map(len, expected)) > 500_000 and received == expected
+    assert len(workers) == WORKERS
+
+
+def test_an_entry_is_written_as_the_documents_say(server: RedisServer) -> None:
+    log = RedisLog(server.url, name="own")
+    log.append(Packet(Message("x", "e"), "zone", "ada", exclude=frozenset(["s"])))
+    (begin, (id, fields)) = server.client.xrange("{own}:log")  # type: ignore[misc]
+    assert begin[0].endswith(b"-0") and id.endswith(b"-1") and fields[b"h"].endswith(b"|00000000")
+    assert (
+        json.loads(fields[b"r"]) == {"z": "zone", "c": "ada", "x": ["s"]} and fields[b"d"] == b"event: e\ndata: x\n\n"
+    )
+    log.close()
