@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.wsgi import ClosingIterator
 
 from ssehub import __version__
 from ssehub.client import Client, publish
 from ssehub.client.listeners import check_type
 from ssehub.exceptions import SSEHubError
-from ssehub.log import MemoryLog
-from ssehub.server.app import create_app
+from ssehub.log import Log, MemoryLog
+from ssehub.server.app import create_app, packet_of
 from ssehub.server.hub import Hub
 from ssehub.wire import Message
 
@@ -55,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (%(default)s)")
     token = os.environ.get("SSEHUB_TOKEN")
     serve.add_argument("--token", default=token, help="what a sender must know ($SSEHUB_TOKEN)")
+    serve.add_argument("--log", metavar="URL", help="a log that is shared, for instance redis://localhost:6379/0")
     serve.add_argument("--history", type=int, default=10_000, help="messages kept for the late (%(default)s)")
     serve.add_argument("--heartbeat", type=float, default=15.0, help="seconds of silence at most (%(default)s)")
     serve.add_argument("--max-connections", type=int, default=1000, help="streams at most (%(default)s)")
@@ -68,8 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     listen.set_defaults(run=_listen)
 
     send = commands.add_parser("send", help="send a message through a service: to everyone, a zone or a client")
-    send.add_argument("url", help="the service, for instance http://127.0.0.1:8000")
+    send.add_argument("url", nargs="?", help="the service, for instance http://127.0.0.1:8000; not with --log")
     send.add_argument("text", help="the message's data; - sends each line of the input as a message")
+    send.add_argument("--log", metavar="URL", help="send to this log, for instance redis://localhost:6379/0")
     send.add_argument("--zone", help="only to this zone")
     send.add_argument("--client-id", help="only to this client")
     send.add_argument("--event", help="the event's type")
@@ -91,16 +96,45 @@ class _QuietHandler(WSGIRequestHandler):
         """Say nothing."""
 
 
+class _OpenResponses:
+    """Know when all responses have been written to their end: the threads that write them end with the process."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+        self._open = 0
+        self._changed = threading.Condition()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        self._count(+1)
+        try:
+            return ClosingIterator(self._app(environ, start_response), lambda: self._count(-1))
+        except BaseException:
+            self._count(-1)
+            raise
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._open += change
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, timeout)
+
+
 def _serve(options: argparse.Namespace) -> int:
-    hub = Hub(MemoryLog(options.history), heartbeat=options.heartbeat, max_connections=options.max_connections)
+    log = _log(options.log, options.history) if options.log else MemoryLog(options.history)
+    hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections)
     app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
-    server = make_server(options.host, options.port, app, threaded=True, request_handler=_QuietHandler)
+    open_responses = _OpenResponses(app)
+    server = make_server(options.host, options.port, open_responses, threaded=True, request_handler=_QuietHandler)
     signal.signal(signal.SIGTERM, _interrupt)
     _announce(server, options)
     try:
         server.serve_forever()
     finally:
         hub.close()
+        open_responses.wait(1.0)
         server.server_close()
     return 0
 
@@ -158,14 +192,37 @@ def _send(options: argparse.Namespace) -> int:
     for name in ("zone", "client_id", "event", "id"):
         if getattr(options, name) is not None:
             fields[name] = getattr(options, name)
+    if bool(options.log) == bool(options.url):
+        raise ValueError("say where to send to: either the service's address, or --log")
     texts = (line.rstrip("\r\n") for line in sys.stdin) if options.text == "-" else (options.text,)
-    with requests.Session() as session:
+    with contextlib.ExitStack() as stack:
+        send = _to_log(options, stack) if options.log else _to_service(options, stack)
         for text in texts:
-            sent = {**fields, "data": text}
-            answer = publish(_send_url(options.url), sent, options.token, headers=dict(options.header), session=session)
+            answer = send({**fields, "data": text})
             said = f"{answer.get('id')} queued for {answer.get('queued')}"
             print(json.dumps(answer) if options.json else said, flush=True)
     return 0
+
+
+def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    session = stack.enter_context(requests.Session())
+    url, headers = _send_url(options.url), dict(options.header)
+    return lambda fields: publish(url, fields, options.token, headers=headers, session=session)
+
+
+def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    # So long that nothing is trimmed: that is the business of those who serve.
+    hub = stack.enter_context(contextlib.closing(Hub(_log(options.log, 2**31))))
+    return lambda fields: hub.send_message(packet_of(fields))._asdict()
+
+
+def _log(url: str, size: int) -> Log:
+    """Make the log that is at an address; its package is an extra."""
+    try:
+        from ssehub.log.redis import RedisLog
+    except ImportError:
+        raise ValueError("a log on Redis needs another package: pip install 'ssehub[redis]'") from None
+    return RedisLog(url, size=size)
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.redis_server import RedisServer
 from tests.scripted import REFUSED, Exchange, Server, bodies
 from tests.servers import ROOT, free_port
 from tests.streams import GUARD, Stream, call, until
@@ -228,3 +229,25 @@ def test_wrong_headers_and_types_are_refused() -> None:
     assert run("listen", "http://127.0.0.1/", "--header", "no colon").returncode == 2
     assert run("listen", "http://127.0.0.1/", "--event", "").returncode == 1
     assert run("listen", "ftp://127.0.0.1/").returncode == 1
+
+
+def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(redis_server: RedisServer) -> None:
+    log = redis_server.url.replace("/0", "/1")
+    with serving("--log", log) as (_, one), serving("--log", log) as (_, two):
+        streams = [Stream(port, "/events?zone=eu") for port in (one, two)]
+        for stream in streams:
+            stream.opened()
+        sent = [
+            run("send", f"http://127.0.0.1:{one}", "through a service"),
+            run("send", "--log", log, "--zone", "eu", "past every service"),
+            run("send", "--log", log, "--zone", "us", "elsewhere"),
+            run("send", "--log", log, "--json", "end"),
+        ]
+        assert [(done.returncode, done.stderr) for done in sent] == [(0, "")] * 4
+        for stream in streams:
+            assert stream.data(3) == ["through a service", "past every service", "end"]
+            stream.close()
+    assert run("send", "x").returncode == run("send", "--log", log, "http://x", "x").returncode == 1
+    nobody = f"redis://127.0.0.1:{free_port()}/0"
+    assert "not accepted" in run("send", "--log", nobody, "x").stderr
+    assert run("send", "--log", "nonsense", "x").returncode == 1

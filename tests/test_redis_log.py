@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from benchmarks import storm
 from ssehub import Backoff, Client, Hub, LogError, Message, Packet, RedisLog
 from tests.apps.shared import CLIENTS, zone_of
 from tests.followers import Follower
@@ -392,3 +393,10 @@ def test_an_entry_is_written_as_the_documents_say(server: RedisServer) -> None:
         json.loads(fields[b"r"]) == {"z": "zone", "c": "ada", "x": ["s"]} and fields[b"d"] == b"event: e\ndata: x\n\n"
     )
     log.close()
+
+
+def test_the_storm() -> None:
+    counts = storm.run(seconds=30, clients=60, publishers=4, seed=secrets.randbits(32))
+    print(counts)
+    assert counts["duplicates"] == counts["lost without report"] == 0
+    assert counts["accepted"] > 1000 and counts["delivered"] > 10_000 and counts["gaps"] > 10

@@ -105,7 +105,7 @@ class App:
 
     def _send(self, request: Request) -> Response:
         self._check_permission(request)
-        receipt = self._hub.send_message(_packet(_fields(request)))
+        receipt = self._hub.send_message(packet_of(_fields(request)))
         return _json({"id": receipt.id, "queued": receipt.queued})
 
     def _stats(self, request: Request) -> Response:
@@ -184,7 +184,14 @@ def _convert(form: dict[str, str]) -> dict[str, Any]:
     return fields
 
 
-def _packet(fields: dict[str, Any]) -> Packet:
+def packet_of(fields: dict[str, Any]) -> Packet:
+    """Make a packet of what ``POST /send`` takes.
+
+    :raises ValueError: if a value is unfit, or it addresses nobody.
+    :raises TypeError: if a value has the wrong type.
+    :raises BadRequest: if a field is unknown.
+    """
+    fields = dict(fields)
     unknown = sorted(str(name) for name in set(fields) - _FIELDS)
     if unknown:
         raise BadRequest(f"unknown field: {', '.join(unknown)[:200]}")

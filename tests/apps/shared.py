@@ -16,7 +16,7 @@ from typing import Any
 from ssehub import Hub, LogError, RedisLog
 from ssehub.server.app import create_app
 
-ZONES, CLIENTS = 10, 400
+ZONES, CLIENTS = 10, int(os.environ.get("CLIENTS", "400"))
 
 
 def zone_of(client: int) -> str:

@@ -1,0 +1,331 @@
+"""The storm: four workers on one log, while everything that can fail does: ``python -m benchmarks.storm --minutes 5``.
+
+Workers are killed, the server is stopped and comes back with what it had saved or with nothing, connections are cut in
+the middle of an event and killed at the server, clients stall, the log is trimmed, rolled back to an older dump and
+flushed. At the end every message that was accepted is at each client it was for, once, or the client was told a gap.
+
+A message that a rollback took out of the log before a client had come to it is gone, and nobody can tell: these are
+counted apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from benchmarks.table import table
+from ssehub import Backoff, Client, Hub, LogError, RedisLog
+from tests.apps.shared import zone_of
+from tests.redis_server import RedisServer
+from tests.servers import ROOT, free_port, gunicorn, process
+from tests.streams import until
+
+KEY = "{ssehub}:log"
+END = "the end"
+
+
+@dataclass
+class Seen:
+    """What one client has seen: messages and gaps, each with its time, in order."""
+
+    number: int
+    what: list[tuple[float, str | None]] = field(default_factory=list)
+
+
+class Proxy:
+    """Stand between clients and server, and cut connections wherever they are."""
+
+    def __init__(self, behind: int) -> None:
+        self._behind = behind
+        self._open: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self.port = free_port()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        self._loop.run_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+        except OSError:
+            writer.close()
+            return
+        self._open.add(writer)
+        with contextlib.suppress(OSError):
+            ways = [asyncio.create_task(_copy(reader, far_writer)), asyncio.create_task(_copy(far_reader, writer))]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+        self._open.discard(writer)
+        for one in (writer, far_writer):
+            one.transport.abort()
+
+    def cut(self, share: float) -> None:
+        """Cut a share of the connections."""
+
+        def abort() -> None:
+            for writer in list(self._open):
+                if random.random() < share:
+                    writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(abort)
+
+    def close(self) -> None:
+        """Cut all, and end."""
+        self.cut(1.0)
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._loop.call_soon_threadsafe(self._loop.call_later, 0.2, self._loop.stop)
+        self._thread.join()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(random.choice((10, 1000, 65536))):
+            writer.write(data)
+            await writer.drain()
+
+
+class Storm:
+    """Set everything up, let it fail, and judge."""
+
+    def __init__(self, folder: Path, clients: int, publishers: int, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.faults: Counter[str] = Counter()
+        #: When the log may have lost what it had: from the taking of a dump to the end of going back to it.
+        self.rollbacks: list[tuple[float, float]] = []
+        self._folder = folder
+        self._server = RedisServer(folder)
+        self._dump: tuple[float, Any] | None = None
+        self._stack = contextlib.ExitStack()
+        port = free_port()
+        command = list(gunicorn("gthread", port, threads=clients + 20))
+        command[command.index("-w") + 1] = "4"
+        command[-1] = "tests.apps.shared:app"
+        self._gunicorn = self._stack.enter_context(
+            process(*command, REDIS_URL=self._server.url, LOG_SIZE="5000", HEARTBEAT="0.5")
+        )
+        self._proxy = Proxy(port)
+        self.seen = [Seen(n) for n in range(clients)]
+        self._clients = [self._follow(one) for one in self.seen]
+        until(lambda: all(one.last_event_id for one in self._clients))
+        self._publishers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.apps.shared", self._server.url, str(k), "1000000", "0.004"],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "LOG_SIZE": "5000", "CLIENTS": str(clients)},
+            )
+            for k in range(publishers)
+        ]
+        self._told: list[dict[str, Any]] = []
+        self._readers = [threading.Thread(target=self._note, args=(one,)) for one in self._publishers]
+        for reader in self._readers:
+            reader.start()
+
+    def _follow(self, seen: Seen) -> Client:
+        url = f"http://127.0.0.1:{self._proxy.port}/events?client_id=c{seen.number}&zone={zone_of(seen.number)}"
+        client = Client(url, backoff=Backoff(0.05, 2, 0.5), reconnect_delay=0.1, timeout=(3.0, 5.0, 5.0))
+        client.on_event(lambda message: self._take(seen, message.data))
+        client.on_gap(lambda reason, missed: seen.what.append((time.monotonic(), None)))
+        return client.start()
+
+    def _take(self, seen: Seen, data: str | None) -> None:
+        seen.what.append((time.monotonic(), data))
+        if seen.number % 10 == 0 and random.random() < 0.001:
+            time.sleep(random.uniform(0.5, 3.0))  # a client that stalls
+
+    def _note(self, publisher: subprocess.Popen[str]) -> None:
+        assert publisher.stdout is not None
+        for line in publisher.stdout:
+            with contextlib.suppress(ValueError):  # the last line may be cut
+                self._told.append(json.loads(line))
+
+    def rage(self, seconds: float) -> None:
+        """Let one thing after the other fail for so long."""
+        every = [self._kill_worker, self._cut, self._cut, self._kill_connections, self._trim, self._take_dump,
+                 self._roll_back, self._flush, self._restart_empty, self._restart_saved]  # fmt: skip
+        end = time.monotonic() + seconds
+        turns: list[Callable[[], None]] = []
+        while time.monotonic() < end:
+            if not turns:
+                turns = self.chance.sample(every, len(every))
+            fault = turns.pop()
+            with contextlib.suppress(redis.RedisError):
+                fault()
+                self.faults[fault.__name__.strip("_")] += 1
+            time.sleep(self.chance.uniform(0.1, 1.5))
+
+    def _workers(self) -> list[int]:
+        children = Path(f"/proc/{self._gunicorn.pid}/task/{self._gunicorn.pid}/children").read_text()
+        return [int(number) for number in children.split()]
+
+    def _kill_worker(self) -> None:
+        if workers := self._workers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.chance.choice(workers), signal.SIGKILL)
+
+    def _cut(self) -> None:
+        self._proxy.cut(0.5)
+
+    def _kill_connections(self) -> None:
+        for _ in range(20):
+            self._server.client.client_kill_filter(_type="normal", skipme=True)
+            time.sleep(0.01)
+
+    def _trim(self) -> None:
+        self._server.client.xtrim(KEY, maxlen=5, approximate=False)
+
+    def _take_dump(self) -> None:
+        self._dump = time.monotonic(), self._server.client.dump(KEY)
+
+    def _roll_back(self) -> None:
+        if self._dump and self._dump[1]:
+            self._server.client.restore(KEY, 0, self._dump[1], replace=True)
+            self.rollbacks.append((self._dump[0], time.monotonic()))
+
+    def _flush(self) -> None:
+        self._server.client.flushall()
+        self._dump = None
+
+    def _restart_empty(self) -> None:
+        self._server.kill()
+        (self._folder / "dump.rdb").unlink(missing_ok=True)
+        time.sleep(self.chance.uniform(0, 1))
+        self._server.start()
+        self._dump = None
+
+    def _restart_saved(self) -> None:
+        began = time.monotonic()
+        self._server.client.save()
+        time.sleep(self.chance.uniform(0, 0.5))
+        self._server.kill()
+        time.sleep(self.chance.uniform(0, 1))
+        self._server.start()
+        self.rollbacks.append((began, time.monotonic()))
+
+    def calm(self) -> list[dict[str, Any]]:
+        """End the publishers, wait until all clients have the last message, and return what was accepted."""
+        for publisher in self._publishers:
+            publisher.terminate()
+            publisher.wait()
+        for reader in self._readers:
+            reader.join()
+        with contextlib.closing(Hub(RedisLog(self._server.url, size=5000))) as hub:
+            until(lambda: _sent(hub))
+            until(lambda: all(any(data == END for _, data in one.what[-5:]) for one in self.seen), "the end everywhere")
+        return self._told
+
+    def close(self) -> None:
+        """End everything."""
+        for client in self._clients:
+            client.stop()
+        for client in self._clients:
+            client.stop(10)
+        self._proxy.close()
+        for publisher in self._publishers:
+            publisher.kill()
+            publisher.wait()
+        self._stack.close()
+        self._server.close()
+
+
+def _sent(hub: Hub) -> bool:
+    try:
+        hub.broadcast(END)
+    except LogError:
+        return False
+    return True
+
+
+def judge(storm: Storm, told: list[dict[str, Any]]) -> dict[str, int]:
+    """Count what became of the messages."""
+    accepted = [one for one in told if one["ok"]]
+    by_data = {one["data"]: one for one in told}
+    counts = Counter({"accepted": len(accepted), "refused": len(told) - len(accepted), "delivered": 0, "duplicates": 0})
+    counts.update({"in a gap": 0, "taken back": 0, "lost without report": 0, "gaps": 0})
+    for seen in storm.seen:
+        mine = [one for one in accepted if _is_for(one, seen.number)]
+        got = Counter(data for _, data in seen.what if data is not None and data != END)
+        counts["delivered"] += got.total()
+        counts["gaps"] += sum(data is None for _, data in seen.what)
+        taken_back = {one["data"] for one in told if _was_rolled_back(one, storm.rollbacks)}
+        counts["duplicates"] += sum(n - 1 for data, n in got.items() if n > 1 and data not in taken_back)
+        for one in mine:
+            if one["data"] not in got:
+                counts[_fate(one, seen, by_data, storm.rollbacks)] += 1
+    return dict(counts)
+
+
+def _is_for(one: dict[str, Any], client: int) -> bool:
+    whom = {"client": f"c{client}", "zone": zone_of(client), "all": None}[one["kind"]]
+    return bool(one["whom"] == whom)
+
+
+def _was_rolled_back(one: dict[str, Any], rollbacks: list[tuple[float, float]]) -> bool:
+    return any(one["began"] <= end and one["ended"] >= start for start, end in rollbacks)
+
+
+def _fate(
+    one: dict[str, Any], seen: Seen, by_data: dict[str, dict[str, Any]], rollbacks: list[tuple[float, float]]
+) -> str:
+    """Say what became of a message that a client has not got."""
+    for moment, data in seen.what:
+        if data is None and moment >= one["began"]:
+            return "in a gap"
+        if data is not None and (data == END or by_data.get(data, one)["began"] > one["ended"]):
+            break  # something later came first
+    return "taken back" if _was_rolled_back(one, rollbacks) else "lost without report"
+
+
+def run(seconds: float, clients: int, publishers: int, seed: int) -> dict[str, int]:
+    """Go through one storm, and return the counts and the faults."""
+    with tempfile.TemporaryDirectory() as folder:
+        storm = Storm(Path(folder), clients, publishers, seed)
+        try:
+            storm.rage(seconds)
+            told = storm.calm()
+        finally:
+            storm.close()
+        return {**judge(storm, told), **storm.faults}
+
+
+def main() -> None:
+    """Go through a storm and print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--clients", type=int, default=60)
+    parser.add_argument("--publishers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    counts = run(options.minutes * 60, options.clients, options.publishers, options.seed)
+    print(table([["what", "number"], *([name, f"{number:,}"] for name, number in counts.items())]))
+
+
+if __name__ == "__main__":
+    main()
