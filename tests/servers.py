@@ -69,7 +69,7 @@ def process(*command: str, stop: int = signal.SIGKILL, **environment: str) -> It
 
 def gunicorn(worker: str, port: int, *more: str, threads: int = 40) -> tuple[str, ...]:
     """Return the command for gunicorn with one worker."""
-    command = (
+    command: tuple[str, ...] = (
         sys.executable,
         "-m",
         "gunicorn",
@@ -108,7 +108,8 @@ def running(kind: str, threads: int = 40, **environment: str) -> Iterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         started = [
-            stack.enter_context(process(*command, **environment)) for command in _commands(kind, port, threads, folder)
+            stack.enter_context(process(*command, **environment))  # type: ignore[arg-type]
+            for command in _commands(kind, port, threads, folder)
         ]
         until(lambda: _answers(port, started), f"{kind} to answer")
         yield port

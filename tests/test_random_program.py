@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from ssehub import ALL, Hub, MemoryLog, Message, Packet
+from ssehub import ALL, Hub, Log, MemoryLog, Message, Packet, RedisLog
 from ssehub.log import Position
 from tests.followers import Follower
+from tests.redis_server import RedisServer
 
 ZONES = ("a", "b", "c")
 CLIENTS = ("ada", "bob", "eve")
@@ -25,7 +27,7 @@ def some_packet(chance: random.Random, text: str, followers: list[Follower]) -> 
     return Packet(message, zone, broadcast=True, exclude=frozenset(excluded if chance.random() < 0.5 else ()))
 
 
-def expected(log: MemoryLog, follower: Follower, zones: tuple[str, ...], client_id: str) -> list[str | None]:
+def expected(log: Log, follower: Follower, zones: tuple[str, ...], client_id: str) -> list[str | None]:
     start = Position.parse(follower.events[0].id or "")
     assert start is not None
     return [
@@ -37,18 +39,27 @@ def expected(log: MemoryLog, follower: Follower, zones: tuple[str, ...], client_
     ]
 
 
+@pytest.fixture(params=["one hub", "two hubs on one log"])
+def logs(request: pytest.FixtureRequest) -> list[Log]:
+    """Give the logs of one process, or of two that share one."""
+    if request.param == "one hub":
+        return [MemoryLog(1_000_000)]
+    server: RedisServer = request.getfixturevalue("redis_server")
+    name = secrets.token_hex(8)
+    return [RedisLog(server.url, name=name, size=1_000_000) for _ in range(2)]
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_everybody_gets_exactly_what_is_his(make_hub: Callable[..., Hub], seed: int) -> None:
+def test_everybody_gets_exactly_what_is_his(make_hub: Callable[..., Hub], logs: list[Log], seed: int) -> None:
     chance = random.Random(seed)
-    log = MemoryLog(1_000_000)
-    hub = make_hub(log, heartbeat=0.01)  # alarms wake sleepers all the time, besides the messages
+    hubs = [make_hub(log, heartbeat=0.01) for log in logs]  # alarms wake sleepers all the time, besides the messages
     places = [(tuple(chance.sample(ZONES, chance.randint(1, 3))), chance.choice(CLIENTS)) for _ in range(12)]
     followers: list[Follower] = []
 
     def publish(k: int) -> None:
         mine = random.Random(seed * 100 + k)
         for n in range(400):
-            hub.send_message(some_packet(mine, f"{k} {n}", followers))
+            hubs[k % len(hubs)].send_message(some_packet(mine, f"{k} {n}", followers))
             if mine.random() < 0.05 and followers:
                 slow = mine.choice(followers)
                 slow.reading.clear() if mine.random() < 0.5 else slow.reading.set()
@@ -56,14 +67,14 @@ def test_everybody_gets_exactly_what_is_his(make_hub: Callable[..., Hub], seed: 
     publishers = [threading.Thread(target=publish, args=(k,)) for k in range(4)]
     for thread in publishers:
         thread.start()
-    for zones, client_id in places:  # they come while it goes on
-        followers.append(Follower(hub, zone=list(zones), client_id=client_id))
+    for n, (zones, client_id) in enumerate(places):  # they come while it goes on
+        followers.append(Follower(hubs[n % len(hubs)], zone=list(zones), client_id=client_id))
     for thread in publishers:
         thread.join()
-    hub.broadcast("end")
+    hubs[0].broadcast("end")
     for follower, (zones, client_id) in zip(followers, places, strict=True):
         follower.reading.set()
         follower.wait_for_last("end")
-        assert follower.texts == expected(log, follower, zones, client_id)
+        assert follower.texts == expected(logs[0], follower, zones, client_id)
         ids = [event.id for event in follower.events if event.event == "ssehub.cursor"]
         assert len(ids) == len(set(ids))

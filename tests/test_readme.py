@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.redis_server import RedisServer
 from tests.scripted import bodies
 from tests.servers import ROOT, free_port, missing, process, running
 from tests.streams import GUARD, Stream, call, until
@@ -24,7 +26,7 @@ def blocks(language: str) -> list[str]:
     return ["\n".join(line[4:] for line in block.splitlines()).strip() + "\n" for block in found]
 
 
-FLASK, WSGI, TOUR, LOOP, HOOKS, GUNICORN = blocks("python")
+FLASK, WSGI, TOUR, LOOP, HOOKS, GUNICORN, SHARED = blocks("python")
 
 
 def test_the_flask_example_has_twelve_lines_at_the_most_and_is_the_quickstart() -> None:
@@ -60,6 +62,31 @@ def _is_there(port: int) -> bool:
         return call(port, "GET", "/nothing")[0] == 404
     except OSError:
         return False
+
+
+def test_with_a_shared_log_four_workers_are_one_hub_and_the_shell_sends_to_it(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    url = redis_server.url.replace("/0", "/2")
+    (tmp_path / "app.py").write_text(SHARED.replace("redis://localhost:6379/0", url))
+    command = re.findall(r"^    (gunicorn -k gthread -w 4 .*) app:app$", README, re.MULTILINE)[0].split()
+    port = free_port()
+    more = ("--chdir", str(tmp_path), "-b", f"127.0.0.1:{port}", "app:app")
+    with process(sys.executable, "-m", *command, *more):
+        until(lambda: _is_there(port))
+        streams = [Stream(port, "/events") for _ in range(12)]
+        for stream in streams:
+            stream.opened()
+        assert call(port, "POST", "/news", {"text": "from a worker"})[0] == 200
+        script = re.findall(r'^    python -c "(.*)"$', README, re.MULTILINE)[0].replace("redis://localhost:6379/0", url)
+        shell = re.findall(r"^    ssehub (send --log .*)$", README, re.MULTILINE)[0].replace(
+            "redis://localhost:6379/0", url
+        )
+        subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=60)
+        subprocess.run([sys.executable, "-m", "ssehub", *shlex.split(shell)], check=True, cwd=ROOT, timeout=60)
+        for stream in streams:
+            assert stream.data(3) == ["from a worker", "hello", "hello"]
+            stream.close()
 
 
 def test_the_wsgi_example_runs(site: Any) -> None:
