@@ -240,6 +240,34 @@ def test_without_a_server_an_append_is_an_error_within_its_timeout_and_streams_s
     follower.wait_for("before", "gap epoch None", "after")
 
 
+def test_what_will_not_work_later_is_an_error_at_once(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url, timeout=3600))
+    server.client.set("{ssehub}:log", "not a stream")
+    with pytest.raises(LogError, match="WRONGTYPE"):
+        hub.broadcast("x")
+    server.client.delete("{ssehub}:log")
+    server.client.config_set("maxmemory", "1")
+    with pytest.raises(LogError, match="OOM"):
+        hub.broadcast("x")
+    server.client.config_set("maxmemory", "0")
+    hub.broadcast("x")
+    with pytest.raises(LogError, match="invalid username"):
+        Hub(RedisLog(server.url.replace("//", "//nobody:wrong@"), timeout=3600)).broadcast("x")
+    hub.close()
+
+
+def test_a_server_that_is_a_replica_for_a_while_is_waited_for(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url, timeout=GUARD))
+    hub.broadcast("before")
+    server.client.replicaof("127.0.0.1", str(free_port()))
+    timer = threading.Timer(0.2, lambda: server.client.replicaof("NO", "ONE"))
+    timer.start()
+    hub.broadcast("after")
+    timer.join()
+    assert entries(server) == ["before", "after"]
+    hub.close()
+
+
 def test_a_client_that_comes_while_there_is_no_log_is_sent_away_for_a_while(make_hub: MakeHub) -> None:
     hub = make_hub(RedisLog(f"redis://127.0.0.1:{free_port()}/0", timeout=0.2))
     assert b"".join(hub.stream()).startswith(b"retry: ")

@@ -35,6 +35,7 @@ _PAGE = 1000
 _LONGEST_WAIT = 2.0
 #: Seconds an append waits for its entry to come back to this process.
 _ECHO = 1.0
+_LATER = re.compile(r"\b(READONLY|LOADING|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|BUSY)\b")
 _LINK = re.compile(rb"([0-9a-f]{8})\|([0-9a-f]{8})")
 
 #: What begins a log: an entry of no message, so that an empty log has a place, and its loss can be told.
@@ -43,7 +44,7 @@ local function last()
   local found = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
   if #found == 0 then
     -- An emptied stream remembers its last id, and would refuse a smaller one.
-    redis.call('DEL', KEYS[1])
+    if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
     local now = redis.call('TIME')
     local epoch = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
     redis.call('XADD', KEYS[1], epoch .. '-0', 'h', '00000000|00000000')
@@ -53,18 +54,23 @@ local function last()
 end
 """
 _TOP = _BEGIN + "return last()"
-#: Arguments: the nonce, the route, the message, the size, and if it may have been written before, from where on to look
-#: for it. The answer is the id and the nonces.
+#: Arguments: the nonce, the route, the message, the size; whether it may have been written before, and the id and nonce
+#: of an entry that is older: from there on it is looked for. The answer is the id and the nonces; nothing if that older
+#: entry is gone, and with it perhaps what is looked for.
 _APPEND = (
     _BEGIN
     + """
-local from = ARGV[5]
-while from ~= '' do
-  local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 500)
-  for _, entry in ipairs(page) do
-    if string.sub(entry[2][2], 1, 8) == ARGV[1] then return {entry[1], entry[2][2]} end
+if ARGV[5] == '1' then
+  local known = redis.call('XRANGE', KEYS[1], ARGV[6], ARGV[6])
+  if not known[1] or string.sub(known[1][2][2], 1, 8) ~= ARGV[7] then return {} end
+  local from = ARGV[6]
+  while from do
+    local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 500)
+    for _, entry in ipairs(page) do
+      if string.sub(entry[2][2], 1, 8) == ARGV[1] then return {entry[1], entry[2][2]} end
+    end
+    from = #page == 500 and '(' .. page[500][1]
   end
-  from = #page < 500 and '' or '(' .. page[#page][1]
 end
 local before = last()
 local epoch, offset = string.match(before[1], '^(%d+)-(%d+)$')
@@ -121,10 +127,9 @@ class RedisLog(Log):
         # What redis-py sends again by itself after a lost connection it may have sent before: entries come twice.
         self._sending = self._connect(socket_timeout=self._timeout, socket_connect_timeout=self._timeout)
         self._append = self._sending.register_script(_APPEND)
-        #: A place that the log had reached for sure, as an id of the stream; from there on a retry looks for its entry.
-        self._known = "-"
-        self._deliver: Callable[[Entry], int] | None = None
-        self._broken: Callable[[Position], None] | None = None
+        self._ask = self._sending.register_script(_TOP)
+        #: An entry that was there before whatever is sent next: its id in the stream and its nonce.
+        self._known: tuple[str, str] | None = None
         self._follower: _Follower | None = None
         self._closed = False
 
@@ -139,8 +144,10 @@ class RedisLog(Log):
 
         :raises LogError: if Redis cannot be reached, or a hub of this process uses this log.
         """
+        if self._process != os.getpid():  # the parent's lock may have been held
+            self._renew()
         with self._lock:
-            if self._process != os.getpid() or self._closed:
+            if self._closed:
                 self._renew()
             if self._follower is not None:
                 raise LogError("this log belongs to another hub already; give each hub a log of its own")
@@ -159,8 +166,7 @@ class RedisLog(Log):
         :raises LogError: if Redis could not be reached in time. It is not known then whether the message was written.
         """
         if self._process != os.getpid():
-            with self._lock:
-                self._renew()
+            self._renew()
         if self._closed:
             raise LogError("the log is closed")
         body = packet.encode()
@@ -179,21 +185,29 @@ class RedisLog(Log):
 
     def _send(self, nonce: str, route: str, body: bytes) -> Position:
         deadline = time.monotonic() + self._timeout
-        known, attempt = self._known, 0
+        known = self._known
+        may_be_written = False
+        attempt = 0
         while True:
             attempt += 1
             try:
+                if known is None:
+                    known = self._known = _named(*self._ask(keys=[self._key]))
                 # How many others have written since the first attempt nobody knows.
-                arguments: list[Any] = [nonce, route, body, self._size, known if attempt > 1 else ""]
-                id, link = self._append(keys=[self._key], args=arguments)
-                self._known = id.decode()
-                return _position(id, link)[0]
+                arguments: list[Any] = [nonce, route, body, self._size, int(may_be_written), *known]
+                may_be_written = True
+                answer = self._append(keys=[self._key], args=arguments)
+                break
             except (RedisError, OSError) as error:
                 wait = random.uniform(0.5, 1.0) * min(0.01 * 2**attempt, 0.5)
-                is_hopeless = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
-                if is_hopeless or time.monotonic() + wait > deadline:
+                if not _may_pass(error) or time.monotonic() + wait > deadline:
                     raise LogError(f"the message was not accepted: {error}") from error
                 time.sleep(wait)
+        if not answer:
+            self._known = None
+            raise LogError("the log was lost or trimmed while the message was sent; nobody knows whether it was in it")
+        self._known = _named(answer[0], [b"h", answer[1]])
+        return _position(*answer)[0]
 
     def read(self, after: Position, limit: int) -> Page:
         """Read on from a position; see :meth:`Log.read`. What this process holds in memory is read."""
@@ -227,6 +241,14 @@ class RedisLog(Log):
         if follower is None:
             raise LogError("the log is not started")
         return follower.ring
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell whether it may work a little later: the server is away, starting, or not the one that takes writes."""
+    if isinstance(error, redis.AuthenticationError):
+        return False
+    # Within a script's error the kind is only in its text.
+    return not isinstance(error, redis.ResponseError) or _LATER.search(str(error)) is not None
 
 
 class _Follower:
@@ -378,6 +400,10 @@ def _position(id: bytes, link: bytes | None) -> tuple[Position, str | None]:
     if nonces is None:
         return Position(int(epoch), int(offset), GENESIS), None
     return Position(int(epoch), int(offset), nonces[1].decode()), nonces[2].decode()
+
+
+def _named(id: bytes, fields: list[bytes]) -> tuple[str, str]:
+    return id.decode(), fields[1][:8].decode("latin-1")
 
 
 def _route(packet: Packet) -> str:
