@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
+from urllib3.exceptions import NewConnectionError
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wsgi import ClosingIterator
 
 from ssehub import __version__
-from ssehub.client import Client, publish
-from ssehub.client.listeners import check_type
+from ssehub.client import Backoff, Client, publish
+from ssehub.client.listeners import OWN, check_type
+from ssehub.client.refusal import reason
 from ssehub.exceptions import SSEHubError
 from ssehub.log import Log, MemoryLog
 from ssehub.server.app import create_app, packet_of
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (SSEHubError, requests.RequestException, ValueError, OSError) as error:
-        _say(f"ssehub: {error}")
+        _say(f"ssehub: {reason(error)}")
         return 1
 
 
@@ -55,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run a hub as a service, with its console page")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    serve.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (%(default)s)")
+    serve.add_argument("--port", type=_port, default=8000, help="port to listen on, 0 for any (%(default)s)")
     token = os.environ.get("SSEHUB_TOKEN")
     serve.add_argument("--token", default=token, help="what a sender must know ($SSEHUB_TOKEN)")
     serve.add_argument("--log", metavar="URL", help="a log that is shared, for instance redis://localhost:6379/0")
@@ -162,18 +166,26 @@ def _listen(options: argparse.Namespace) -> int:
     client = Client(options.url, headers=dict(options.header), last_event_id=options.last_event_id, reconnect_delay=1.0)
     client.on_error(_report)
     client.on_gap(lambda reason, missed: _say(f"ssehub: messages are missing: {_how_many(missed)} ({reason})"))
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     for type in options.event or ():
         check_type(type)
+        if type.startswith(OWN):  # a hub's own events come only to who names them
+            client.on_event(type, lambda message: print(_line(message, options.json), flush=True))
     for message in client:
         if not options.event or message.event in options.event:
             print(_line(message, options.json), flush=True)
     return 0
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 def _report(error: Exception, delay: float | None) -> None:
     if delay is not None:  # a final one is raised as well
-        _say(f"ssehub: {error}; once more in {delay:.1f} s")
+        _say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
 
 
 def _how_many(missed: int | None) -> str:
@@ -194,20 +206,46 @@ def _send(options: argparse.Namespace) -> int:
             fields[name] = getattr(options, name)
     if bool(options.log) == bool(options.url):
         raise ValueError("say where to send to: either the service's address, or --log")
-    texts = (line.rstrip("\r\n") for line in sys.stdin) if options.text == "-" else (options.text,)
     with contextlib.ExitStack() as stack:
         send = _to_log(options, stack) if options.log else _to_service(options, stack)
-        for text in texts:
-            answer = send({**fields, "data": text})
-            said = f"{answer.get('id')} queued for {answer.get('queued')}"
-            print(json.dumps(answer) if options.json else said, flush=True)
-    return 0
+        if options.text != "-":
+            _tell(send({**fields, "data": options.text}), options)
+            return 0
+        failed = False
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            try:
+                _tell(send({**fields, "data": line.decode("utf-8", "replace").rstrip("\r\n")}), options)
+            except (SSEHubError, requests.RequestException, ValueError) as error:
+                failed = True
+                _say(f"ssehub: line {number} was not sent: {reason(error)}")
+        return int(failed)
+
+
+def _tell(answer: dict[str, Any], options: argparse.Namespace) -> None:
+    said = f"{answer.get('id')} queued for {answer.get('queued')}"
+    print(json.dumps(answer) if options.json else said, flush=True)
 
 
 def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
     session = stack.enter_context(requests.Session())
     url, headers = _send_url(options.url), dict(options.header)
-    return lambda fields: publish(url, fields, options.token, headers=headers, session=session)
+
+    def _send_once_more(fields: dict[str, Any]) -> dict[str, Any]:
+        failures = 0
+        while True:
+            try:
+                return publish(url, fields, options.token, headers=headers, session=session)
+            except requests.ConnectionError as error:
+                # Only what was never sent is sent again; and one message alone is not worth waiting.
+                refused = error.args and isinstance(getattr(error.args[0], "reason", None), NewConnectionError)
+                if not refused or options.text != "-":
+                    raise
+                failures += 1
+                delay = Backoff().delay(failures, 0.0)
+                _say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
+                time.sleep(delay)
+
+    return _send_once_more
 
 
 def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -223,6 +261,12 @@ def _log(url: str, size: int) -> Log:
     except ImportError:
         raise ValueError("a log on Redis needs another package: pip install 'ssehub[redis]'") from None
     return RedisLog(url, size=size)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:6]) < 65536):
+        raise argparse.ArgumentTypeError(f"not a port, 0 to 65535: {text!r}")
+    return int(text)
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ FLOORS |= {"__init__": 6, "__main__": 6}
 ONLY_IN = {
     "redis": ("log/redis.py",),
     "requests": ("client/", "cli.py"),
-    "urllib3": ("client/",),
+    "urllib3": ("client/", "cli.py"),
     "werkzeug": ("server/response.py", "server/app.py", "cli.py"),
 }
 

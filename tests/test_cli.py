@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -202,7 +203,7 @@ def test_a_signal_ends_listen_while_it_waits_to_connect(
     with command("listen", server.url) as listener:
         assert listener.stderr is not None and "503" in listener.stderr.readline()
         listener.send_signal(number)
-        assert listener.wait(GUARD) == 130 and listener.stderr.read() == ""
+        assert listener.wait(GUARD) == 128 + number and listener.stderr.read() == ""
 
 
 def test_send_takes_lines_from_the_input_and_answers_in_json(scripted: Callable[..., Server]) -> None:
@@ -251,3 +252,66 @@ def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(redis_ser
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     assert "not accepted" in run("send", "--log", nobody, "x").stderr
     assert run("send", "--log", "nonsense", "x").returncode == 1
+
+
+# What a stranger has found
+
+
+def test_the_hubs_own_events_are_shown_to_who_names_them(scripted: Callable[..., Server]) -> None:
+    server = scripted(bodies("retry: 10\nevent: ssehub.open\ndata: me\n\ndata: x\n\nevent: ssehub.cursor\ndata: .\n\n"))
+    result = run("listen", server.url, "--event", "ssehub.open", "--event", "message")
+    assert (result.returncode, result.stdout) == (0, "ssehub.open: me\nx\n")
+
+
+def test_a_line_that_cannot_be_sent_is_told_and_the_others_are_sent(scripted: Callable[..., Server]) -> None:
+    with serving() as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        with command("listen", f"{url}/events") as listener:
+            until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)
+            given = b"one\n\xff\n" + b"x" * 1_100_000 + b"\nfour\n"
+            done = subprocess.run(
+                (*SSEHUB, "send", url, "-"), input=given, capture_output=True, cwd=ROOT, timeout=60, check=False
+            )
+            assert done.returncode == 1 and done.stderr.decode().startswith(
+                "ssehub: line 3 was not sent: the body is longer"
+            )
+            assert lines(listener, 3) == ["one", "\ufffd", "four"]
+
+
+def test_lines_wait_for_a_service_that_is_not_there_yet() -> None:
+    port = str(free_port())
+    sender = subprocess.Popen(
+        (*SSEHUB, "send", f"http://127.0.0.1:{port}", "-"), cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with sender:
+        assert sender.stdin is not None and sender.stderr is not None
+        sender.stdin.write("late\n")
+        sender.stdin.close()
+        assert f"127.0.0.1:{port}: [Errno" in sender.stderr.readline()
+        with command("serve", "--port", port):
+            assert sender.wait(2 * GUARD) == 0
+
+
+def test_no_password_and_no_token_of_an_address_is_shown(scripted: Callable[..., Server]) -> None:
+    for url in (scripted(bodies(REFUSED % 404)).url, f"http://127.0.0.1:{free_port()}", "http://127.0.0.1:1"):
+        secret = url.replace("//", "//user:geheim@") + "/?token=geheim"
+        with command("listen", secret) as listener:
+            assert listener.stderr is not None
+            said = listener.stderr.readline()
+            assert said and "geheim" not in said
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "x", "65536"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    result = run("serve", f"--port={port}")
+    assert result.returncode == 2 and "0 to 65535" in result.stderr
+
+
+def test_what_the_terminal_cannot_show_ends_nothing(scripted: Callable[..., Server]) -> None:
+    server = scripted(bodies("retry: 10\ndata: \u2603\n\n"))
+    done = subprocess.run(
+        (*SSEHUB, "listen", server.url), capture_output=True, text=True, cwd=ROOT, timeout=60, check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.stdout == "\\u2603\n"

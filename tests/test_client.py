@@ -601,3 +601,77 @@ def test_hooks_refuse_what_is_no_type_and_no_callback() -> None:
     ):
         with pytest.raises(error):
             call()
+
+
+# What a stranger has found
+
+
+def test_a_gap_that_is_nested_too_deeply_ends_nothing(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("event: ssehub.gap\ndata: " + "[" * 100_000 + "\n\ndata: x\n\n"))
+    gaps: list[object] = []
+    client.on_gap(lambda *gap: gaps.append(gap))
+    assert data(client) == ["x"] and gaps == [("unknown", None)]
+
+
+@pytest.mark.parametrize("location", [b"http://[::", b"\xff\xfe", b"http://a b/", b"//"])
+def test_a_garbled_place_to_go_to_is_a_failure_of_the_attempt(follow: Callable[..., Client], location: bytes) -> None:
+    head = b"HTTP/1.1 302 Go\r\nLocation: " + location + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    client = follow(bodies(head, "data: x\n\n"))
+    troubles = Troubles(client)
+    try:
+        assert data(client) == ["x"]
+    except requests.exceptions.InvalidURL:
+        assert location == b"http://a b/"
+    assert all(isinstance(error, requests.RequestException) for error, _ in troubles)
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"), [({"X": "\u65e5"}, ValueError), ({"X": 5}, TypeError), ({5: "x"}, TypeError)]
+)
+def test_a_header_that_cannot_be_sent_is_refused_by_its_name(headers: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"X|5"):
+        Client("http://127.0.0.1/", headers=headers)
+
+
+def test_a_body_that_ends_too_early_has_not_ended_in_order(follow: Callable[..., Client]) -> None:
+    client = follow(bodies(STREAM[:-2] + b"Content-Length: 100\r\n\r\ndata: a\n\n"))
+    ends: list[Exception | None] = []
+    client.on_disconnect(ends.append)
+    assert data(client) == ["a"] and isinstance(ends[0], requests.ConnectionError)
+
+
+def test_an_encoding_that_nobody_can_undo_is_told(follow: Callable[..., Client]) -> None:
+    client = follow(bodies(STREAM[:-2] + b"Content-Encoding: rot13\r\n\r\nqngn: k\n\n"), max_attempts=1)
+    with pytest.raises(requests.exceptions.ContentDecodingError, match="rot13"):
+        client.run()
+
+
+def test_json_that_is_none_is_final(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("data: x\n\n"), method="POST", json=float("nan"))
+    with pytest.raises(requests.exceptions.InvalidJSONError):
+        client.run()
+
+
+def test_started_and_run_is_an_error_and_not_a_race(follow: Callable[..., Client]) -> None:
+    for _ in range(50):
+        client = follow(lambda exchange: exchange.hold())
+        client.start()
+        with pytest.raises(RuntimeError, match="already"):
+            client.run()
+        assert client.stop(GUARD)
+
+
+def test_the_exit_hook_is_called_once(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("data: x\n\n"))
+    exits: list[int] = []
+    client.on_exit(lambda: exits.append(1))
+    for _ in range(3):
+        client.run()
+    assert exits == [1] and "over" in repr(client)
+
+
+def test_a_client_shows_no_secrets(follow: Callable[..., Client], caplog: pytest.LogCaptureFixture) -> None:
+    client = follow(bodies(REFUSED % 404), path="/p?token=geheim")
+    with pytest.raises(StreamRefused) as caught:
+        client.run()
+    assert "geheim" not in f"{caught.value}{client!r}{caplog.text}" and "/p" in repr(client)

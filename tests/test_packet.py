@@ -54,3 +54,9 @@ def test_only_a_message_is_a_message(message: Any) -> None:
 
 def test_all_is_not_none_and_says_its_name() -> None:
     assert ALL is not None and repr(ALL) == "ALL"
+
+
+@pytest.mark.parametrize("event", ["ssehub.gap", "ssehub.open", "ssehub.x"])
+def test_the_hubs_own_types_are_not_for_senders(event: str) -> None:
+    with pytest.raises(ValueError, match="own"):
+        Packet(Message("x", event), broadcast=True)

@@ -32,7 +32,7 @@ def trouble(error, delay):
 
 @client.on_gap
 def gap(reason, missed):
-    print("the hub has lost", missed, "messages:", reason)
+    print("the hub has lost", "an unknown number of" if missed is None else missed, "messages:", reason)
 
 
 with client.start():

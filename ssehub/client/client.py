@@ -17,7 +17,7 @@ from ssehub.client.backoff import Backoff
 from ssehub.client.hooks import Hooks
 from ssehub.client.listeners import check_type
 from ssehub.client.patience import Patience
-from ssehub.client.refusal import StreamRefused
+from ssehub.client.refusal import StreamRefused, bare, reason
 from ssehub.client.request import Body, Headers, Provided, Request
 from ssehub.client.settings import Settings
 from ssehub.client.subscription import Subscription
@@ -120,6 +120,7 @@ class Client(Hooks):
         # It may be entered by a signal handler, in the thread that is inside already.
         self._lock = threading.RLock()
         self._follower: threading.Thread | None = None
+        self._is_following = self._is_over = False
         self._idle = threading.Event()
         self._idle.set()
         self._thread: threading.Thread | None = None
@@ -184,6 +185,11 @@ class Client(Hooks):
             transport.close()
             self._end()
 
+    def __repr__(self) -> str:
+        url = "(asked for at each attempt)" if callable(self._request.url) else bare(self._request.url)
+        state = "over" if self._is_over else "followed" if self._is_following else "not followed"
+        return f"<Client of {url}, {state}>"
+
     def run(self) -> None:
         """Follow the stream in this thread, for the hooks' sake; as :meth:`__iter__` does, with the same errors."""
         try:
@@ -200,13 +206,16 @@ class Client(Hooks):
 
         A final failure goes to ``on_error``, to :attr:`error` and to the subscriptions.
 
-        :raises RuntimeError: if it was started before.
+        :raises RuntimeError: if it was started before, or is being followed.
         """
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("this client was started before")
+            if self._follower is not None:
+                raise RuntimeError(f"this client is being followed already, in {self._follower.name}")
             # A daemon, because a name lookup cannot be cut off and would hold the interpreter.
             self._thread = threading.Thread(target=self._run_started, name="ssehub-client", daemon=True)
+            self._follower = self._thread
             self._thread.start()
         return self
 
@@ -257,15 +266,17 @@ class Client(Hooks):
         try:
             self.run()
         except Exception as error:
-            logger.error("the client of %s has failed: %s", self._request.url, error)
+            logger.error("a client has failed: %s", reason(error))
 
     def _begin(self) -> None:
         if self._error is not None:
             raise self._error.with_traceback(None)
         with self._lock:
-            if self._follower is not None:
-                raise RuntimeError(f"this client is being followed already, in {self._follower.name}")
+            if self._is_following or self._follower not in (None, threading.current_thread()):
+                name = self._follower.name if self._follower else "another thread"
+                raise RuntimeError(f"this client is being followed already, in {name}")
             self._follower = threading.current_thread()
+            self._is_following = True
             self._idle.clear()
 
     def _next_attempt(self) -> Attempt | None:
@@ -298,9 +309,12 @@ class Client(Hooks):
         self._end_subscriptions_if_over()
 
     def _end(self) -> None:
-        self.on_exit.fire()
+        if not self._is_over:
+            self._is_over = self._stopped
+            self.on_exit.fire()
         with self._lock:
             self._follower = None
+            self._is_following = False
         self._end_subscriptions_if_over()
         self._idle.set()
 

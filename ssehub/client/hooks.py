@@ -21,7 +21,7 @@ class Hooks:
         instead of seconds if there will be none.
     :ivar on_comment: hook, called with a comment's text; servers send them to keep the connection alive.
     :ivar on_gap: hook, called with a reason and the number of messages that a hub has lost, None if nobody knows it.
-    :ivar on_exit: hook, called without arguments, last.
+    :ivar on_exit: hook, called without arguments, last: when the client has ended, or its loop was left.
     """
 
     def __init__(self, base64: bool) -> None:

@@ -10,6 +10,14 @@ from ssehub.client.refusal import StreamRefused, retry_after
 from ssehub.client.settings import Settings
 from ssehub.exceptions import EventTooLarge
 
+#: requests' errors about what it is asked to send.
+_FUTILE = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+)
+
 
 class Patience:
     """Judge attempts one after the other, and count those that fail. It belongs to the thread that follows.
@@ -52,9 +60,8 @@ class Patience:
     def _is_worth_another(self, error: Exception) -> bool:
         if isinstance(error, StreamRefused):
             return error.response.status_code in self._settings.retry_status
-        # "Reestablish the connection, unless the user agent knows that to be futile": requests' errors about addresses
-        # and headers that are none are ValueErrors, too.
-        futile = isinstance(error, ValueError)
+        # "Reestablish the connection, unless the user agent knows that to be futile."
+        futile = isinstance(error, _FUTILE) or type(error) is requests.exceptions.InvalidJSONError
         return isinstance(error, EventTooLarge) or (isinstance(error, requests.RequestException) and not futile)
 
     def _is_exhausted(self, delay: float) -> bool:

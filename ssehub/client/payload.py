@@ -24,7 +24,7 @@ def gap(message: Message) -> tuple[str, int | None]:
     """Return the reason and the number that an event ``ssehub.gap`` tells, as far as it does."""
     try:
         told = message.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         told = {}
     if not isinstance(told, dict):
         told = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import requests
 
@@ -24,12 +25,12 @@ def check_stream(response: requests.Response) -> None:
     :raises StreamRefused: if it is anything else.
     """
     if response.status_code != 200:
-        raise StreamRefused(f"{response.status_code} {response.reason} from {response.url}", response=response)
+        raise StreamRefused(f"{response.status_code} {response.reason} from {bare(response.url)}", response=response)
     # A MIME type's essence: its parameters, a charset above all, do not matter; nor does case.
     essence = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if essence != "text/event-stream":
         kind = essence or "something without a type"
-        raise StreamRefused(f"not an event stream but {kind} from {response.url}", response=response)
+        raise StreamRefused(f"not an event stream but {kind} from {bare(response.url)}", response=response)
 
 
 def retry_after(response: requests.Response) -> float:
@@ -41,3 +42,19 @@ def retry_after(response: requests.Response) -> float:
         return min(max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), LONGEST)
     except (ValueError, TypeError, OverflowError):
         return 0.0
+
+
+def bare(url: str) -> str:
+    """Return an address as far as it may be shown: without a name, a password or a query, which may hold a token."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def reason(error: BaseException) -> str:
+    """Say in a few words what an error was about; ``requests`` says it in many, with the address's query in them."""
+    below = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(error, requests.ConnectionError) and below is not None:
+        request = error.request
+        host = urlsplit(request.url).netloc.rpartition("@")[2] if request is not None and request.url else "the server"
+        return f"{host}: {str(below).rpartition(': ')[2]}"
+    return str(error)

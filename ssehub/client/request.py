@@ -114,6 +114,13 @@ def _check_headers(headers: object) -> None:
         raise TypeError(f"headers must be a mapping, or a function that returns one, not {type(headers).__name__}")
     if any(isinstance(name, str) and name.lower() == _LAST_EVENT_ID.lower() for name in headers):
         raise ValueError("Last-Event-ID is the client's to send; give it last_event_id")
+    for name, value in headers.items():
+        if not isinstance(name, str | bytes) or not isinstance(value, str | bytes):
+            raise TypeError(f"a header must be str or bytes, not {name!r}: {value!r}")
+        try:
+            "".join(part for part in (name, value) if isinstance(part, str)).encode("latin-1")
+        except UnicodeEncodeError:
+            raise ValueError(f"the header {name!r} does not fit latin-1; give it as bytes") from None
 
 
 def _check_body(body: object) -> None:

@@ -19,6 +19,8 @@ from ssehub.client.canceller import Canceller, WatchedAdapter, connecting
 
 #: The most one read returns, in bytes.
 _PIECE = 65536
+#: The encodings that urllib3 undoes, with the packages that are installed.
+_DECODED = tuple(urllib3.HTTPResponse.CONTENT_DECODERS)
 
 
 class Timeout(NamedTuple):
@@ -58,13 +60,15 @@ class Transport:
         try:
             with connecting(canceller):
                 response = self._watched().request(method, url, stream=True, timeout=timeout, **options)
-            return Stream(response, canceller, self._timeout.idle)
+            try:
+                return Stream(response, canceller, self._timeout.idle)
+            except BaseException:
+                response.close()
+                raise
         except BaseException as error:
             canceller.release()
-            # What requests does not translate; and a header of the response that is none, which it calls one of ours.
-            below = error.args[0] if isinstance(error, requests.exceptions.InvalidHeader) and error.args else error
-            if isinstance(below, urllib3.exceptions.HTTPError | http.client.HTTPException):
-                raise requests.ConnectionError(error) from error
+            if _is_garbled(error):
+                raise requests.ConnectionError(f"the answer cannot be understood: {error}") from error
             raise
 
     def close(self) -> None:
@@ -112,7 +116,10 @@ class Stream:
         :raises requests.ConnectionError: if the response broke off.
         """
         try:
-            return self._read1()
+            piece = self._read1()
+            if not piece and getattr(getattr(self.response.raw, "_fp", None), "length", None):
+                raise http.client.IncompleteRead(piece)  # shorter than its Content-Length
+            return piece
         except (TimeoutError, urllib3.exceptions.ReadTimeoutError) as error:
             raise requests.ReadTimeout(f"nothing came for {self._idle:g} s", response=self.response) from error
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
@@ -131,6 +138,16 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_garbled(error: BaseException) -> bool:
+    """Tell whether an answer was no HTTP, though ``requests`` puts it in another way or has not translated it."""
+    if isinstance(error, requests.exceptions.InvalidHeader) and error.args:
+        return isinstance(error.args[0], urllib3.exceptions.HTTPError)  # the response's, and not one of ours
+    if isinstance(error, requests.RequestException):
+        return False
+    # A place to go to next that is none is a plain ValueError, or a UnicodeError.
+    return isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | ValueError)
 
 
 def check_url(url: str) -> None:
@@ -154,6 +171,8 @@ def _reader(response: requests.Response) -> Callable[[], bytes]:
     if encoding in ("", "identity") and hasattr(below, "read1"):
         # http.client undoes the chunks and never waits for more than one; urllib3 on top of it takes twice the time.
         return functools.partial(below.read1, _PIECE)
+    if unknown := [one for one in encoding.split(",") if one.strip() not in ("", "identity", *_DECODED)]:
+        raise requests.exceptions.ContentDecodingError(f"nobody here can undo the encoding {unknown[0].strip()!r}")
     if isinstance(raw, urllib3.BaseHTTPResponse):
         return functools.partial(raw.read1, _PIECE, decode_content=True)
     return functools.partial(next, _bytewise(response), b"")

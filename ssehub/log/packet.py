@@ -48,6 +48,15 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
+def check_type(message: Message) -> None:
+    """Refuse a type that belongs to hubs: clients believe what events of these types say.
+
+    :raises ValueError: if the type begins with ``ssehub.``.
+    """
+    if message.event.startswith("ssehub."):
+        raise ValueError(f"types that begin with 'ssehub.' are the hub's own: {message.event!r}")
+
+
 @dataclass(frozen=True)
 class Packet:
     """Address a message: to everyone, to a zone, to a client in a zone, or to a client wherever it is.
@@ -60,7 +69,8 @@ class Packet:
     :param client_id: the client all of whose sessions get it; None with ``broadcast=True``.
     :param broadcast: True for everyone in the zone.
     :param exclude: ids of sessions that do not get it, the sender's own for instance.
-    :raises ValueError: if it addresses nobody, or a client and everyone at once, or a name is unfit.
+    :raises ValueError: if it addresses nobody, or a client and everyone at once, or a name is unfit, or the message's
+        type is one of the hub's own.
     :raises TypeError: if an argument has the wrong type.
     """
 
@@ -76,6 +86,7 @@ class Packet:
         if isinstance(self.message, Received):
             # Its id is the last that was in force where it was received; as its own, several could come to share it.
             object.__setattr__(self, "message", Message(self.message.data, self.message.event))
+        check_type(self.message)
         if self.zone is not ALL:
             check_name("zone", self.zone)
         if not isinstance(self.broadcast, bool):

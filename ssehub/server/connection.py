@@ -12,6 +12,7 @@ from typing import Any
 
 from ssehub.exceptions import Backlogged
 from ssehub.log import ALL, Gap, Log, Packet
+from ssehub.log.packet import check_type
 from ssehub.server.pace import Pace, jitter
 from ssehub.server.pages import Pages
 from ssehub.server.parking import Parking
@@ -116,9 +117,11 @@ class Connection:
 
         :returns: False if the connection has ended.
         :raises Backlogged: if ``max_pending`` such messages are waiting already.
-        :raises ValueError: if the message has an id: the client would come back with it, and no log knows it.
+        :raises ValueError: if the message has an id: the client would come back with it, and no log knows it; or a
+            type that is the hub's own.
         """
         message = as_message(message)
+        check_type(message)
         if message.id is not None:
             raise ValueError("a message to one session cannot have an id, because it is not in the log")
         if self.closed:
