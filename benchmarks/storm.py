@@ -251,6 +251,8 @@ class Storm:
         for publisher in self._publishers:
             publisher.kill()
             publisher.wait()
+            if publisher.stdout is not None:
+                publisher.stdout.close()
         self._stack.close()
         self._server.close()
 
