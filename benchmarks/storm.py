@@ -35,7 +35,7 @@ from ssehub import Backoff, Client, Hub, LogError, RedisLog
 from tests.apps.shared import zone_of
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, free_port, gunicorn, process
-from tests.streams import until
+from tests.streams import GUARD, until
 
 KEY = "{ssehub}:log"
 END = "the end"
@@ -238,7 +238,17 @@ class Storm:
             reader.join()
         with contextlib.closing(Hub(RedisLog(self._server.url, size=5000))) as hub:
             until(lambda: _sent(hub))
-            until(lambda: all(any(data == END for _, data in one.what[-5:]) for one in self.seen), "the end everywhere")
+            began = time.monotonic()
+            while not all(_has_ended(one) for one in self.seen):
+                time.sleep(0.2)
+                _sent(hub)  # for a client that comes late, the first lies in a gap
+                if time.monotonic() > began + 3 * GUARD:
+                    late = [
+                        repr(client)
+                        for client, one in zip(self._clients, self.seen, strict=True)
+                        if not _has_ended(one)
+                    ]
+                    raise AssertionError(f"not everyone has come to the end: {late}")
         return self._told
 
     def close(self) -> None:
@@ -263,6 +273,10 @@ def _sent(hub: Hub) -> bool:
     except LogError:
         return False
     return True
+
+
+def _has_ended(seen: Seen) -> bool:
+    return any(data == END for _, data in seen.what[-20:])
 
 
 def judge(storm: Storm, told: list[dict[str, Any]]) -> dict[str, int]:

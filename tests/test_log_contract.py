@@ -150,6 +150,15 @@ def test_another_log_is_told_by_its_epoch_and_all_it_holds_is_new(make_log: Make
     assert [(gap.reason, gap.missed) for gap in gaps] == [("epoch", None)]
 
 
+def test_of_an_older_log_that_came_back_nothing_is_repeated(make_log: MakeLog) -> None:
+    old, new = make_log(10), make_log(10)
+    for log in (old, new):
+        log.start(Delivered().take, print)
+    for n in range(3):
+        old.append(packet(f"old {n}"))
+    assert old.read(new.tail(), 10).gap == Gap("epoch", None, old.tail())
+
+
 def test_a_place_beyond_the_end_is_told_as_ahead(make_log: MakeLog) -> None:
     log = make_log(10)
     log.start(Delivered().take, print)

@@ -16,6 +16,7 @@ import redis
 
 from benchmarks import storm
 from ssehub import Backoff, Client, Hub, LogError, Message, Packet, RedisLog
+from ssehub.log import Position
 from tests.apps.shared import CLIENTS, zone_of
 from tests.followers import Follower
 from tests.redis_server import RedisServer
@@ -166,6 +167,38 @@ def last_nonce(server: RedisServer, dump: object) -> str:
     server.client.restore("copy", 0, dump, replace=True)  # type: ignore[arg-type]
     ((_, fields),) = server.client.xrevrange("copy", count=1)  # type: ignore[misc]
     return str(fields[b"h"][:8].decode())
+
+
+@pytest.mark.parametrize("fault", ["none", "flush"])
+def test_a_place_that_a_faster_process_gave_is_waited_for_and_not_called_a_gap(server: RedisServer, fault: str) -> None:
+    gate, fast, slow = threading.Event(), RedisLog(server.url), RedisLog(server.url)
+    slow.start(lambda entry: int(gate.wait(GUARD)), lambda tail: None)  # a process that falls behind
+    fast.append(Packet(Message("slow is held up by this"), broadcast=True))
+    until(lambda: slow.read(slow.oldest(), 1).entries)
+    if fault == "flush":
+        server.client.flushall()
+    fast.start(lambda entry: 0, lambda tail: None)
+    own = fast.append(Packet(Message("a", id="own"), broadcast=True)).id
+    threading.Timer(0.3, gate.set).start()
+    assert slow.locate(own) == fast.tail()
+    gate.clear()
+    for log in (slow, fast):
+        log.append(Packet(Message("b"), broadcast=True))
+    threading.Timer(0.3, gate.set).start()
+    assert slow.read(fast.tail(), 10).gap is None
+    slow.close()
+    fast.close()
+
+
+def test_a_place_that_cannot_be_judged_sends_the_client_away_with_it(
+    server: RedisServer, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make_hub(RedisLog(server.url, timeout=0.3))
+    Follower(hub)
+    server.kill()
+    late = Follower(hub, last_event_id=str(Position(1, 1, "12345678")))
+    late.join()
+    assert late.texts == [] and b"retry: " in late.chunks[-1] and "cannot be read" in caplog.text
 
 
 def test_what_was_trimmed_during_an_outage_is_told_with_its_number(

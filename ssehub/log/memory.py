@@ -94,5 +94,5 @@ class MemoryLog(Log):
 
 
 def _new_epoch() -> int:
-    # The clock alone would give workers that start in the same millisecond the same epoch.
-    return (time.time_ns() // 1_000_000 << 16) | secrets.randbits(16)
+    # The clock alone might give workers that start together the same epoch.
+    return time.time_ns() & ~0xFF | secrets.randbits(8)

@@ -21,7 +21,8 @@ class Position(NamedTuple):
     Immutable.
     """
 
-    #: Tells one log from another that came in its place; compared for equality only, never for order.
+    #: Tells one log from another that came in its place; a number that grows with the time at which it began. Clocks
+    #: that are wrong can make a gap larger than it had to be, and nothing worse.
     epoch: int
     #: 1 for the first entry of an epoch; 0 is the place before it.
     offset: int

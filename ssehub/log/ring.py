@@ -59,6 +59,11 @@ class Ring:
             except KeyError:  # let go of in this very moment
                 continue
 
+    def holds(self, place: Position) -> bool:
+        """Tell whether a place is one of this log's: one that is held, or has been let go of."""
+        page = self.read(place, 0)
+        return page.gap is None or page.gap.reason == "trimmed"
+
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
         with self._lock:
@@ -94,9 +99,12 @@ class Ring:
     def _judge(self, after: Position, tail: Position) -> Gap | None:
         """Say what is missing between a position and the first entry that a read from it would give."""
         start = self._before_first(tail)
-        if after.epoch != tail.epoch:
-            # Nothing of this epoch can have been seen: all that is held is new to the reader.
+        if after.epoch < tail.epoch:
+            # Nothing of a younger log can have been seen: all that is held is new to the reader.
             return Gap("epoch", None, start)
+        if after.epoch > tail.epoch:
+            # An older log has come back. Which of it the reader has seen nobody can know.
+            return Gap("epoch", None, tail)
         if after.offset > tail.offset:
             return Gap("ahead", None, tail)
         if after.offset < start.offset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import secrets
 import threading
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ssehub.exceptions import Backlogged
+from ssehub.exceptions import Backlogged, LogError
 from ssehub.log import ALL, Gap, Log, Packet
 from ssehub.log.packet import check_type
 from ssehub.server.pace import Pace, jitter
@@ -20,6 +21,8 @@ from ssehub.server.reader import Reader
 from ssehub.server.relay import Relay
 from ssehub.server.start import Start
 from ssehub.wire import Message
+
+logger = logging.getLogger("ssehub")
 
 #: Reasons after which nobody is there to read a last chunk.
 _DEAD = ("hang-up", "stalled")
@@ -45,7 +48,7 @@ class Connection:
     :ivar connected_at: when it was made, in seconds since 1970.
     :ivar closed: why it was closed, or None. ``"hang-up"``: the client left. ``"stalled"``: it did not read for too
         long. ``"shutdown"``: the hub closed. ``"max_age"``: its time was over. ``"disconnected"``, or any other text:
-        the application closed it. ``"error"``: its thread failed.
+        the application closed it. ``"log"``: the log could not be read. ``"error"``: its thread failed.
     """
 
     def __init__(
@@ -183,7 +186,12 @@ class Connection:
         # No server sends the headers before the first chunk that is not empty.
         yield self._preamble()
         while self.closed not in _DEAD:
-            chunk = self.due()
+            try:
+                chunk = self.due()
+            except LogError as error:  # when the client comes back with its place, it may be known what follows
+                logger.warning("a stream was ended: %s", error)
+                chunk = b""
+                self.close("log")
             if chunk:
                 yield chunk
             now = time.monotonic()
