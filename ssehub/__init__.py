@@ -13,7 +13,7 @@ from ssehub.exceptions import (
     SubscriptionClosed,
     UnknownClient,
 )
-from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Receipt
+from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.server import Connection, Hub, event_stream, last_event_id
 from ssehub.wire import Decoder, Message, decode
 
@@ -39,9 +39,11 @@ __all__ = [
     "MemoryLog",
     "Message",
     "Packet",
+    "Process",
     "Receipt",
     "RedisLog",
     "SSEHubError",
+    "Session",
     "StreamRefused",
     "Subscription",
     "SubscriptionClosed",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.redis_server import RedisServer
 from tests.servers import free_port, missing, process
 from tests.streams import call, until
 
@@ -40,8 +41,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def serving(port: int) -> Iterator[None]:
-    with process(sys.executable, "-m", "ssehub", "serve", "--port", str(port), "--heartbeat", "0.5"):
+def serving(port: int, *options: str) -> Iterator[None]:
+    with process(sys.executable, "-m", "ssehub", "serve", "--port", str(port), "--heartbeat", "0.5", *options):
         until(lambda: _answers(port), "the service to answer")
         yield
 
@@ -171,6 +172,21 @@ def test_the_page_comes_back_by_itself_after_a_restart_and_tells_the_gap(browser
         shown = tab.messages()
         assert shown[0] == "before" and "(epoch)" in shown[1] and len(shown) == 3
         until(lambda: tab.connections() == {"default": ["ada"]})
+
+
+def test_each_console_shows_the_connections_of_every_process(browser: Any, redis_server: RedisServer) -> None:
+    first, second = free_port(), free_port()
+    with serving(first, "--log", redis_server.url), serving(second, "--log", redis_server.url):
+        ada, bob = Tab(browser, first, "ada", zone="a"), Tab(browser, second, "bob", zone="b")
+        for tab in (ada, bob):
+            until(lambda tab=tab: tab.connections() == {"a": ["ada"], "b": ["bob"]})
+            tab.wait_until(
+                "return document.getElementById('processes').textContent.match(/process \\d+: 1/g).length === 2"
+            )
+        ada.send("send-client", "from the other process", to_client="bob", to_zone="")
+        bob.wait_for("from the other process")
+        bob.click("disconnect")
+        until(lambda: ada.connections() == {"a": ["ada"]})
 
 
 def test_two_clicks_make_one_connection_and_leaving_first_is_harmless(browser: Any, port: int) -> None:

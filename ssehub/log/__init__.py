@@ -2,7 +2,23 @@
 
 from ssehub.log.base import Gap, Log, Page
 from ssehub.log.memory import MemoryLog
-from ssehub.log.packet import ALL, All, Entry, Packet, Receipt
+from ssehub.log.packet import ALL, All, Entry, Order, Packet, Receipt
 from ssehub.log.position import Position
+from ssehub.log.presence import Presence, Process, Session
 
-__all__ = ["ALL", "All", "Entry", "Gap", "Log", "MemoryLog", "Packet", "Page", "Position", "Receipt"]
+__all__ = [
+    "ALL",
+    "All",
+    "Entry",
+    "Gap",
+    "Log",
+    "MemoryLog",
+    "Order",
+    "Packet",
+    "Page",
+    "Position",
+    "Presence",
+    "Process",
+    "Receipt",
+    "Session",
+]

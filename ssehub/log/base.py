@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from ssehub.log.packet import Entry, Packet, Receipt
 from ssehub.log.position import Position
+from ssehub.log.presence import Presence
 
 #: Why a place in the log could not be followed on from.
 #: ``trimmed``: the log has let go of what came next. ``epoch``: another log stands in its place. ``fork``: the log was
@@ -53,6 +54,8 @@ class Log(ABC):
 
     #: True for a log that other processes share: it takes packets without having been started here.
     shared = False
+    #: Who is connected to the hub's other processes; None if there are none.
+    presence: Presence | None = None
 
     @abstractmethod
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from ssehub.log.position import Position
 from ssehub.wire import Message
@@ -102,6 +102,33 @@ class Packet:
     def encode(self) -> bytes:
         """Make the bytes of the message; they still lack the id if the log is to assign one."""
         return self.message.encode()
+
+
+@dataclass(frozen=True)
+class Order(Packet):
+    """Tell every process of a hub what to do with a client's sessions. It goes through the log, and to no client.
+
+    :param what: ``"disconnect"``, or ``"metadata"`` to replace what is noted about the client.
+    :param session_id: only this session; None for all.
+    :param data: the metadata.
+    """
+
+    what: Literal["disconnect", "metadata"] = "disconnect"
+    session_id: str | None = None
+    data: Any = None
+
+    @classmethod
+    def disconnect(cls, client_id: str, zone: str | All, session_id: str | None) -> Order:
+        """Order the end of a client's streams."""
+        return cls(_NOTHING, zone, client_id, session_id=session_id)
+
+    @classmethod
+    def metadata(cls, client_id: str, data: Any) -> Order:
+        """Order that a client's metadata be replaced."""
+        return cls(_NOTHING, ALL, client_id, what="metadata", data=data)
+
+
+_NOTHING = Message(comment="an order")
 
 
 def _session_ids(exclude: Iterable[str]) -> frozenset[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import importlib.resources
 import ipaddress
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,8 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
 
 from ssehub.exceptions import HubClosed, LogError
-from ssehub.log import ALL, Packet
+from ssehub.log import ALL, Packet, Process, Session
+from ssehub.server.connection import Connection
 from ssehub.server.hub import Hub
 from ssehub.wire import Message
 
@@ -114,18 +116,25 @@ class App:
             self._check_permission(request)
         except HTTPException:
             return _json(stats)  # numbers are for everyone, names are not
-        return _json({**stats, "zones": self._who()})
+        return _json({**stats, **self._who()})
 
     def _health(self, request: Request) -> Response:
         return _json({"status": "closing"}, 503) if self._hub.closed else _json({"status": "ok"})
 
-    def _who(self) -> dict[str, list[dict[str, Any]]]:
+    def _who(self) -> dict[str, Any]:
+        sessions: Sequence[Session | Connection] = self._hub.connections()
+        processes: list[Process] = []
+        with contextlib.suppress(LogError):  # the other processes cannot be asked
+            processes = self._hub.processes()
+            sessions = self._hub.connections(everywhere=True) if processes else sessions
         zones: dict[str, list[dict[str, Any]]] = {}
-        for one in self._hub.connections():
+        for one in sessions:
+            who = {"client_id": one.client_id, "session_id": one.id, "connected_at": one.connected_at}
+            if isinstance(one, Session):
+                who["process"] = one.process
             for zone in one.zones:
-                who = {"client_id": one.client_id, "session_id": one.id, "connected_at": one.connected_at}
                 zones.setdefault(zone, []).append(who)
-        return dict(sorted(zones.items()))
+        return {"zones": dict(sorted(zones.items())), "processes": [one._asdict() for one in processes]}
 
     def _check_permission(self, request: Request) -> None:
         """Let in who knows the token, or without one, who sits at this machine and is not some website."""

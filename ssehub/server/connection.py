@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ssehub.exceptions import Backlogged, LogError
-from ssehub.log import ALL, Gap, Log, Packet
+from ssehub.log import ALL, Gap, Log, Order, Packet
 from ssehub.log.packet import check_type
 from ssehub.server.pace import Pace, jitter
 from ssehub.server.pages import Pages
@@ -105,7 +105,9 @@ class Connection:
         return self.member.metadata
 
     def wants(self, packet: Packet) -> bool:
-        """Tell whether a packet is addressed to this connection."""
+        """Tell whether a packet is addressed to this connection. An order never is: it is carried out on delivery."""
+        if isinstance(packet, Order):
+            return False
         if packet.zone is not ALL and packet.zone not in self.zones:
             return False
         if packet.client_id is not None and packet.client_id != self.client_id:

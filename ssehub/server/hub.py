@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from ssehub.exceptions import HubClosed, UnknownClient
-from ssehub.log import ALL, All, Log, MemoryLog, Packet, Receipt
+from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.log.packet import check_name
 from ssehub.server import peer
 from ssehub.server.connection import Connection, as_message
@@ -118,13 +118,14 @@ class Hub:
         :param request_or_environ: a werkzeug or Flask request, or the WSGI environ.
         :param zone: the zone's name, or several.
         :param client_id: who this is; several streams may share it. None: an id of its own.
-        :param metadata: what to note about the client; see :meth:`get_metadata`.
+        :param metadata: what to note about the client; see :meth:`set_metadata`.
         :param since: where to start if the request brings no last event id: None for now, ``"oldest"``, a number
             for the last so many messages, or a cursor.
         :returns: a werkzeug response, which is also a WSGI application.
         :raises ValueError: if a name or ``since`` is unfit.
         :raises TypeError: if an argument has the wrong type.
         """
+        self._board.roster.check_metadata(metadata)
         environ = environ_of(request_or_environ)
         start = Start(last_event_id(environ), since)
         socket = peer.find_socket(environ)
@@ -147,6 +148,7 @@ class Hub:
 
         :param last_event_id: the id to go on from; the other parameters are those of :meth:`connect`.
         """
+        self._board.roster.check_metadata(metadata)
         return self._board.body(
             _check_zones(zone),
             None if client_id is None else _check_name(client_id),
@@ -182,13 +184,13 @@ class Hub:
         A client that is not connected gets it from the log when it comes back with its last event id.
 
         :param require: True to refuse that.
-        :raises UnknownClient: with ``require``, if the client is not connected.
+        :raises UnknownClient: with ``require``, if the client is not connected, to any process that shares the log.
         :raises TypeError: if the client id is None.
         :raises HubClosed: after :meth:`close`.
         :raises LogError: if the log did not accept it.
         """
         packet = Packet(as_message(message), zone, _check_name(client_id))
-        if require and not self._board.registry.match(packet):
+        if require and not self.is_present(client_id, zone):
             raise UnknownClient(f"client {client_id!r} is not connected")
         return self.send_message(packet)
 
@@ -204,41 +206,79 @@ class Hub:
 
     # Who is there
 
-    def connections(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:
-        """Return the open connections of this process, all or those of a zone, a client or both."""
-        return self._board.registry.find(_check_zone(zone), client_id if client_id is ALL else _check_name(client_id))
+    @overload
+    def connections(
+        self, zone: str | All = ALL, client_id: str | All = ALL, *, everywhere: Literal[False] = False
+    ) -> list[Connection]: ...
+
+    @overload
+    def connections(
+        self, zone: str | All = ALL, client_id: str | All = ALL, *, everywhere: Literal[True]
+    ) -> list[Session]: ...
+
+    def connections(
+        self, zone: str | All = ALL, client_id: str | All = ALL, *, everywhere: bool = False
+    ) -> list[Connection] | list[Session]:
+        """Return the open connections of this process, all or those of a zone, a client or both.
+
+        :param everywhere: True for those of all processes that share the log, as :class:`~ssehub.Session` values.
+        :raises LogError: if the other processes' cannot be found out.
+        """
+        zone, client_id = _check_zone(zone), client_id if client_id is ALL else _check_name(client_id)
+        return (
+            self._board.roster.sessions(zone, client_id) if everywhere else self._board.registry.find(zone, client_id)
+        )
+
+    def processes(self) -> list[Process]:
+        """Return the processes that share the log and serve streams; none if the log is not shared.
+
+        :raises LogError: if they cannot be found out.
+        """
+        return self._board.roster.processes()
 
     def is_present(self, client_id: str, zone: str | All = ALL) -> bool:
-        """Tell whether a client is connected, anywhere or in a zone."""
-        return bool(self._board.registry.find(_check_zone(zone), _check_name(client_id)))
+        """Tell whether a client is connected, in any zone or in one, to any of the processes that share the log.
+
+        :raises LogError: if it is not connected here, and it cannot be found out whether it is elsewhere.
+        """
+        return self._board.roster.is_present(_check_name(client_id), _check_zone(zone))
 
     def zones(self) -> dict[str, int]:
-        """Return the zones that have connections, and how many each."""
-        return self._board.registry.zones()
+        """Return the zones that have connections, and how many each, at all processes that share the log.
+
+        :raises LogError: if those of other processes cannot be found out.
+        """
+        return self._board.roster.zones()
 
     def set_metadata(self, client_id: str, data: Any) -> None:
         """Replace what is noted about a client. All its sessions share it; with the last of them it goes.
 
-        :raises UnknownClient: if the client is not connected.
+        Sessions at other processes that share the log have it a moment later.
+
+        :raises UnknownClient: if the client is not connected anywhere.
+        :raises TypeError: if the log is shared and the data is not JSON.
+        :raises LogError: if other processes could not be asked or told.
         """
-        self._board.registry.set_metadata(client_id, data)
+        self._board.roster.check_metadata(data)
+        self._board.roster.set_metadata(_check_name(client_id), data)
 
     def get_metadata(self, client_id: str) -> Any:
         """Return what is noted about a client, or None.
 
-        :raises UnknownClient: if the client is not connected.
+        :raises UnknownClient: if the client is not connected anywhere.
+        :raises LogError: if it is not connected here, and it cannot be found out whether it is elsewhere.
         """
-        return self._board.registry.get_metadata(client_id)
+        return self._board.roster.get_metadata(_check_name(client_id))
 
     def disconnect(self, client_id: str, *, zone: str | All = ALL, session_id: str | None = None) -> int:
         """End a client's streams, or only those in a zone, or only one session. Returns without waiting for them.
 
         A browser comes back by itself; to keep it away, refuse it where you call :meth:`connect`.
 
-        :returns: how many were ended.
+        :returns: how many there were, at all processes that share the log.
+        :raises LogError: if the other processes could not be asked or told.
         """
-        found = self._board.registry.find(_check_zone(zone), _check_name(client_id))
-        return sum(one.close() for one in found if session_id in (None, one.id))
+        return self._board.roster.disconnect(_check_name(client_id), _check_zone(zone), session_id)
 
     def stats(self) -> dict[str, int]:
         """Return what is there in this process now, and counters since its start.

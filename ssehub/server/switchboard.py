@@ -10,7 +10,7 @@ from typing import Any
 
 from ssehub.exceptions import LogError
 from ssehub.hooks import Hook
-from ssehub.log import Entry, Gap, Log, Position
+from ssehub.log import Entry, Gap, Log, Order, Position
 from ssehub.server.body import Bodies, Body
 from ssehub.server.connection import Connection
 from ssehub.server.counters import Counters
@@ -19,6 +19,7 @@ from ssehub.server.pages import Pages
 from ssehub.server.parking import Parker, Parking
 from ssehub.server.registry import Registry
 from ssehub.server.relay import Relay
+from ssehub.server.roster import Roster
 from ssehub.server.start import Start
 from ssehub.server.watcher import Watcher
 
@@ -42,6 +43,7 @@ class Switchboard:
 
     def __init__(self, log: Log, pace: Pace, hooks: Hooks, closed: bool) -> None:
         self.registry = Registry()
+        self.roster = Roster(self.registry, log)
         self.closed = closed
         self._lock = threading.Lock()
         self._started = False
@@ -61,6 +63,7 @@ class Switchboard:
         with self._lock:
             if not (self._started or self.closed):
                 self._log.start(self._deliver, self._broken)
+                self.roster.start()
                 self._started = True
 
     def body(
@@ -140,6 +143,7 @@ class Switchboard:
         if not self.registry.add(connection, self._pace.max_connections, self._pace.max_per_client):
             return None
         self._counters.count("opened")
+        self.roster.enter(connection, metadata)
         if self.closed:  # close() may have looked round just before
             connection.close("shutdown")
         return connection
@@ -147,6 +151,7 @@ class Switchboard:
     def _dismiss(self, connection: Connection, reason: str) -> None:
         connection.close(reason)
         self.registry.remove(connection)
+        self.roster.leave(connection)
         self._counters.take_over(connection)
         self._hooks.on_disconnect.fire(connection)
         connection.end()
@@ -155,7 +160,10 @@ class Switchboard:
         """Wake whom an entry is for. The log calls this in its order, and waits for it."""
         packet = entry.packet
         woken: Sequence[Parker]
-        if packet.client_id is None and not packet.exclude:
+        if isinstance(packet, Order):
+            self.roster.obey(packet)
+            count, woken = self._parking.wake_these(entry, list)
+        elif packet.client_id is None and not packet.exclude:
             count = self.registry.count(packet.zone)
             woken = self._parking.wake_zone(entry, packet.zone)
         else:

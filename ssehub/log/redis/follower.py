@@ -64,9 +64,11 @@ class Follower:
         self.delivered = self.ring.tail
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
+        """End the thread, and wait for it."""
         self._closed.set()
         with self._moved:
             self._moved.notify_all()
@@ -77,6 +79,7 @@ class Follower:
         self._client.connection_pool.disconnect()
 
     def expect(self, nonce: str) -> None:
+        """Note that an entry of this process is about to be sent."""
         with self._moved:
             self._echoes[nonce] = None
 
@@ -104,6 +107,7 @@ class Follower:
             raise TimeoutError(f"the follower has not come to {end} in {timeout} s")
 
     def forget(self, nonce: str) -> None:
+        """Expect an entry no more."""
         with self._moved:
             self._echoes.pop(nonce, None)
 

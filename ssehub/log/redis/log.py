@@ -20,6 +20,7 @@ from ssehub.log.base import Gap, Log, Page
 from ssehub.log.packet import Entry, Packet, Receipt, check_name
 from ssehub.log.position import Position, new_nonce
 from ssehub.log.redis.follower import BLOCK, Follower
+from ssehub.log.redis.presence import RedisPresence
 from ssehub.log.redis.stream import APPEND, TOP, named, position_of, route_of
 from ssehub.log.ring import Ring
 
@@ -42,24 +43,34 @@ class RedisLog(Log):
     :param name: the name of the log; the stream's key is ``{name}:log``.
     :param size: entries kept at the most, in Redis and in each process.
     :param timeout: seconds an append may take before it is a :class:`~ssehub.LogError`.
+    :param lease: seconds after which a process that was killed is forgotten by the others.
     :raises ValueError: if a number is not positive, or the name or the URL is none.
     """
 
     shared = True
 
     def __init__(
-        self, server: str | redis.Redis, *, name: str = "ssehub", size: int = 10_000, timeout: float = 5.0
+        self,
+        server: str | redis.Redis,
+        *,
+        name: str = "ssehub",
+        size: int = 10_000,
+        timeout: float = 5.0,
+        lease: float = 15.0,
     ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
+        for what, seconds in (("timeout", timeout), ("lease", lease)):
+            if not 0 < seconds < threading.TIMEOUT_MAX:
+                raise ValueError(f"{what} must be a positive number of seconds, not {seconds}")
         client = redis.Redis.from_url(server) if isinstance(server, str) else server
         self._pool_class = client.connection_pool.connection_class
         self._settings = dict(client.connection_pool.connection_kwargs)
-        self._key = f"{{{check_name('name', name)}}}:log"
+        self._name = check_name("name", name)
+        self._key = f"{{{name}}}:log"
         self._size = size
         self._timeout = timeout
+        self._lease = lease
         self._renew()
 
     def _renew(self) -> None:
@@ -68,6 +79,7 @@ class RedisLog(Log):
         self._lock = threading.RLock()
         # What redis-py sends again by itself after a lost connection it may have sent before: entries come twice.
         self._sending = self._connect(socket_timeout=self._timeout, socket_connect_timeout=self._timeout)
+        self._presence = RedisPresence(self._sending, self._name, self._lease)
         self._append = self._sending.register_script(APPEND)
         self._ask = self._sending.register_script(TOP)
         #: An entry that was there before whatever is sent next: its id in the stream and its nonce.
@@ -84,6 +96,13 @@ class RedisLog(Log):
         for name in ("retry_on_timeout", "retry_on_error"):
             plain.pop(name, None)
         return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=self._pool_class, **plain))
+
+    @property
+    def presence(self) -> RedisPresence:  # type: ignore[override]
+        """Who is connected to the hub's other processes."""
+        if self._process != os.getpid():
+            self._renew()
+        return self._presence
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
         """Begin to deliver; see :meth:`Log.start`. The stream is read at once, and followed in a thread from then on.
@@ -191,6 +210,7 @@ class RedisLog(Log):
             follower = self._follower
         if follower is not None:
             follower.close()
+        self._presence.close()
         self._sending.connection_pool.disconnect()
 
     def _catch_up(self) -> None:

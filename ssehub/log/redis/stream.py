@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from typing import Any
 
-from ssehub.log.packet import ALL, Entry, Packet
+from ssehub.log.packet import ALL, Entry, Order, Packet
 from ssehub.log.position import GENESIS, Position
 from ssehub.wire import Message
 
@@ -82,7 +83,13 @@ def named(id: bytes, fields: list[bytes]) -> tuple[str, str]:
 
 def route_of(packet: Packet) -> str:
     """Write down whom a packet is for."""
-    route = {"z": None if packet.zone is ALL else packet.zone, "c": packet.client_id, "x": sorted(packet.exclude)}
+    route: dict[str, Any] = {
+        "z": None if packet.zone is ALL else packet.zone,
+        "c": packet.client_id,
+        "x": sorted(packet.exclude),
+    }
+    if isinstance(packet, Order):
+        route["o"] = [packet.what, packet.session_id, packet.data]
     return json.dumps({name: value for name, value in route.items() if value}, ensure_ascii=False)
 
 
@@ -91,13 +98,17 @@ def entry_of(id: bytes, fields: dict[bytes, bytes]) -> Entry:
     position, previous = position_of(id, fields.get(b"h"))
     body = fields.get(b"d", b"")
     try:
-        route = json.loads(fields[b"r"])
-        client_id = route.get("c")
-        packet = Packet(
-            Message.decode(body), route.get("z", ALL), client_id, client_id is None, frozenset(route.get("x", ()))
-        )
+        packet = _packet_of(json.loads(fields[b"r"]), body)
     except (KeyError, ValueError, TypeError, AttributeError):
         logger.error("entry %r of the log on Redis was not written by ssehub", id)
         packet = Packet(Message(comment="an entry that cannot be read"), broadcast=True)
         body = packet.encode()
     return Entry(packet, position, previous or GENESIS, body)
+
+
+def _packet_of(route: dict[str, Any], body: bytes) -> Packet:
+    message, zone, client_id = Message.decode(body), route.get("z", ALL), route.get("c")
+    if "o" in route:
+        what, session_id, data = route["o"]
+        return Order(message, zone, client_id, what=what, session_id=session_id, data=data)
+    return Packet(message, zone, client_id, client_id is None, frozenset(route.get("x", ())))

@@ -162,7 +162,7 @@ async function ask() {
   try {
     const response = await fetch("stats", {headers: headers()});
     const answer = await response.json();
-    drawConnections(answer.zones);
+    drawConnections(answer.zones, answer.processes);
     measure(answer.stats.messages);
   } catch {
     drawConnections(null);  // it restarts; we ask again anyway
@@ -170,13 +170,15 @@ async function ask() {
   }
 }
 
-function drawConnections(zones) {
+function drawConnections(zones, processes = []) {
   const list = document.createDocumentFragment();
-  for (const [zone, connections] of Object.entries(zones || {})) list.append(drawZone(zone, connections));
+  const places = new Map(processes.map(one => [one.id, `${one.host}, process ${one.pid}`]));
+  for (const [zone, connections] of Object.entries(zones || {})) list.append(drawZone(zone, connections, places));
   if (!list.children.length) list.append(element("p", "quiet", nobody(zones)));
   const old = $("connections");
   const focused = old.contains(document.activeElement) ? document.activeElement.dataset : null;
   old.replaceChildren(list);
+  $("processes").textContent = processes.map(one => `${places.get(one.id)}: ${one.connections}`).join(" · ");
   if (focused) old.querySelector(`[data-session-id="${CSS.escape(focused.sessionId)}"]`)?.focus();
 }
 
@@ -185,7 +187,7 @@ function nobody(zones) {
   return zones === undefined ? "Only who may send sees the list." : "Nobody is connected.";
 }
 
-function drawZone(zone, connections) {
+function drawZone(zone, connections, places) {
   const group = element("div", "");
   group.dataset.zone = zone;
   const list = element("ul", "");
@@ -195,7 +197,8 @@ function drawZone(zone, connections) {
     button.type = "button";
     button.dataset.clientId = one.client_id;
     button.dataset.sessionId = one.session_id;
-    button.title = `Send to ${one.client_id}`;
+    const place = places.get(one.process);
+    button.title = `Send to ${one.client_id}` + (place ? ` (at ${place})` : "");
     button.onclick = () => { $("to-client").value = one.client_id; $("to-zone").value = zone; $("text").focus(); };
     const item = element("li", "");
     item.append(button);

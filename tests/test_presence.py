@@ -1,0 +1,242 @@
+"""Presence: who is connected, seen from every process. Hubs on one log stand for processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ssehub import Hub, LogError, RedisLog, UnknownClient
+from tests.followers import Follower
+from tests.redis_server import RedisServer
+from tests.servers import ROOT
+from tests.streams import GUARD, until
+
+MakeHub = Callable[..., Hub]
+
+
+@pytest.fixture
+def make(redis_server: RedisServer, make_hub: MakeHub) -> MakeHub:
+    """Give a function that makes hubs on one log, each as if in a process of its own."""
+    name = secrets.token_hex(8)
+    return lambda **options: make_hub(RedisLog(redis_server.url, name=name, **options), heartbeat=0.05)
+
+
+def seen(hub: Hub) -> list[tuple[str, tuple[str, ...]]]:
+    return sorted((one.client_id, one.zones) for one in hub.connections(everywhere=True))
+
+
+def test_every_process_sees_everyone_as_soon_as_his_stream_has_begun(make: MakeHub) -> None:
+    first, second, asking = make(), make(), make()
+    ada = Follower(first, client_id="ada", zone=["a", "b"])
+    Follower(second, client_id="ada", zone="b")
+    Follower(second, client_id="bob", zone="b")
+    for hub in (first, second, asking):
+        assert seen(hub) == [("ada", ("a", "b")), ("ada", ("b",)), ("bob", ("b",))]
+        assert hub.zones() == {"a": 1, "b": 3}
+        assert hub.is_present("ada", "a") and hub.is_present("bob") and not hub.is_present("bob", "a")
+        assert len(hub.connections("b", "ada", everywhere=True)) == 2
+        assert sorted(one.connections for one in hub.processes()) == [1, 2]
+    assert len(first.connections()) == 1 and asking.connections() == []
+    (session,) = second.connections("a", everywhere=True)
+    assert session.id == ada.session_id and session.zone == "a" and session.connected_at > 1e9
+    ada.leave(first)
+    until(lambda: seen(asking) == [("ada", ("b",)), ("bob", ("b",))])
+    assert asking.zones() == {"b": 2}
+    second.close()
+    assert seen(asking) == [] and asking.zones() == {} and [one.connections for one in asking.processes()] == [0]
+
+
+def test_what_must_arrive_is_refused_only_if_the_client_is_nowhere(make: MakeHub) -> None:
+    serving, sending = make(), make()
+    ada = Follower(serving, client_id="ada", zone="a")
+    before = threading.active_count()
+    sending.send("ada", "hello", require=True)
+    with pytest.raises(UnknownClient):
+        sending.send("ada", "x", zone="b", require=True)
+    with pytest.raises(UnknownClient):
+        sending.send("bob", "x", require=True)
+    assert threading.active_count() == before
+    ada.wait_for("hello")
+
+
+def test_a_client_is_disconnected_wherever_it_is_after_what_was_sent_before(make: MakeHub) -> None:
+    first, second, asking = make(), make(), make()
+    here, there, other = (Follower(hub, client_id="ada", zone=zone) for hub, zone in
+                          ((first, "a"), (second, "a"), (second, "b")))  # fmt: skip
+    bob = Follower(second, client_id="bob")
+    asking.send("ada", "last words")
+    assert asking.disconnect("ada", session_id="nobody's") == 0
+    assert first.disconnect("ada", zone="a") == 2
+    for one in (here, there):
+        one.join()
+        assert one.texts == ["last words"]
+    assert asking.disconnect("ada", session_id=other.session_id) == 1
+    other.join()
+    until(lambda: asking.disconnect("ada") == 0)
+    asking.broadcast("still there?")
+    bob.wait_for("still there?")
+    again = Follower(first, client_id="ada", since="oldest")  # the orders are in the log, and nobody obeys them again
+    again.wait_for("last words", "still there?")
+
+
+def test_all_sessions_of_a_client_share_their_metadata(make: MakeHub) -> None:
+    first, second, asking = make(), make(), make()
+    Follower(first, client_id="ada", metadata={"name": "Ada"})
+    assert asking.get_metadata("ada") == {"name": "Ada"}
+    late = Follower(second, client_id="ada")
+    assert second.get_metadata("ada") == {"name": "Ada"}
+    asking.set_metadata("ada", {"name": "Countess"})
+    until(lambda: all(hub.get_metadata("ada") == {"name": "Countess"} for hub in (first, second, asking)))
+    Follower(second, client_id="ada", metadata="from the newest session")
+    until(lambda: all(hub.get_metadata("ada") == "from the newest session" for hub in (first, second)))
+    until(lambda: {str(one.metadata) for one in asking.connections(everywhere=True)} == {"from the newest session"})
+    late.leave(second)
+    first.close()
+    second.close()
+    for act in (lambda: asking.get_metadata("ada"), lambda: asking.set_metadata("ada", 1)):
+        with pytest.raises(UnknownClient):
+            act()
+
+
+@pytest.mark.parametrize("data", [{1, 2}, b"bytes", object()])
+def test_metadata_that_cannot_travel_is_refused_where_it_enters(make: MakeHub, data: object) -> None:
+    hub = make()
+    for act in (lambda: hub.stream(metadata=data), lambda: hub.connect({}, metadata=data)):
+        with pytest.raises(TypeError, match="JSON"):
+            act()
+    ada = Follower(hub, client_id="ada")
+    with pytest.raises(TypeError, match="JSON"):
+        hub.set_metadata("ada", data)
+    assert hub.get_metadata("ada") is None and ada.session_id
+
+
+SERVING = """
+import sys, time
+from ssehub import Hub, RedisLog
+hub = Hub(RedisLog(sys.argv[1], name=sys.argv[2], lease=1.0))
+stream = hub.stream(client_id="ada", zone="a")
+next(stream)
+print("there", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_that_is_killed_is_forgotten_and_one_that_lives_is_not(
+    make_hub: MakeHub, redis_server: RedisServer
+) -> None:
+    name = secrets.token_hex(8)
+    hub = make_hub(RedisLog(redis_server.url, name=name, lease=1.0))
+    Follower(hub, client_id="bob", zone="a")
+    command = [sys.executable, "-c", SERVING, redis_server.url, name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout and process.stdout.readline() == b"there\n"
+        assert hub.is_present("ada") and hub.zones() == {"a": 2}
+        until(lambda: _renewed(redis_server, name, 4))  # it has been there for longer than one lease
+        assert hub.is_present("ada")
+        process.kill()
+    until(lambda: not hub.is_present("ada"))
+    until(lambda: hub.zones() == {"a": 1})
+    assert seen(make_hub(RedisLog(redis_server.url, name=name))) == [("bob", ("a",))]
+    until(lambda: redis_server.client.scard(f"{{{name}}}:processes") == 1)
+
+
+def _renewed(server: RedisServer, name: str, times: int) -> bool:
+    """Tell whether every lease was renewed so many times."""
+    keys = sorted(server.client.scan_iter(f"{{{name}}}:clients:*"))
+    for key in keys * times:
+        before = server.client.pttl(key)
+        until(lambda key=key, before=before: server.client.pttl(key) > before)
+    return len(keys) == 2
+
+
+def test_while_the_server_is_away_streams_begin_and_afterwards_all_are_seen_again(
+    tmp_path: Path, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RedisServer(tmp_path)
+    try:
+        first, second = (make_hub(RedisLog(server.url, timeout=0.3, lease=1.0)) for _ in range(2))
+        Follower(first, client_id="ada", zone="a")
+        Follower(second, client_id="bob")
+        server.kill()
+        Follower(first, client_id="eve", zone="a")
+        assert first.is_present("ada") and first.is_present("eve")
+        for act in (second.zones, lambda: second.is_present("ada"), lambda: second.connections(everywhere=True)):
+            with pytest.raises(LogError, match="found out"):
+                act()
+        server.start()
+        until(lambda: _sees(second, ["ada", "bob", "eve"]))
+        server.client.flushall()
+        until(lambda: _sees(second, ["ada", "bob", "eve"]))
+        assert "presence on Redis is back" in caplog.text
+    finally:
+        server.close()
+
+
+def _sees(hub: Hub, clients: list[str]) -> bool:
+    try:
+        return [client_id for client_id, _ in seen(hub)] == clients
+    except LogError:
+        return False
+
+
+def test_a_forked_child_is_a_process_of_its_own(redis_server: RedisServer) -> None:
+    code = """
+import os, sys
+from ssehub import Hub, RedisLog
+hub = Hub(RedisLog(sys.argv[1], name=sys.argv[2]))
+mine = hub.stream(client_id="parent")
+next(mine)
+child = os.fork()
+if not child:
+    stream = hub.stream(client_id="child")
+    next(stream)
+    print(sorted(one.client_id for one in hub.connections(everywhere=True)), len(hub.processes()), flush=True)
+    stream.close()
+    hub.close()
+    os._exit(0)
+os.waitpid(child, 0)
+print(hub.is_present("parent"), hub.is_present("child"), len(hub.processes()))
+mine.close()
+hub.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, redis_server.url, secrets.token_hex(8)],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("['child', 'parent'] 2\nTrue False 1\n", "")
+
+
+def test_a_thousand_who_come_and_go_at_once_are_all_seen_and_all_forgotten(make: MakeHub) -> None:
+    hubs = [make() for _ in range(2)]
+    gate = threading.Barrier(100)
+
+    def come_and_go(k: int) -> None:
+        gate.wait(GUARD)
+        for n in range(5):
+            for stay in (False, True):
+                stream = hubs[k % 2].stream(client_id=f"client {k}", zone=f"zone {n}")
+                next(stream)
+                assert hubs[(k + 1) % 2].is_present(f"client {k}", f"zone {n}")
+                if stay:
+                    kept.append(stream)
+                else:
+                    stream.close()  # type: ignore[attr-defined]
+
+    kept: list[object] = []
+    threads = [threading.Thread(target=come_and_go, args=(k,)) for k in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: all(len(hub.connections(everywhere=True)) == 500 for hub in hubs))
+    assert len(kept) == 500 and hubs[0].zones() == {f"zone {n}": 100 for n in range(5)}
+    for stream in kept:
+        stream.close()  # type: ignore[attr-defined]
+    until(lambda: all(hub.connections(everywhere=True) == [] and hub.zones() == {} for hub in hubs))
