@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ from ssehub import Client, Hub
 from tests.redis_server import RedisServer
 from tests.scripted import QUICK, Exchange, Script, Server
 from tests.streams import GUARD, Stream, opened_streams
+
+
+#: A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
