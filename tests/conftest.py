@@ -16,7 +16,6 @@ from tests.redis_server import RedisServer
 from tests.scripted import QUICK, Exchange, Script, Server
 from tests.streams import GUARD, Stream, opened_streams
 
-
 #: A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
