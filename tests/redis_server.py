@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -58,3 +59,45 @@ class RedisServer:
             return bool(self.client.ping())
         except redis.ConnectionError:  # it is loading, too
             return False
+
+
+def ask(server: RedisServer, command: str, *arguments: object) -> Any:
+    """Execute a command that redis-py has no name for."""
+    return server.client.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
+
+
+class RedisCluster:
+    """Three servers that are a cluster of three masters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.servers: list[RedisServer] = []
+        for n in range(3):
+            place = folder / str(n)
+            place.mkdir()
+            options = ("--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            self.servers.append(RedisServer(place, *options))
+        self.url = self.servers[0].url.replace("redis://", "redis+cluster://")
+        try:
+            self._form()
+        except BaseException:
+            self.close()
+            raise
+
+    def _form(self) -> None:
+        for n, one in enumerate(self.servers):
+            ask(one, "CLUSTER ADDSLOTS", *range(16384 * n // 3, 16384 * (n + 1) // 3))
+            ask(one, "CLUSTER SET-CONFIG-EPOCH", n + 1)
+        for one in self.servers[1:]:
+            ask(one, "CLUSTER MEET", "127.0.0.1", self.servers[0].port)
+        until(lambda: all(self._is_whole(one) for one in self.servers), "the cluster to form", 3 * GUARD)
+
+    @staticmethod
+    def _is_whole(server: RedisServer) -> bool:
+        info = ask(server, "CLUSTER INFO")
+        info = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
+        return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3")
+
+    def close(self) -> None:
+        """End it."""
+        for one in self.servers:
+            one.close()

@@ -103,9 +103,9 @@ def call(port: int, method: str, path: str, body: Any = None, **headers: str) ->
         connection.close()
 
 
-def until(condition: Callable[[], Any], what: str = "") -> Any:
+def until(condition: Callable[[], Any], what: str = "", guard: float = GUARD) -> Any:
     """Wait until something holds; for what other threads or processes do in their own time."""
-    deadline = time.monotonic() + GUARD
+    deadline = time.monotonic() + guard
     while not (result := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain{': ' if what else ''}{what}")

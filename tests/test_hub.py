@@ -646,8 +646,8 @@ def test_one_that_comes_while_a_message_is_delivered_misses_nothing(make_hub: Ma
     came: list[threading.Thread] = []
     followers: list[Follower] = []
 
-    def slowly(packet: Packet) -> list[Connection]:
-        found = match(packet)
+    def slowly(packet: Packet, lane: int) -> list[Connection]:
+        found = match(packet, lane)
         if not came:  # the sender is held up here, and the client comes
             came.append(threading.Thread(target=lambda: followers.append(Follower(hub, client_id="x"))))
             came[0].start()

@@ -56,11 +56,11 @@ def read_all(log: Log, place: Position, limit: int = 3) -> tuple[list[str | None
         page = log.read(place, limit)
         if page.gap:
             gaps.append(page.gap)
-            place = page.gap.position
+            place = page.gap.place
             continue
         found += texts(page.entries)
         if page.entries:
-            place = page.entries[-1].position
+            place = page.entries[-1].place
         if page.level:
             return found, gaps
 
@@ -126,7 +126,7 @@ def test_what_was_trimmed_is_counted_and_what_is_held_follows(make_log: MakeLog)
     found, gaps = read_all(log, start)
     assert found == ["6", "7", "8", "9"]
     assert [(gap.reason, gap.missed) for gap in gaps] == [("trimmed", 6)]
-    assert log.oldest() == gaps[0].position
+    assert log.oldest() == gaps[0].place
 
 
 def test_an_id_whose_entry_was_let_go_leads_nowhere_any_more(make_log: MakeLog) -> None:
@@ -273,8 +273,8 @@ def test_the_last_n_are_counted_among_the_wanted(make_log: MakeLog) -> None:
     for n in range(20):
         log.append(packet("even" if n % 2 == 0 else f"odd {n}"))
 
-    def odd(one: Packet) -> bool:
-        return one.message.data != "even"
+    def odd(one: Entry) -> bool:
+        return one.packet.message.data != "even"
 
     for count, expected in ((0, 0), (1, 1), (3, 5), (10, 19), (99, 19)):
         found, gaps = read_all(log, log.before_last(count, odd))

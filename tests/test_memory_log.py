@@ -28,7 +28,7 @@ def test_entries_are_let_go_when_they_are_too_old(monkeypatch: pytest.MonkeyPatc
     now += 30
     page = log.read(start, 10)
     assert page.gap is not None and (page.gap.reason, page.gap.missed) == ("trimmed", 1)
-    assert [entry.packet.message.data for entry in log.read(page.gap.position, 10).entries] == ["young"]
+    assert [entry.packet.message.data for entry in log.read(page.gap.place, 10).entries] == ["young"]
     now += 100
     assert log.oldest() == log.tail()
     assert log.read(log.tail(), 10).level

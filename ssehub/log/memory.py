@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ssehub.exceptions import LogError
 from ssehub.log.base import Gap, Log, Page
 from ssehub.log.packet import Entry, Packet, Receipt
-from ssehub.log.position import GENESIS, Position, new_nonce
+from ssehub.log.position import GENESIS, Place, Position, new_nonce
 from ssehub.log.ring import Ring
 
 
@@ -71,13 +71,14 @@ class MemoryLog(Log):
             self._delivered = entry.position
             return Receipt(entry.id, queued)
 
-    def read(self, after: Position, limit: int) -> Page:
+    def read(self, after: Place, limit: int) -> Page:
         """Read on from a position; see :meth:`Log.read`."""
         return self._ring.read(after, limit)
 
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
-        return self._ring.locate(last_event_id)
+        place = self._ring.find(last_event_id) or Position.parse(last_event_id)
+        return place or Gap("bad_id", None, self._ring.tail)
 
     def tail(self) -> Position:
         """Return the place of the newest entry that was delivered."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from ssehub.log.position import Position
+from ssehub.log.position import Place, Position
 from ssehub.wire import Message
 from ssehub.wire.message import Received
 
@@ -145,20 +145,32 @@ class Entry:
 
     :ivar packet: what was sent and to whom.
     :ivar position: its place.
+    :ivar place: where a reader stands who has read up to it: its position, with those in the other lanes that he reads.
     :ivar previous: the nonce of the entry before it, or :data:`~ssehub.log.position.GENESIS`.
     :ivar id: the id on the wire: the message's own if it has one, else the cursor of the place.
     :ivar data: the encoded event, id included.
     """
 
-    __slots__ = ("data", "id", "packet", "position", "previous")
+    __slots__ = ("data", "id", "packet", "place", "position", "previous")
 
     def __init__(self, packet: Packet, position: Position, previous: str, body: bytes) -> None:
         self.packet = packet
         self.position = position
+        self.place: Place = position
         self.previous = previous
         own_id = packet.message.id
         self.id = str(position) if own_id is None else own_id
         self.data = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
+
+    def seen_from(self, place: Place) -> Entry:
+        """Return the same entry for a reader who stands at another place after it."""
+        body = self.data if self.packet.message.id is not None else self.data[self.data.index(b"\n") + 1 :]
+        seen = Entry(self.packet, self.position, self.previous, body)
+        seen.place = place
+        if self.packet.message.id is None:
+            seen.id = str(place)
+            seen.data = b"id: %s\n%s" % (seen.id.encode(), body)
+        return seen
 
 
 class Receipt(NamedTuple):

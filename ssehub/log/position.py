@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # 13 base-36 digits hold 64 bits, 19 decimal digits hold 63: nothing longer was ever written by a log.
-_CURSOR = re.compile(r"([0-9a-z]{1,13})\.(0|[1-9][0-9]{0,18})\.([0-9a-f]{8})")
+_CURSOR = re.compile(r"(?:([1-9][0-9]{0,3}):)?([0-9a-z]{1,13})\.(0|[1-9][0-9]{0,18})\.([0-9a-f]{8})")
+#: Between the places of several lanes.
+_AND = "~"
+#: Lanes of a log at the most.
+MAX_LANES = 1024
 
 #: The nonce of the place before the first entry of an epoch.
 GENESIS = "0" * 8
@@ -28,9 +32,21 @@ class Position(NamedTuple):
     offset: int
     #: 32 random bits as eight hex digits: tells this entry from another that was written to the same place later.
     nonce: str
+    #: Which part of a log that is spread over several; each has an order of its own.
+    lane: int = 0
 
     def __str__(self) -> str:
-        return f"{_base36(self.epoch)}.{self.offset}.{self.nonce}"
+        lane = f"{self.lane}:" if self.lane else ""
+        return f"{lane}{_base36(self.epoch)}.{self.offset}.{self.nonce}"
+
+    @property
+    def parts(self) -> tuple[Position, ...]:
+        """The place in each lane: this one."""
+        return (self,)
+
+    def put(self, place: Position) -> Position:
+        """Return the place with that lane's part replaced: just that place."""
+        return place
 
     @classmethod
     def parse(cls, cursor: str) -> Position | None:
@@ -41,8 +57,52 @@ class Position(NamedTuple):
         match = _CURSOR.fullmatch(cursor)
         if match is None:
             return None
-        position = cls(int(match[1], 36), int(match[2]), match[3])
+        position = cls(int(match[2], 36), int(match[3]), match[4], int(match[1] or 0))
         return position if str(position) == cursor else None
+
+
+class Places(tuple[Position, ...]):
+    """Name a place in several lanes: one position in each, in the order of the lanes. Immutable."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return _AND.join(map(str, self))
+
+    @property
+    def parts(self) -> tuple[Position, ...]:
+        """The place in each lane."""
+        return self
+
+    @property
+    def epoch(self) -> tuple[int, ...]:
+        """The epochs; they differ if any differs."""
+        return tuple(place.epoch for place in self)
+
+    @property
+    def offset(self) -> int:
+        """The number of entries up to here, in all lanes together."""
+        return sum(place.offset for place in self)
+
+    def put(self, place: Position) -> Places:
+        """Return the places with that lane's replaced."""
+        return Places(place if one.lane == place.lane else one for one in self)
+
+
+#: A place in a log: in its one order, or in several.
+Place = Position | Places
+
+
+def parse_parts(cursor: str) -> dict[int, Position] | None:
+    """Read a cursor back that may have a part for each of several lanes.
+
+    :returns: the positions by lane, or None if it is no such cursor.
+    """
+    if cursor.count(_AND) >= MAX_LANES:
+        return None
+    parts = [Position.parse(part) for part in cursor.split(_AND)]
+    places = {part.lane: part for part in parts if part is not None}
+    return places if len(places) == len(parts) else None
 
 
 def new_nonce() -> str:

@@ -7,7 +7,7 @@ import time
 
 from ssehub.log.base import Gap, Page
 from ssehub.log.packet import Entry
-from ssehub.log.position import Position
+from ssehub.log.position import Place, Position
 
 
 class Ring:
@@ -50,8 +50,9 @@ class Ring:
                 self._let_go()
             self._let_go_of_old()
 
-    def read(self, after: Position, limit: int) -> Page:
-        """Read on from a place; see :meth:`Log.read`."""
+    def read(self, after: Place, limit: int) -> Page:
+        """Read on from a place; see :meth:`Log.read`. Of a place in several lanes the first is read."""
+        after = after.parts[0]
         self._expire()
         while True:
             try:
@@ -64,13 +65,11 @@ class Ring:
         page = self.read(place, 0)
         return page.gap is None or page.gap.reason == "trimmed"
 
-    def locate(self, last_event_id: str) -> Position | Gap:
-        """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
+    def find(self, chosen_id: str) -> Position | None:
+        """Find the place of the entry whose id a publisher chose; of the newest, if it was chosen twice."""
         with self._lock:
-            offset = self._chosen_ids.get(last_event_id)
-            if offset is not None:
-                return self._entries[offset].position
-            return Position.parse(last_event_id) or Gap("bad_id", None, self.tail)
+            offset = self._chosen_ids.get(chosen_id)
+            return None if offset is None else self._entries[offset].position
 
     def oldest(self) -> Position:
         """Return the place before the oldest entry that is held."""
@@ -94,7 +93,7 @@ class Ring:
         first = self._first
         if first > tail.offset:
             return tail
-        return Position(tail.epoch, first - 1, self._entries[first].previous)
+        return Position(tail.epoch, first - 1, self._entries[first].previous, tail.lane)
 
     def _judge(self, after: Position, tail: Position) -> Gap | None:
         """Say what is missing between a position and the first entry that a read from it would give."""

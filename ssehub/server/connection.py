@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ssehub.exceptions import Backlogged, LogError
-from ssehub.log import ALL, Gap, Log, Order, Packet
+from ssehub.log import ALL, Entry, Gap, Order, Readable
 from ssehub.log.packet import check_type
 from ssehub.server.pace import Pace, jitter
 from ssehub.server.pages import Pages
@@ -53,7 +53,8 @@ class Connection:
 
     def __init__(
         self,
-        log: Log,
+        log: Readable,
+        lanes: tuple[int, ...],
         pages: Pages,
         parking: Parking,
         relay: Relay,
@@ -66,6 +67,8 @@ class Connection:
         self.id = secrets.token_hex(8)
         self.client_id = client_id if client_id is not None else self.id
         self.zones = tuple(zones)
+        #: The lanes of the log that its zones are in. What is in every lane it takes from the first, its home.
+        self.lanes = lanes
         self.connected_at = time.time()
         self.closed: str | None = None
         self.thread = threading.get_ident()
@@ -86,7 +89,7 @@ class Connection:
         self._closing = threading.Lock()
         self._ended = threading.Event()
         self.reader = Reader(
-            pages, log.tail, start.place(log, self.wants), self.zones, self.wants, self._fire_gap, pace.max_replay
+            log, pages, start.place(log, self.wants), self.zones, self.wants, self._fire_gap, pace.max_replay
         )
         self._on_gap = on_gap
 
@@ -104,15 +107,22 @@ class Connection:
         """What the application has noted about the client; its sessions share it."""
         return self.member.metadata
 
-    def wants(self, packet: Packet) -> bool:
-        """Tell whether a packet is addressed to this connection. An order never is: it is carried out on delivery."""
-        if isinstance(packet, Order):
-            return False
-        if packet.zone is not ALL and packet.zone not in self.zones:
+    @property
+    def home(self) -> int:
+        """The first of its lanes."""
+        return self.lanes[0]
+
+    def wants(self, entry: Entry) -> bool:
+        """Tell whether an entry is for this connection. An order never is: it is carried out on delivery."""
+        packet = entry.packet
+        if packet.zone is ALL:
+            if entry.position.lane != self.lanes[0]:
+                return False
+        elif packet.zone not in self.zones:
             return False
         if packet.client_id is not None and packet.client_id != self.client_id:
             return False
-        return self.id not in packet.exclude
+        return self.id not in packet.exclude and not isinstance(packet, Order)
 
     def send(self, message: Message | str) -> bool:
         """Send to this session alone, past the log: it is not replayed after a reconnection.

@@ -157,14 +157,17 @@ class Hub:
             None,
         )
 
-    def cursor(self) -> str:
+    def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:
         """Return where the log stands now.
 
         Put it into a page as ``lastEventId`` of its stream's URL before you read what the page shows: then nothing
         falls between the page and the stream.
+
+        :param zone: the zones of that stream. With a log of several partitions the cursor is the shorter for it.
+        :raises LogError: if the log cannot be reached.
         """
         self._board.start()
-        return str(self._log.tail())
+        return str(self._log.cursor(zone if zone is ALL else _check_zones(zone)))
 
     # Messages
 

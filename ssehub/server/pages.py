@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ssehub.log import ALL, Entry, Gap, Log, Packet, Position
+from ssehub.log import ALL, Entry, Gap, Packet, Place, Readable
 
 #: Bytes joined into one write. Above 64 KiB a write gains nothing more, and a thousand of them are memory.
 CHUNK = 64 * 1024
@@ -25,7 +25,7 @@ class Piece(NamedTuple):
     #: The number of messages in it.
     messages: int
     #: The place it reaches to; the place it was asked for if there is nothing new.
-    after: Position
+    after: Place
     #: The last of those messages.
     last: Entry | None
 
@@ -36,20 +36,25 @@ class Pages:
     Safe to use from any thread. Pieces never change, so that they are shared without a lock.
     """
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self) -> None:
         #: Each with the time it was made (``time.monotonic()``).
-        self._pieces: dict[tuple[Position, tuple[str, ...]], tuple[float, Piece]] = {}
+        self._pieces: dict[tuple[Place, tuple[str, ...]], tuple[float, Piece]] = {}
 
     def clear(self) -> None:
         """Forget what was read: the log is not what it was."""
         self._pieces.clear()
 
     def next(
-        self, after: Position, zones: tuple[str, ...], wanted: Callable[[Packet], bool], limit: int = PAGE
+        self,
+        log: Readable,
+        after: Place,
+        zones: tuple[str, ...],
+        wanted: Callable[[Entry], bool],
+        limit: int = PAGE,
     ) -> Piece | Gap:
         """Return the next stretch after a place, or the gap that stands there.
 
+        :param log: what the members of these zones read.
         :param zones: the zones of the reader.
         :param wanted: tells what is addressed to this reader in particular.
         :param limit: entries to look at, at the most.
@@ -59,7 +64,7 @@ class Pages:
         made, kept = self._pieces.get(key, (0.0, None))
         if kept is not None and limit >= PAGE and time.monotonic() - made < FRESH:
             return kept
-        page = self._log.read(after, limit)
+        page = log.read(after, limit)
         if page.gap:
             return page.gap
         piece = _piece(after, page.entries, wanted)
@@ -70,14 +75,14 @@ class Pages:
         return piece
 
 
-def _piece(after: Position, entries: Sequence[Entry], wanted: Callable[[Packet], bool]) -> Piece:
-    mine = [entry for entry in entries if wanted(entry.packet)]
+def _piece(after: Place, entries: Sequence[Entry], wanted: Callable[[Entry], bool]) -> Piece:
+    mine = [entry for entry in entries if wanted(entry)]
     fitting = _fitting(mine)
     if fitting < len(mine):
         del mine[fitting:]
-        reached = mine[-1].position
+        reached = mine[-1].place
     else:  # others' messages behind the last of ours are passed as well
-        reached = entries[-1].position if entries else after
+        reached = entries[-1].place if entries else after
     return Piece(b"".join([entry.data for entry in mine]), len(mine), reached, mine[-1] if mine else None)
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from ssehub.log import ALL, All, Entry, Position
+from ssehub.log import ALL, All, Entry, Place, Position
 from ssehub.server.reader import Reader
 from ssehub.server.relay import Sleeper
 
@@ -21,6 +21,14 @@ class Parker(Sleeper, Protocol):
     @property
     def zones(self) -> tuple[str, ...]:
         """The zones it is in."""
+
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        """The lanes of the log that its zones are in."""
+
+    @property
+    def home(self) -> int:
+        """The first of them: from here it takes what is in all."""
 
     @property
     def reader(self) -> Reader:
@@ -44,14 +52,11 @@ class Parking:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._parked: dict[str, Parker] = {}
+        #: Who sleeps, by the home of each, and by zone.
+        self._homes: dict[int, dict[str, Parker]] = {}
         self._zones: dict[str, dict[str, Parker]] = {}
-        #: The newest entry that was delivered; None before the first.
-        self._tail: Position | None = None
-
-    def tail(self) -> int:
-        """Return the offset of the newest entry that was delivered; 0 before the first."""
-        return self._tail.offset if self._tail else 0
+        #: The newest entry that was delivered in each lane.
+        self._tails: dict[int, Position] = {}
 
     def park(self, parker: Parker) -> bool:
         """Note that a connection is about to sleep.
@@ -62,9 +67,9 @@ class Parking:
         # the lock is the same, so one of the two sees the other.
         with self._lock:
             reader = parker.reader
-            if parker.closed or reader.private or reader.doubts or self._is_behind(reader.position):
+            if parker.closed or reader.private or reader.doubts or self._lag(reader.place):
                 return False
-            self._parked[parker.id] = parker
+            self._homes.setdefault(parker.home, {})[parker.id] = parker
             for zone in parker.zones:
                 self._zones.setdefault(zone, {})[parker.id] = parker
             return True
@@ -75,14 +80,16 @@ class Parking:
         :returns: those of them that slept; whoever is told so wakes them.
         """
         with self._lock:
-            return self._wake([parker for parker in parkers if parker.id in self._parked], self._tail)
+            return self._wake([parker for parker in parkers if self._sleeps(parker)])
 
     def wake_zone(self, entry: Entry, zone: str | All) -> list[Parker]:
-        """Note that an entry was delivered, and return all who sleep in its zone: they are to be woken for it."""
+        """Note that an entry was delivered, and return all who sleep in its zone: they are to be woken for it.
+
+        For all zones it is those whose home is its lane.
+        """
         with self._lock:
-            self._tail = entry.position
-            parked = self._parked if zone is ALL else self._zones.get(zone, {})
-            return self._wake(list(parked.values()), _before(entry))
+            sleepers = self._homes.get(entry.position.lane, {}) if zone is ALL else self._zones.get(zone, {})
+            return self._wake_for(entry, list(sleepers.values()))
 
     def wake_these(self, entry: Entry, find: Callable[[], Sequence[P]]) -> tuple[int, list[P]]:
         """Note that an entry was delivered.
@@ -92,46 +99,55 @@ class Parking:
         :returns: how many it is for, and those of them who sleep: they are to be woken for it.
         """
         with self._lock:
-            self._tail = entry.position
             found = find()
-            return len(found), self._wake([parker for parker in found if parker.id in self._parked], _before(entry))
+            return len(found), self._wake_for(entry, [parker for parker in found if self._sleeps(parker)])
 
     def wake_all(self, tail: Position) -> list[Parker]:
-        """Note that the log goes on at another place than it was at, and return all who sleep: they are to be woken.
+        """Note that a lane goes on at another place than it was at, and return who sleeps in it: they are to be woken.
 
         What was delivered before they have seen, or it was other people's; what comes they have to judge.
         """
         with self._lock:
-            woken = self._wake(list(self._parked.values()), self._tail)
-            self._tail = tail
+            sleepers = [parker for home in self._homes.values() for parker in home.values()]
+            woken = self._wake([parker for parker in sleepers if tail.lane in parker.lanes])
+            self._tails[tail.lane] = tail
             return woken
 
     def lag(self, parker: Parker) -> int:
         """Return how many entries of the log a connection has yet to look at; 0 if it sleeps."""
         with self._lock:
-            if parker.id in self._parked or not self._is_behind(parker.reader.position):
-                return 0
-            return max(1, self.tail() - parker.reader.position.offset)
+            return 0 if self._sleeps(parker) else self._lag(parker.reader.place)
 
     # What follows runs under the lock.
 
-    def _is_behind(self, position: Position) -> bool:
-        tail = self._tail
-        return tail is not None and (tail.offset > position.offset or tail.epoch != position.epoch)
+    def _sleeps(self, parker: Parker) -> bool:
+        return parker.id in self._homes.get(parker.home, ())
 
-    def _wake(self, parkers: Sequence[P], place: Position | None) -> list[P]:
+    def _lag(self, place: Place) -> int:
+        lag = 0
+        for part in place.parts:
+            tail = self._tails.get(part.lane)
+            if tail is not None and (tail.offset > part.offset or tail.epoch != part.epoch):
+                lag += max(1, tail.offset - part.offset)
+        return lag
+
+    def _wake_for(self, entry: Entry, parkers: list[P]) -> list[P]:
+        # What was delivered before while they slept was other people's, or they would not have slept on.
+        position = entry.position
+        self._tails[position.lane] = Position(position.epoch, position.offset - 1, entry.previous, position.lane)
+        self._wake(parkers)
+        self._tails[position.lane] = position
+        return parkers
+
+    def _wake(self, parkers: list[P]) -> list[P]:
         for parker in parkers:
-            del self._parked[parker.id]
+            del self._homes[parker.home][parker.id]
             for zone in parker.zones:
                 others = self._zones[zone]
                 del others[parker.id]
                 if not others:
                     del self._zones[zone]
-            if place is not None:
-                # What was delivered while it slept was other people's, or it would not have slept on.
-                parker.reader.skip_to(place)
-        return list(parkers)
-
-
-def _before(entry: Entry) -> Position:
-    return Position(entry.position.epoch, entry.position.offset - 1, entry.previous)
+            for lane in parker.lanes:
+                if lane in self._tails:
+                    parker.reader.skip_to(self._tails[lane])
+        return parkers

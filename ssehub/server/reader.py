@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ssehub.log import Gap, Packet, Position
+from ssehub.log import Entry, Gap, Place, Position, Readable
 from ssehub.server.pages import CHUNK, PAGE, Pages, Piece
 from ssehub.wire import Message
 
@@ -28,6 +28,7 @@ class Reader:
     messages for this connection alone, waits here. Only :meth:`add_private` may be called from other threads than the
     connection's.
 
+    :param log: what the members of its zones read.
     :param place: where to start, or the gap to tell first.
     :param zones: the connection's zones.
     :param wanted: tells what of the log is the connection's.
@@ -37,19 +38,19 @@ class Reader:
 
     def __init__(
         self,
+        log: Readable,
         pages: Pages,
-        tail: Callable[[], Position],
-        place: Position | Gap,
+        place: Place | Gap,
         zones: tuple[str, ...],
-        wanted: Callable[[Packet], bool],
+        wanted: Callable[[Entry], bool],
         on_gap: Callable[[Gap], None],
         max_replay: int | None,
     ) -> None:
-        self.position = place.position if isinstance(place, Gap) else place
+        self.place = place.place if isinstance(place, Gap) else place
         #: Messages taken and gaps told.
         self.delivered = self.gaps = 0
+        self._log = log
         self._pages = pages
-        self._tail = tail
         self._gap = place if isinstance(place, Gap) else None
         self._zones = zones
         self._wanted = wanted
@@ -59,7 +60,7 @@ class Reader:
         self.doubts = False
         self._private: collections.deque[_Private] = collections.deque()
         #: The position the client would come back with; None if it would come back with another id, or none.
-        self._told: Position | None = None
+        self._told: Place | None = None
 
     @property
     def private(self) -> int:
@@ -75,9 +76,10 @@ class Reader:
         self.doubts = True
 
     def skip_to(self, place: Position) -> None:
-        """Go on from a place; what lies before it is known to be other people's."""
-        if place.offset > self.position.offset or place.epoch != self.position.epoch:
-            self.position = place
+        """Go on from a place in one lane; what lies before it is known to be other people's."""
+        for part in self.place.parts:
+            if part.lane == place.lane and (place.offset > part.offset or place.epoch != part.epoch):
+                self.place = self.place.put(place)
 
     def take(self) -> bytes:
         """Take what is due now, as one chunk; empty if nothing is."""
@@ -99,16 +101,16 @@ class Reader:
         """Return the place the stream begins at; None while a gap has to be told first."""
         if self._gap:
             return None
-        self._told = self.position
-        return str(self.position)
+        self._told = self.place
+        return str(self.place)
 
     def heartbeat(self) -> bytes:
         """Tell a quiet client how far the log has moved on with other people's traffic, or just make a sound."""
-        if self._told == self.position:
+        if self._told == self.place:
             return HEARTBEAT
-        self._told = self.position
+        self._told = self.place
         # Firefox ignores an id without data, so it is an event; its name keeps it from the application's handlers.
-        return Message(".", "ssehub.cursor", id=str(self.position)).encode()
+        return Message(".", "ssehub.cursor", id=str(self.place)).encode()
 
     def _next(self) -> Piece | Gap | _Private | None:
         """Return what comes next: of the log, or what waits here once its turn has come."""
@@ -117,36 +119,36 @@ class Reader:
             return gap
         limit = PAGE
         if self._private:
-            limit = self._private[0].after - self.position.offset
+            limit = self._private[0].after - self.place.offset
             if limit <= 0:
                 return self._private.popleft()
         doubts, self.doubts = self.doubts, False
-        if doubts or self._tail() != self.position:
-            piece = self._pages.next(self.position, self._zones, self._wanted, min(limit, PAGE))
-            if isinstance(piece, Gap) or piece.after != self.position:
+        if doubts or self._log.tail() != self.place:
+            piece = self._pages.next(self._log, self.place, self._zones, self._wanted, min(limit, PAGE))
+            if isinstance(piece, Gap) or piece.after != self.place:
                 return piece
         # Level with the log; if that is another than the one it was to come after, it comes now.
         return self._private.popleft() if self._private else None
 
     def _pass(self, piece: Piece) -> None:
-        self.position = piece.after
+        self.place = piece.after
         self.delivered += piece.messages
         if piece.last is not None:
-            self._told = piece.last.position if piece.last.packet.message.id is None else None
+            self._told = piece.last.place if piece.last.packet.message.id is None else None
 
     def _too_far(self) -> Gap | None:
         if self._max_replay is None:
             return None
-        tail = self._tail()
-        if tail.epoch != self.position.epoch:
+        tail = self._log.tail()
+        if tail.epoch != self.place.epoch:
             return None  # the read will tell
-        missed = tail.offset - self.position.offset
+        missed = tail.offset - self.place.offset
         return Gap("too_far", missed, tail) if missed > self._max_replay else None
 
     def _tell(self, gap: Gap) -> bytes:
         self._gap = None
-        self.position = self._told = gap.position
+        self.place = self._told = gap.place
         self.gaps += 1
         self._on_gap(gap)
         what = json.dumps({"reason": gap.reason, "missed": gap.missed})
-        return Message(what, "ssehub.gap", id=str(gap.position)).encode()
+        return Message(what, "ssehub.gap", id=str(gap.place)).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Any
 
 from ssehub.exceptions import UnknownClient
@@ -19,6 +20,7 @@ class Registry:
         self._lock = threading.Lock()
         self._sessions: Sessions = {}
         self._zones: dict[str, Sessions] = {}
+        self._homes: Counter[int] = Counter()
         self._members: dict[str, Member] = {}
 
     def __len__(self) -> int:
@@ -39,6 +41,7 @@ class Registry:
                 member.metadata = connection.metadata
             connection.member = self._members[connection.client_id] = member
             member.sessions[connection.id] = self._sessions[connection.id] = connection
+            self._homes[connection.home] += 1
             for zone in connection.zones:
                 self._zones.setdefault(zone, {})[connection.id] = connection
             return True
@@ -47,6 +50,7 @@ class Registry:
         """Take a connection out; with a client's last session goes what was noted about it."""
         with self._lock:
             del self._sessions[connection.id]
+            self._homes[connection.home] -= 1
             for zone in connection.zones:
                 _drop(self._zones, zone, self._zones[zone], connection)
             _drop(self._members, connection.client_id, connection.member.sessions, connection)
@@ -55,10 +59,14 @@ class Registry:
         """Return the number of connections in a zone, or of all."""
         return len(self._sessions if zone is ALL else self._zones.get(zone, ()))
 
-    def match(self, packet: Packet) -> list[Connection]:
-        """Return the connections a packet is for, each once."""
+    def at_home(self, lane: int) -> int:
+        """Return the number of connections whose home is a lane."""
+        return self._homes[lane]
+
+    def match(self, packet: Packet, lane: int) -> list[Connection]:
+        """Return the connections that a packet is for when it comes in a lane: each is found in one lane only."""
         with self._lock:
-            return self._match(packet)
+            return self._match(packet, lane)
 
     def find(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:
         """Return the connections of a client, a zone, both or neither."""
@@ -92,9 +100,11 @@ class Registry:
 
     # What follows runs under the lock.
 
-    def _match(self, packet: Packet) -> list[Connection]:
+    def _match(self, packet: Packet, lane: int) -> list[Connection]:
         found = self._find(packet.zone, ALL if packet.client_id is None else packet.client_id)
-        return [connection for connection in found if connection.id not in packet.exclude]
+        if packet.zone is ALL:
+            found = [one for one in found if one.home == lane]
+        return [one for one in found if one.id not in packet.exclude]
 
     def _find(self, zone: str | All, client_id: str | All) -> list[Connection]:
         if client_id is ALL:

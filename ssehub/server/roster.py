@@ -89,7 +89,7 @@ class Roster:
 
         :raises TypeError: if there are such, and it is not JSON.
         """
-        if self._log.presence is None or data is None:
+        if data is None or not self._log.shared:
             return
         try:
             json.dumps(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ssehub.log import Gap, Log, Packet, Position
+from ssehub.log import Entry, Gap, Place, Readable
 
 #: Where a stream without a last event id begins: now, at the oldest entry held, with the last n, or at a cursor.
 Since = str | int | None
@@ -30,7 +30,7 @@ class Start:
         if self.since == "" or (isinstance(self.since, int) and self.since < 0):
             raise ValueError(f'since must be "oldest", a number from 0 up or a cursor, not {self.since!r}')
 
-    def place(self, log: Log, wanted: Callable[[Packet], bool]) -> Position | Gap:
+    def place(self, log: Readable, wanted: Callable[[Entry], bool]) -> Place | Gap:
         """Find the place in the log.
 
         :param wanted: tells what counts among "the last n".

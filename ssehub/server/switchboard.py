@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 from ssehub.exceptions import LogError
 from ssehub.hooks import Hook
-from ssehub.log import Entry, Gap, Log, Order, Position
+from ssehub.log import ALL, Entry, Gap, Log, Order, Position
 from ssehub.server.body import Bodies, Body
 from ssehub.server.connection import Connection
 from ssehub.server.counters import Counters
@@ -50,7 +51,7 @@ class Switchboard:
         self._log = log
         self._pace = pace
         self._hooks = hooks
-        self._pages = Pages(log)
+        self._pages = Pages()
         self._parking = Parking()
         self._relay = Relay()
         self._bodies = Bodies()
@@ -80,15 +81,15 @@ class Switchboard:
     def _life(
         self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start, socket: int | None
     ) -> Generator[bytes, None, None]:
-        try:
-            connection = None if self.closed else self._admit(zones, client_id, metadata, start)
-        except LogError as error:  # perhaps there is one when the client comes back
-            logger.warning("a client was sent away: %s", error)
-            connection = None
-        if connection is None:
-            self._counters.count("refused")
-            yield self._pace.farewell(REFUSAL)
-            return
+        with contextlib.ExitStack() as stack:
+            connection = self._admit(zones, client_id, metadata, start, stack)
+            if connection is None:
+                self._counters.count("refused")
+                yield self._pace.farewell(REFUSAL)
+            else:
+                yield from self._serve(connection, socket)
+
+    def _serve(self, connection: Connection, socket: int | None) -> Generator[bytes, None, None]:
         reason = "error"
         try:
             self._watcher.watch(connection, socket)
@@ -133,12 +134,30 @@ class Switchboard:
         self._bodies.bury()
         self._log.close()
 
-    def _admit(self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: Start) -> Connection | None:
-        self.start()
+    def _admit(
+        self,
+        zones: tuple[str, ...],
+        client_id: str | None,
+        metadata: Any,
+        start: Start,
+        stack: contextlib.ExitStack,
+    ) -> Connection | None:
+        """Make and register a connection; None if it is refused.
+
+        :param stack: holds the log open for it.
+        """
+        if self.closed:
+            return None
         gap = self._hooks.on_gap.fire
-        connection = Connection(
-            self._log, self._pages, self._parking, self._relay, self._pace, zones, client_id, start, gap
-        )
+        try:
+            self.start()
+            log, lanes = stack.enter_context(self._log.view(zones)), self._log.lanes(zones)
+            connection = Connection(
+                log, lanes, self._pages, self._parking, self._relay, self._pace, zones, client_id, start, gap
+            )
+        except LogError as error:  # perhaps there is one when the client comes back
+            logger.warning("a client was sent away: %s", error)
+            return None
         connection.member.metadata = metadata
         if not self.registry.add(connection, self._pace.max_connections, self._pace.max_per_client):
             return None
@@ -164,17 +183,19 @@ class Switchboard:
             self.roster.obey(packet)
             count, woken = self._parking.wake_these(entry, list)
         elif packet.client_id is None and not packet.exclude:
-            count = self.registry.count(packet.zone)
+            lane = entry.position.lane
+            count = self.registry.at_home(lane) if packet.zone is ALL else self.registry.count(packet.zone)
             woken = self._parking.wake_zone(entry, packet.zone)
         else:
-            count, woken = self._parking.wake_these(entry, lambda: self.registry.match(packet))
+            count, woken = self._parking.wake_these(entry, lambda: self.registry.match(packet, entry.position.lane))
         self._relay.enlist(woken)
         self._counters.count("messages")
         return count
 
     def _broken(self, tail: Position) -> None:
-        """Have every connection judge its place anew: the log does not go on from where it was."""
+        """Have every connection in a lane judge its place anew: it does not go on from where it was."""
         self._pages.clear()
         for connection in self.registry.find():
-            connection.reader.doubt()
+            if tail.lane in connection.lanes:
+                connection.reader.doubt()
         self._relay.enlist(self._parking.wake_all(tail))

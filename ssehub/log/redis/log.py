@@ -1,32 +1,33 @@
-"""RedisLog: one log for many processes, in one Redis stream."""
+"""RedisLog: one log for many processes, in one Redis stream or in several."""
 
 from __future__ import annotations
 
 import os
-import random
-import re
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
+import zlib
+from binascii import crc_hqx
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from ssehub.exceptions import LogError
-from ssehub.log.base import Gap, Log, Page
-from ssehub.log.packet import Entry, Packet, Receipt, check_name
-from ssehub.log.position import Position, new_nonce
+from ssehub.log.base import Gap, Log, Page, Readable
+from ssehub.log.packet import ALL, All, Entry, Packet, Receipt, check_name
+from ssehub.log.position import MAX_LANES, Place, Places, Position, new_nonce
 from ssehub.log.redis.follower import BLOCK, Follower
+from ssehub.log.redis.lane import Lane
+from ssehub.log.redis.link import ERRORS, Client, Link, disconnect
 from ssehub.log.redis.presence import RedisPresence
-from ssehub.log.redis.stream import APPEND, TOP, named, position_of, route_of
-from ssehub.log.ring import Ring
+from ssehub.log.redis.stream import route_of
+from ssehub.log.redis.writer import Writer
+from ssehub.log.several import Several
 
 #: Seconds an append waits for its entry to come back to this process.
 _ECHO = 1.0
-_LATER = re.compile(r"\b(READONLY|LOADING|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|BUSY)\b")
+#: Seconds a partition is still followed after the last of its connections has gone: they come back.
+_LINGER = 30.0
+#: Slots of a Redis Cluster.
+_SLOTS = 16384
 
 
 class RedisLog(Log):
@@ -36,38 +37,46 @@ class RedisLog(Log):
     read them. A process that only sends follows nothing: it opens one connection for each thread that sends.
 
     The entries' ids in the stream are ``<epoch>-<offset>``; each names its predecessor's nonce, so that a log that was
-    lost, rolled back or written anew is told as a gap. Needs Redis 6.2, or Valkey, with one node for writing.
+    lost, rolled back or written anew is told as a gap. Needs Redis 6.2 or Valkey.
 
-    :param server: a URL (``redis://localhost:6379/0``, ``rediss://``, ``unix://``), or a ``redis.Redis`` whose
-        connection settings are to be used; its own connections are not.
+    With several partitions, each a stream, a process follows only those its connections are in. A partition is an
+    order of its own. What is for everyone, or for a client without a zone, is written to each of them. On a cluster
+    they lie on several nodes, and each that is followed takes a thread and a connection.
+
+    :param server: a URL (``redis://localhost:6379/0``, ``rediss://``, ``unix://``, or ``redis+cluster://`` with a node
+        of a cluster), or a ``redis.Redis`` or ``RedisCluster`` whose connection settings are to be used; its own
+        connections are not.
     :param name: the name of the log; the stream's key is ``{name}:log``.
-    :param size: entries kept at the most, in Redis and in each process.
+    :param size: entries a partition keeps at the most, in Redis and in each process.
     :param timeout: seconds an append may take before it is a :class:`~ssehub.LogError`.
     :param lease: seconds after which a process that was killed is forgotten by the others.
-    :raises ValueError: if a number is not positive, or the name or the URL is none.
+    :param partitions: streams that the zones are spread over; the same number in every process. With another number it
+        is another log.
+    :raises ValueError: if a number is out of its range, or the name or the URL is none.
     """
 
     shared = True
 
     def __init__(
         self,
-        server: str | redis.Redis,
+        server: str | Client,
         *,
         name: str = "ssehub",
         size: int = 10_000,
         timeout: float = 5.0,
         lease: float = 15.0,
+        partitions: int = 1,
     ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
+        if not 1 <= partitions <= MAX_LANES:
+            raise ValueError(f"partitions must be 1 to {MAX_LANES}, not {partitions}")
         for what, seconds in (("timeout", timeout), ("lease", lease)):
             if not 0 < seconds < threading.TIMEOUT_MAX:
                 raise ValueError(f"{what} must be a positive number of seconds, not {seconds}")
-        client = redis.Redis.from_url(server) if isinstance(server, str) else server
-        self._pool_class = client.connection_pool.connection_class
-        self._settings = dict(client.connection_pool.connection_kwargs)
+        self._link = Link(server)
         self._name = check_name("name", name)
-        self._key = f"{{{name}}}:log"
+        self._partitions = partitions
         self._size = size
         self._timeout = timeout
         self._lease = lease
@@ -77,179 +86,225 @@ class RedisLog(Log):
         """Make what belongs to one process."""
         self._process = os.getpid()
         self._lock = threading.RLock()
-        # What redis-py sends again by itself after a lost connection it may have sent before: entries come twice.
-        self._sending = self._connect(socket_timeout=self._timeout, socket_connect_timeout=self._timeout)
-        self._presence = RedisPresence(self._sending, self._name, self._lease)
-        self._append = self._sending.register_script(APPEND)
-        self._ask = self._sending.register_script(TOP)
-        #: An entry that was there before whatever is sent next: its id in the stream and its nonce.
-        self._known: tuple[str, str] | None = None
-        self._follower: Follower | None = None
+        self._keys: dict[int, str] = {}
+        self._client: Client | None = None
+        self._writer: Writer | None = None
+        self._presence: RedisPresence | None = None
+        self._lanes: dict[int, Lane] = {}
+        self._followers: dict[int, Follower] = {}
+        self._callbacks: tuple[Callable[[Entry], int], Callable[[Position], None]] | None = None
+        #: Holds open what is followed from the start on.
+        self._always = ExitStack()
+        self._beginning = threading.Lock()
+        self._whole: Readable | None = None
         self._closed = False
-        self._asking = threading.Lock()
-        #: When the stream's end was last asked for (``time.monotonic()``), and why this process did not get there.
-        self._asked = 0.0
-        self._answer: Exception | None = None
 
-    def _connect(self, **settings: Any) -> redis.Redis:
-        plain = {**self._settings, "retry": Retry(NoBackoff(), 0), "decode_responses": False, **settings}
-        for name in ("retry_on_timeout", "retry_on_error"):
-            plain.pop(name, None)
-        return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=self._pool_class, **plain))
+    def _check_process(self) -> None:
+        if self._process != os.getpid():  # the parent's locks may have been held
+            self._renew()
 
     @property
     def presence(self) -> RedisPresence:  # type: ignore[override]
         """Who is connected to the hub's other processes."""
-        if self._process != os.getpid():
-            self._renew()
-        return self._presence
+        self._check_process()
+        with self._lock:
+            if self._presence is None:
+                self._presence = RedisPresence(lambda: self._sending, self._link.is_cluster, self._name, self._lease)
+            return self._presence
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
-        """Begin to deliver; see :meth:`Log.start`. The stream is read at once, and followed in a thread from then on.
+        """Begin to deliver; see :meth:`Log.start`.
+
+        A log that is not partitioned is read at once, and followed in a thread from then on.
 
         :raises LogError: if Redis cannot be reached, or a hub of this process uses this log.
         """
-        if self._process != os.getpid():  # the parent's lock may have been held
-            self._renew()
+        self._check_process()
         with self._lock:
             if self._closed:
                 self._renew()
-            if self._follower is not None:
+            if self._callbacks is not None:
                 raise LogError("this log belongs to another hub already; give each hub a log of its own")
-            reading = self._connect(socket_timeout=BLOCK / 1000 + self._timeout, socket_connect_timeout=self._timeout)
-            follower = Follower(reading, self._key, self._size, deliver, broken)
-            try:
-                follower.load()
-            except RedisError as error:
-                raise LogError(f"the log cannot be read: {error}") from error
-            self._follower = follower
-            follower.start()
+            self._callbacks = deliver, broken
+        try:
+            if self._partitions == 1:
+                self._follow_all()
+        except LogError:
+            self._callbacks = None
+            raise
 
     def append(self, packet: Packet) -> Receipt:
         """Add a packet; see :meth:`Log.append`. Where this process follows the log, its own delivery is waited for.
 
         :raises LogError: if Redis could not be reached in time. It is not known then whether the message was written.
         """
-        if self._process != os.getpid():
-            self._renew()
+        self._check_process()
         if self._closed:
             raise LogError("the log is closed")
-        body = packet.encode()
-        nonce = new_nonce()
-        follower = self._follower
-        if follower is not None:
-            follower.expect(nonce)
+        route, body, nonce = route_of(packet), packet.encode(), new_nonce()
+        numbers = range(self._partitions) if packet.zone is ALL else self.lanes((packet.zone,))
+        here = [lane for lane in map(self._lanes.get, numbers) if lane is not None and lane.is_loaded]
+        for lane in here:
+            lane.expect(nonce)
         try:
-            position = self._send(nonce, route_of(packet), body)
-            queued = 0 if follower is None else follower.await_echo(nonce, min(_ECHO, self._timeout))
+            writer = self._write()
+            positions = [writer.append(self._key(n), nonce, route, body)._replace(lane=n) for n in numbers]
+            queued = sum(lane.await_echo(nonce, min(_ECHO, self._timeout)) for lane in here)
         finally:
-            if follower is not None:
-                follower.forget(nonce)
+            for lane in here:
+                lane.forget(nonce)
         own_id = packet.message.id
-        return Receipt(str(position) if own_id is None else own_id, queued)
+        return Receipt(str(Places(positions)) if own_id is None else own_id, queued)
 
-    def _send(self, nonce: str, route: str, body: bytes) -> Position:
-        deadline = time.monotonic() + self._timeout
-        known = self._known
-        may_be_written = False
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                if known is None:
-                    known = self._known = named(*self._ask(keys=[self._key]))
-                # How many others have written since the first attempt nobody knows.
-                arguments: list[Any] = [nonce, route, body, self._size, int(may_be_written), *known]
-                may_be_written = True
-                answer = self._append(keys=[self._key], args=arguments)
-                break
-            except (RedisError, OSError) as error:
-                wait = random.uniform(0.5, 1.0) * min(0.01 * 2**attempt, 0.5)
-                if not _may_pass(error) or time.monotonic() + wait > deadline:
-                    raise LogError(f"the message was not accepted: {error}") from error
-                time.sleep(wait)
-        if not answer:
-            self._known = None
-            raise LogError("the log was lost or trimmed while the message was sent; nobody knows whether it was in it")
-        self._known = named(answer[0], [b"h", answer[1]])
-        return position_of(*answer)[0]
+    def lanes(self, zones: Sequence[str]) -> tuple[int, ...]:
+        """Return the partitions that zones are in."""
+        return tuple(sorted({zlib.crc32(zone.encode()) % self._partitions for zone in zones}))
 
-    def read(self, after: Position, limit: int) -> Page:
-        """Read on from a position; see :meth:`Log.read`. What this process holds in memory is read.
+    @contextmanager
+    def view(self, zones: Sequence[str]) -> Iterator[Readable]:
+        """Open what the members of these zones read; see :meth:`Log.view`."""
+        with ExitStack() as stack:
+            yield self._view(self.lanes(zones), stack)
 
-        A place that is strange here may just be newer, because another process has followed faster. So before it is
-        called a gap, this process catches up.
+    def cursor(self, zones: Sequence[str] | All) -> Place:
+        """Return where the log stands now for the members of zones, or of all. What is not followed here is asked for.
+
+        :raises LogError: if it cannot be.
         """
-        page = self._ring.read(after, limit)
-        if page.gap is None or page.gap.reason == "trimmed":
-            return page
-        self._catch_up()
-        return self._ring.read(after, limit)
+        numbers = range(self._partitions) if zones is ALL else self.lanes(zones)
+        places = Places(self._place(number) for number in numbers)
+        return places[0] if len(places) == 1 else places
 
-    def locate(self, last_event_id: str) -> Position | Gap:
-        """Find the place an id names; see :meth:`Log.locate`. If it is unknown here, this process catches up."""
-        place = self._ring.locate(last_event_id)
-        if not isinstance(place, Gap):
-            return place
-        self._catch_up()
-        return self._ring.locate(last_event_id)
+    def read(self, after: Place, limit: int) -> Page:
+        """Read on from a position; see :meth:`Log.read`. What this process holds in memory is read."""
+        return self._follow_all().read(after, limit)
 
-    def tail(self) -> Position:
+    def locate(self, last_event_id: str) -> Place | Gap:
+        """Find the place an id names; see :meth:`Log.locate`."""
+        return self._follow_all().locate(last_event_id)
+
+    def tail(self) -> Place:
         """Return the place of the newest entry delivered in this process."""
-        follower = self._follower
-        return self._ring.tail if follower is None else follower.delivered
+        return self._follow_all().tail()
 
-    def oldest(self) -> Position:
+    def oldest(self) -> Place:
         """Return the place before the oldest entry that this process holds."""
-        return self._ring.oldest()
+        return self._follow_all().oldest()
 
     def close(self) -> None:
         """Stop following, and let go of the connections; what is held can still be read. Idempotent."""
         with self._lock:
             self._closed = True
-            follower = self._follower
-        if follower is not None:
+            followers, lanes = list(self._followers.values()), list(self._lanes.values())
+        for lane in lanes:
+            lane.close()
+        for follower in followers:
             follower.close()
-        self._presence.close()
-        self._sending.connection_pool.disconnect()
-
-    def _catch_up(self) -> None:
-        """Wait until what is held here reaches to where the stream ends now.
-
-        :raises LogError: if Redis cannot be reached, or the follower does not get there in time.
-        """
-        came = time.monotonic()
-        with self._asking:  # one asks; what it learns holds for all who came before it began
-            if self._asked < came:
-                self._asked = time.monotonic()
-                self._answer = self._await_end()
-            answer = self._answer
-        if answer is not None:
-            raise LogError(f"the log cannot be read: {answer}") from answer
-
-    def _await_end(self) -> Exception | None:
-        follower = self._follower
-        if follower is None or self._closed:
-            return LogError("the log is closed")
-        renewals = follower.renewals
-        try:
-            id, fields = self._ask(keys=[self._key])
-            follower.await_end(position_of(id, fields[1])[0], renewals, self._timeout)
-        except (RedisError, OSError) as error:
-            return error
-        return None
+        if self._presence is not None:
+            self._presence.close()
+        if self._client is not None:
+            disconnect(self._client)
 
     @property
-    def _ring(self) -> Ring:
-        follower = self._follower
-        if follower is None:
+    def _sending(self) -> Client:
+        with self._lock:
+            if self._client is None:
+                try:
+                    self._client = self._link.connect(self._timeout)
+                except ERRORS as error:
+                    raise LogError(f"Redis cannot be reached: {error}") from error
+            return self._client
+
+    def _write(self) -> Writer:
+        with self._lock:
+            if self._writer is None:
+                self._writer = Writer(self._sending, self._size, self._timeout)
+            return self._writer
+
+    def _key(self, number: int) -> str:
+        with self._lock:
+            if number not in self._keys:
+                self._keys[number] = _key(self._name, number, self._partitions)
+            return self._keys[number]
+
+    def _place(self, number: int) -> Position:
+        lane = self._lanes.get(number)
+        try:
+            return lane.tail() if lane is not None and lane.is_loaded else self._make_lane(number).end()
+        except ERRORS as error:
+            raise LogError(f"the log cannot be read: {error}") from error
+
+    # What is followed
+
+    def _follow_all(self) -> Readable:
+        with self._beginning:
+            if self._whole is None:
+                self._whole = self._view(range(self._partitions), self._always)
+            return self._whole
+
+    def _view(self, numbers: Sequence[int], stack: ExitStack) -> Readable:
+        if self._callbacks is None:
             raise LogError("the log is not started")
-        return follower.ring
+        lanes: dict[int, Readable] = {number: stack.enter_context(self._lane(number)) for number in numbers}
+        return lanes[numbers[0]] if len(numbers) == 1 else Several(lanes)
+
+    @contextmanager
+    def _lane(self, number: int) -> Iterator[Lane]:
+        """Have a lane followed as long as the context lasts, and a while longer."""
+        with self._lock:
+            lane = self._lanes.get(number)
+            if lane is None:
+                lane = self._lanes[number] = self._make_lane(number)
+            lane.users += 1
+        try:
+            self._open(lane)
+            yield lane
+        finally:
+            with self._lock:
+                lane.users -= 1
+                lane.left = time.monotonic()
+
+    def _make_lane(self, number: int) -> Lane:
+        return Lane(number, self._key(number), self._size, self._sending, self._timeout)
+
+    def _open(self, lane: Lane) -> None:
+        assert self._callbacks is not None
+        deliver, broken = self._callbacks
+        group = lane.number if self._link.is_cluster else 0
+        try:
+            lane.open(broken)
+            with self._lock:
+                if self._closed:
+                    raise LogError("the log is closed")
+                follower = self._followers.get(group)
+                if follower is None:
+                    client = self._link.connect(BLOCK / 1000 + self._timeout)
+                    follower = Follower(client, lambda: self._followed(group), deliver, broken)
+                    self._followers[group] = follower
+        except ERRORS as error:
+            raise LogError(f"the log cannot be read: {error}") from error
+        if not lane.followed.is_set():
+            follower.hurry(lane, self._sending)
+
+    def _followed(self, group: int) -> list[Lane]:
+        """Return the lanes of a follower that somebody needs, or did a short while ago, and forget the others."""
+        now = time.monotonic()
+        with self._lock:
+            for lane in list(self._lanes.values()):
+                if not lane.users and lane.is_loaded and now > lane.left + _LINGER:
+                    del self._lanes[lane.number]
+            there = [lane for lane in self._lanes.values() if lane.is_loaded]
+        return [lane for lane in there if lane.number == group] if self._link.is_cluster else there
 
 
-def _may_pass(error: Exception) -> bool:
-    """Tell whether it may work a little later: the server is away, starting, or not the one that takes writes."""
-    if isinstance(error, redis.AuthenticationError):
-        return False
-    # Within a script's error the kind is only in its text.
-    return not isinstance(error, redis.ResponseError) or _LATER.search(str(error)) is not None
+def _key(name: str, number: int, partitions: int) -> str:
+    """Return a partition's key. They are spread evenly over the slots of a cluster.
+
+    Specification: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
+    """
+    if partitions == 1:
+        return f"{{{name}}}:log"
+    n = 0
+    while crc_hqx(f"{name}:{number}/{partitions}:{n}".encode(), 0) % _SLOTS * partitions // _SLOTS != number:
+        n += 1
+    return f"{{{name}:{number}/{partitions}:{n}}}:log"

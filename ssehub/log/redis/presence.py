@@ -17,15 +17,13 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
-
-import redis
-from redis.exceptions import RedisError
 
 from ssehub.exceptions import LogError
 from ssehub.log.packet import ALL, All
 from ssehub.log.presence import Local, Presence, Process, Session
+from ssehub.log.redis.link import ERRORS, Client
 
 logger = logging.getLogger("ssehub")
 
@@ -58,19 +56,21 @@ return found
 class RedisPresence(Presence):
     """Keep a hub's presence on Redis; see :class:`~ssehub.log.presence.Presence`.
 
-    :param client: sends commands, without trying again by itself.
+    :param connect: gives the client to send commands with, which does not try again by itself.
+    :param is_cluster: whether that is one for a cluster.
     :param name: the name of the log.
     :param lease: seconds after which a process that says nothing is forgotten.
     """
 
-    def __init__(self, client: redis.Redis, name: str, lease: float) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[], Client], is_cluster: bool, name: str, lease: float) -> None:
+        self._connect = connect
+        #: A cluster has no transactions in redis-py 5.
+        self._whole = not is_cluster
         self._lease = lease
         #: Keys; all in one slot of a cluster.
         self._processes, self._clients, self._zones = (
             f"{{{name}}}:{what}" for what in ("processes", "clients:", "zones:")
         )
-        self._look = client.register_script(_LOOK)
         self.process = secrets.token_hex(8)
         self._local: Local | None = None
         self._thread: threading.Thread | None = None
@@ -111,7 +111,9 @@ class RedisPresence(Presence):
             if client_id is ALL:
                 records = self._all()
             else:
-                found = self._look(keys=[self._processes, self._clients], args=[client_id, self.process])
+                found = self._connect().register_script(_LOOK)(
+                    keys=[self._processes, self._clients], args=[client_id, self.process]
+                )
                 records = [(process, client_id.encode(), record) for process, record in _pairs(found)]
         sessions = [session for record in records for session in _sessions(*record)]
         return [one for one in sessions if zone is ALL or zone in one.zones]
@@ -127,7 +129,7 @@ class RedisPresence(Presence):
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
         with _asking():
-            found = self._look(keys=[self._processes, self._clients], args=["", ""])
+            found = self._connect().register_script(_LOOK)(keys=[self._processes, self._clients], args=["", ""])
         return sorted(Process(process, *json.loads(record)) for process, record in _pairs(found))
 
     def close(self) -> None:
@@ -144,9 +146,9 @@ class RedisPresence(Presence):
         return [(process, client_id, record) for process, clients in hashes for client_id, record in clients.items()]
 
     def _hashes(self, prefix: str) -> list[tuple[str, dict[bytes, bytes]]]:
-        names: Iterable[bytes] = self._client.smembers(self._processes)  # type: ignore[assignment]
+        names: Iterable[bytes] = self._connect().smembers(self._processes)  # type: ignore[assignment]
         others = sorted(name.decode() for name in names if name.decode() != self.process)
-        with self._client.pipeline(transaction=False) as pipe:
+        with self._connect().pipeline(transaction=False) as pipe:
             for process in others:
                 pipe.hgetall(prefix + process)
             return list(zip(others, pipe.execute(), strict=True))
@@ -159,7 +161,7 @@ class RedisPresence(Presence):
             noted, clients, zones = self._take()
             try:
                 there = self._tell(clients, zones, whole)
-            except (RedisError, OSError) as error:
+            except (*ERRORS, LogError) as error:
                 self._fail(error)
                 whole = True
                 continue
@@ -200,9 +202,10 @@ class RedisPresence(Presence):
             zones = set(self._local.zones())
         own_clients, own_zones = self._clients + self.process, self._zones + self.process
         lease = int(self._lease * 1000)
-        with self._client.pipeline(transaction=True) as pipe:
+        with self._connect().pipeline(transaction=self._whole) as pipe:
             if whole:
-                pipe.delete(own_clients, own_zones)
+                pipe.delete(own_clients)
+                pipe.delete(own_zones)
             else:
                 pipe.exists(own_clients)
             itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count()])
@@ -230,11 +233,12 @@ class RedisPresence(Presence):
 
     def _leave(self) -> None:
         try:
-            with self._client.pipeline(transaction=True) as pipe:
-                pipe.delete(self._clients + self.process, self._zones + self.process)
+            with self._connect().pipeline(transaction=self._whole) as pipe:
+                pipe.delete(self._clients + self.process)
+                pipe.delete(self._zones + self.process)
                 pipe.srem(self._processes, self.process)
                 pipe.execute()
-        except (RedisError, OSError) as error:
+        except (*ERRORS, LogError) as error:
             logger.warning("the others will see this process until its lease has run out: %s", error)
 
 
@@ -242,7 +246,7 @@ class RedisPresence(Presence):
 def _asking() -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except ERRORS as error:
         raise LogError(f"who is connected elsewhere cannot be found out: {error}") from error
 
 

@@ -93,17 +93,16 @@ def route_of(packet: Packet) -> str:
     return json.dumps({name: value for name, value in route.items() if value}, ensure_ascii=False)
 
 
-def entry_of(id: bytes, fields: dict[bytes, bytes]) -> Entry:
+def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> Entry:
     """Read an entry; one that is not ours becomes a comment."""
-    position, previous = position_of(id, fields.get(b"h"))
     body = fields.get(b"d", b"")
     try:
         packet = _packet_of(json.loads(fields[b"r"]), body)
     except (KeyError, ValueError, TypeError, AttributeError):
-        logger.error("entry %r of the log on Redis was not written by ssehub", id)
+        logger.error("entry %s of the log on Redis was not written by ssehub", position)
         packet = Packet(Message(comment="an entry that cannot be read"), broadcast=True)
         body = packet.encode()
-    return Entry(packet, position, previous or GENESIS, body)
+    return Entry(packet, position, previous, body)
 
 
 def _packet_of(route: dict[str, Any], body: bytes) -> Packet:

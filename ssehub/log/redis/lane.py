@@ -1,0 +1,244 @@
+"""Lane: one stream, and what of it this process holds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ssehub.exceptions import LogError
+from ssehub.log.base import Gap, Page, Readable
+from ssehub.log.packet import Entry
+from ssehub.log.position import Place, Position, parse_parts
+from ssehub.log.redis.link import ERRORS, Client
+from ssehub.log.redis.stream import TOP, entry_of, follows, position_of
+from ssehub.log.ring import Ring
+
+#: Entries fetched at a time.
+PAGE = 1000
+
+
+class Broken(Exception):
+    """What the stream holds does not follow what was read from it."""
+
+
+class Lane(Readable):
+    """Hold the newest entries of a stream. A follower fills it, anybody reads it. Safe to use from any thread.
+
+    :param number: which of the log's lanes it is.
+    :param key: the stream's key.
+    :param size: entries held at the most.
+    :param client: asks where the stream ends now.
+    :param timeout: seconds to wait until as much is held.
+    """
+
+    def __init__(self, number: int, key: str, size: int, client: Client, timeout: float) -> None:
+        self.number = number
+        self.key = key
+        #: How many views are open, and when the last was left (``time.monotonic()``).
+        self.users = 0
+        self.left = 0.0
+        #: Set once the lane is among those that are followed.
+        self.followed = threading.Event()
+        self._size = size
+        self._client = client
+        self._timeout = timeout
+        self._ring: Ring | None = None
+        #: How often the stream had to be read anew, because it did not go on from where it was.
+        self._renewals = 0
+        #: Of the appends that wait for their entry: its nonce, and how many connections it was due to.
+        self._echoes: dict[str, int | None] = {}
+        #: How many wait for the tail to move.
+        self._waiting = 0
+        self._moved = threading.Condition()
+        self._closed = False
+        self._loading = threading.Lock()
+        self._asking = threading.Lock()
+        #: When the stream's end was last asked for (``time.monotonic()``), and why this process did not get there.
+        self._asked = 0.0
+        self._answer: Exception | None = None
+
+    # For readers
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it can be read."""
+        return self._ring is not None
+
+    def open(self, began: Callable[[Position], None]) -> None:
+        """Load it, if that has not been done.
+
+        :param began: called with its tail if it was.
+        """
+        with self._loading:
+            if self._ring is None:
+                began(self.load(self._client))
+
+    def read(self, after: Place, limit: int) -> Page:
+        """Read on from a place.
+
+        One that is strange here may just be newer, because another process has followed faster. So before it is
+        called a gap, this process catches up.
+
+        :raises LogError: if it cannot.
+        """
+        page = self.ring.read(after, limit)
+        if page.gap is None or page.gap.reason == "trimmed":
+            return page
+        self._catch_up()
+        return self.ring.read(after, limit)
+
+    def locate(self, last_event_id: str) -> Position | Gap:
+        """Find the place an id names. If it is unknown here, this process catches up.
+
+        :raises LogError: if it cannot.
+        """
+        place = self._find(last_event_id)
+        if place is None:
+            self._catch_up()
+            place = self._find(last_event_id)
+        return place or Gap("bad_id", None, self.ring.tail)
+
+    def tail(self) -> Position:
+        """Return the place of the newest entry delivered in this process."""
+        return self._delivered
+
+    def oldest(self) -> Position:
+        """Return the place before the oldest entry that is held."""
+        return self.ring.oldest()
+
+    # For those who append
+
+    def expect(self, nonce: str) -> None:
+        """Note that an entry of this process is about to be sent."""
+        with self._moved:
+            self._echoes[nonce] = None
+
+    def await_echo(self, nonce: str, timeout: float) -> int:
+        """Wait until an entry was delivered here; return to how many connections it was due, 0 if it did not come."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._echoes.get(nonce) is not None or self._closed, timeout)
+            return self._echoes.get(nonce) or 0
+
+    def forget(self, nonce: str) -> None:
+        """Expect an entry no more."""
+        with self._moved:
+            self._echoes.pop(nonce, None)
+
+    # For the follower
+
+    @property
+    def ring(self) -> Ring:
+        """What is held."""
+        if self._ring is None:
+            raise LogError("the log is not followed")
+        return self._ring
+
+    def load(self, client: Client) -> Position:
+        """Read the whole stream, begun where there is none, and hold what at its end is of one piece."""
+        ring = Ring(self._size, None, self._end(client))
+        after = "-"
+        while True:
+            page: Any = client.xrange(self.key, min=after, count=PAGE)
+            for id, fields in page:
+                position, previous = self._position(id, fields.get(b"h"))
+                if previous is None or not position.offset:
+                    ring = Ring(self._size, None, position)
+                    continue
+                if not follows(position, previous, ring.tail):
+                    ring = Ring(self._size, None, position._replace(offset=position.offset - 1, nonce=previous))
+                ring.keep(entry_of(position, previous, fields))
+            if len(page) < PAGE:
+                break
+            after = f"({page[-1][0].decode()}"
+        self._ring, self._delivered = ring, ring.tail
+        self._renewals += 1
+        with self._moved:
+            self._moved.notify_all()
+        return ring.tail
+
+    def take(self, id: bytes, fields: dict[bytes, bytes], deliver: Callable[[Entry], int]) -> None:
+        """Deliver the entry that comes next.
+
+        :raises Broken: if it is another.
+        """
+        position, previous = self._position(id, fields.get(b"h"))
+        if previous is None or not follows(position, previous, self.ring.tail):
+            raise Broken
+        entry = entry_of(position, previous, fields)
+        self.ring.keep(entry)
+        queued = deliver(entry)
+        self._delivered = position
+        is_own = position.nonce in self._echoes
+        if is_own or self._waiting:
+            with self._moved:
+                if is_own:
+                    self._echoes[position.nonce] = queued
+                self._moved.notify_all()
+
+    def end(self) -> Position:
+        """Ask for the place where the stream ends now."""
+        return self._end(self._client)
+
+    def resume(self, client: Client, deliver: Callable[[Entry], int]) -> None:
+        """Take what has come since the tail.
+
+        :raises Broken: if the stream does not go on from there.
+        """
+        tail = self.ring.tail
+        entries: Any = client.xrange(self.key, min=f"{tail.epoch}-{tail.offset}", count=PAGE)
+        if not entries or self._position(entries[0][0], entries[0][1].get(b"h"))[0] != tail:
+            raise Broken
+        for id, fields in entries[1:]:
+            self.take(id, fields, deliver)
+
+    def is_at_end(self, client: Client) -> bool:
+        """Ask whether the stream ends where we are."""
+        return self._end(client) == self.ring.tail
+
+    def close(self) -> None:
+        """Release who waits; what is held can still be read."""
+        with self._moved:
+            self._closed = True
+            self._moved.notify_all()
+
+    def _find(self, last_event_id: str) -> Position | None:
+        return self.ring.find(last_event_id) or (parse_parts(last_event_id) or {}).get(self.number)
+
+    def _catch_up(self) -> None:
+        came = time.monotonic()
+        with self._asking:  # one asks; what it learns holds for all who came before it began
+            if self._asked < came:
+                self._asked = time.monotonic()
+                self._answer = self._await_end()
+            answer = self._answer
+        if answer is not None:
+            raise LogError(f"the log cannot be read: {answer}") from answer
+
+    def _await_end(self) -> Exception | None:
+        """Wait until what is held here reaches to where the stream ends now; return why not."""
+        renewals = self._renewals
+        try:
+            end = self._end(self._client)
+        except ERRORS as error:
+            return error
+        with self._moved:
+            self._waiting += 1
+            try:
+                there = self._moved.wait_for(
+                    lambda: self.ring.holds(end) or self._renewals != renewals or self._closed, self._timeout
+                )
+            finally:
+                self._waiting -= 1
+        if self._closed:
+            return LogError("the log is closed")
+        return None if there else TimeoutError(f"this process has not come to {end} in {self._timeout} s")
+
+    def _end(self, client: Client) -> Position:
+        id, fields = client.register_script(TOP)(keys=[self.key])
+        return self._position(id, fields[1])[0]
+
+    def _position(self, id: bytes, link: bytes | None) -> tuple[Position, str | None]:
+        position, previous = position_of(id, link)
+        return position._replace(lane=self.number) if self.number else position, previous

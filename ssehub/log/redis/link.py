@@ -1,0 +1,68 @@
+"""Link: makes clients for a server or a cluster, as the log needs them."""
+
+from __future__ import annotations
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
+from redis.retry import Retry
+
+#: What a client raises when a command fails; the second is for a cluster of which no node answers.
+ERRORS = (RedisError, RedisClusterException, OSError)
+_CLUSTER = "+cluster://"
+
+Client = redis.Redis | RedisCluster
+
+
+class Link:
+    """Know where the server is. Makes no connection by itself. Immutable.
+
+    :param server: a URL, or a client whose settings are to be used. ``redis+cluster://`` and ``rediss+cluster://`` name
+        a node of a cluster.
+    :raises ValueError: if the URL is none.
+    """
+
+    def __init__(self, server: str | Client) -> None:
+        self.is_cluster = isinstance(server, RedisCluster) or (isinstance(server, str) and _CLUSTER in server)
+        self._nodes: list[tuple[str, int]] = []
+        if isinstance(server, RedisCluster):
+            self._nodes = [(node.host, node.port) for node in server.get_nodes()]  # type: ignore[no-untyped-call]
+            self._settings = dict(server.get_connection_kwargs())  # type: ignore[no-untyped-call]
+            return
+        if isinstance(server, str):
+            server = redis.Redis.from_url(server.replace(_CLUSTER, "://", 1))
+        pool = server.connection_pool
+        self._pool_class = pool.connection_class
+        self._settings = dict(pool.connection_kwargs)
+        if self.is_cluster:
+            if self._settings.pop("db", 0):
+                raise ValueError("a cluster has only database 0")
+            self._nodes = [(self._settings.pop("host", "localhost"), self._settings.pop("port", 6379))]
+            self._settings["ssl"] = issubclass(self._pool_class, redis.SSLConnection)
+
+    def connect(self, timeout: float) -> Client:
+        """Make a client. One for a cluster asks it at once who it is.
+
+        What redis-py sends again by itself after a lost connection it may have sent before, so that entries came
+        twice: it does not.
+
+        :param timeout: seconds for a connection to be made, and for an answer.
+        """
+        settings = {name: value for name, value in self._settings.items() if not name.startswith("retry")}
+        settings |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "decode_responses": False}
+        settings["retry"] = Retry(NoBackoff(), 0)
+        if not self.is_cluster:
+            return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=self._pool_class, **settings))
+        if int(redis.__version__.split(".")[0]) < 6:
+            settings["cluster_error_retry_attempts"] = 0
+        nodes = [ClusterNode(*node) for node in self._nodes]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, **settings)
+
+
+def disconnect(client: Client) -> None:
+    """Close a client's connections; threads that are blocked in one get an error."""
+    if isinstance(client, RedisCluster):
+        client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
+    else:
+        client.connection_pool.disconnect()

@@ -1,0 +1,239 @@
+"""Partitions: a log spread over several streams, on one server and on a cluster of three."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ssehub import ALL, Gap, Hub, LogError, Message, Packet, RedisLog
+from ssehub.log.redis.log import _key
+from tests.followers import Follower
+from tests.redis_server import RedisCluster, RedisServer, ask
+from tests.streams import until
+
+MakeHub = Callable[..., Hub]
+PARTITIONS = 8
+ZONES = ("a", "b", "c", "d", "e")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Give a cluster."""
+    one = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    yield one
+    one.close()
+
+
+@pytest.fixture(params=["server", "cluster"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Give the address of a server, or of a cluster."""
+    name = {"server": "redis_server", "cluster": "cluster"}[request.param]
+    return str(request.getfixturevalue(name).url)
+
+
+@pytest.fixture
+def make(url: str, make_hub: MakeHub) -> MakeHub:
+    """Give a function that makes hubs on one log, each as if in a process of its own."""
+    name = secrets.token_hex(8)
+    settings = {"name": name, "partitions": PARTITIONS}
+    return lambda **options: make_hub(RedisLog(url, **{**settings, **options}), heartbeat=0.05)
+
+
+def lane_of(zone: str) -> int:
+    return RedisLog("redis://", partitions=PARTITIONS).lanes((zone,))[0]
+
+
+def test_the_zones_of_these_tests_are_in_different_partitions() -> None:
+    assert len({lane_of(zone) for zone in ZONES}) >= 3
+
+
+def test_everybody_gets_once_what_is_for_him_whatever_his_zones(make: MakeHub) -> None:
+    first, second = make(), make()
+    one = Follower(first, zone="a", client_id="ada")
+    several = Follower(second, zone=list(ZONES), client_id="bob")
+    assert second.broadcast("to all").queued == 1
+    first.send("bob", "to bob")
+    first.send("ada", "to ada")
+    second.broadcast("in a", zone="a")
+    first.send("bob", "to bob in c", zone="c")
+    first.send("ada", "to ada in c", zone="c")
+    first.broadcast("not bob", exclude=[several.session_id])
+    first.broadcast("end")
+    one.wait_for("to all", "to ada", "in a", "not bob", "end")
+    until(lambda: sorted(map(str, several.texts)) == sorted(["to all", "to bob", "in a", "to bob in c", "end"]))
+
+
+def test_a_client_goes_on_in_each_of_its_partitions_where_it_was_at_another_process(make: MakeHub) -> None:
+    first, second, sending = make(), make(), make()
+    before = Follower(first, zone=list(ZONES))
+    for n in range(20):
+        sending.broadcast(f"before {n}", zone=ZONES[n % 5])
+    until(lambda: len(before.texts) == 20)
+    id = before.decoder.last_event_id
+    assert id.count("~") == len({lane_of(zone) for zone in ZONES}) - 1
+    for n in range(20):
+        sending.broadcast(f"after {n}", zone=ZONES[n % 5])
+    until(lambda: len(before.texts) == 40)
+    after = Follower(second, zone=list(ZONES), last_event_id=id)
+    until(lambda: len(after.texts) == 20)
+    assert sorted(map(str, after.texts)) == sorted(f"after {n}" for n in range(20))
+    one = Follower(second, zone="b", last_event_id=id)  # a cursor of all leads to each
+    one.wait_for(*(f"after {n}" for n in range(20) if ZONES[n % 5] == "b"))
+
+
+def test_where_a_cursor_says_nothing_of_a_partition_that_is_told(make: MakeHub) -> None:
+    hub = make()
+    one = Follower(hub, zone="a")
+    hub.broadcast("a", zone="a")
+    one.wait_for("a")
+    other = next(zone for zone in ZONES if lane_of(zone) != lane_of("a"))
+    for zones in ([other], ["a", other]):
+        Follower(hub, zone=zones, last_event_id=one.decoder.last_event_id).wait_for("gap bad_id None")
+    Follower(hub, zone=["a", other], last_event_id="nonsense").wait_for("gap bad_id None")
+
+
+def test_an_id_of_the_publishers_own_is_found_in_its_partition(make: MakeHub) -> None:
+    hub = make()
+    Follower(hub, zone=["a", "c"])
+    hub.broadcast(Message("1", id="own"), zone="a")
+    hub.broadcast("2", zone="a")
+    Follower(hub, zone="a", last_event_id="own").wait_for("2")
+
+
+def test_a_page_and_its_stream_meet_at_the_cursor(make: MakeHub) -> None:
+    rendering, serving = make(), make()
+    everything, just_a = rendering.cursor(), rendering.cursor("a")
+    assert len(just_a) < 40 and everything.count("~") == PARTITIONS - 1
+    serving.broadcast("between", zone="a")
+    for cursor in (everything, just_a):
+        Follower(serving, zone="a", last_event_id=cursor).wait_for("between")
+    late = Follower(serving, zone=list(ZONES), since="oldest")
+    late.wait_for("between")
+    Follower(serving, zone=list(ZONES), since=1).wait_for("between")
+
+
+def test_one_partition_that_is_lost_is_told_and_the_others_go_on(make: MakeHub, url: str) -> None:
+    hub = make()
+    other = next(zone for zone in ZONES if lane_of(zone) != lane_of("a"))
+    both, unconcerned = Follower(hub, zone=["a", other]), Follower(hub, zone=other)
+    hub.broadcast("before", zone="a")
+    both.wait_for("before")
+    log = hub._log
+    assert isinstance(log, RedisLog)
+    log._sending.delete(log._key(lane_of("a")))
+    both.wait_for("before", "gap epoch None")
+    hub.broadcast("after", zone="a")
+    hub.broadcast("there", zone=other)
+    until(lambda: both.texts[:2] == ["before", "gap epoch None"] and set(both.texts[2:]) == {"after", "there"})
+    unconcerned.wait_for("there")
+
+
+def test_another_number_of_partitions_is_another_log(make: MakeHub) -> None:
+    hub, other = make(), make(partitions=4)
+    one = Follower(hub, zone="a")
+    hub.broadcast("x", zone="a")
+    one.wait_for("x")
+    Follower(other, zone="a", last_event_id=one.decoder.last_event_id).wait_for(
+        "gap bad_id None" if RedisLog("redis://", partitions=4).lanes("a")[0] != lane_of("a") else "gap epoch None"
+    )
+
+
+def test_a_process_reads_only_the_partitions_its_connections_are_in(
+    redis_server: RedisServer, make_hub: MakeHub
+) -> None:
+    name = secrets.token_hex(8)
+    hub = make_hub(RedisLog(redis_server.url, name=name, partitions=PARTITIONS))
+    other = next(zone for zone in ZONES if lane_of(zone) != lane_of("a"))
+    one = Follower(hub, zone="a")
+    assert read_keys(redis_server, name) == {_key(name, lane_of("a"), PARTITIONS)}
+    two = Follower(hub, zone=other)
+    wanted = {_key(name, lane_of(zone), PARTITIONS) for zone in ("a", other)}
+    assert read_keys(redis_server, name) == wanted
+    hub.broadcast("x", zone=other)
+    two.wait_for("x")
+    assert one.texts == []
+
+
+def read_keys(server: RedisServer, name: str) -> set[str]:
+    """Return the keys of the next XREAD of a log."""
+    with server.client.monitor() as monitor:
+        for command in monitor.listen():
+            words = command["command"].split()
+            if words[0] == "XREAD" and name in command["command"]:
+                keys = words[words.index("STREAMS") + 1 :]
+                return set(keys[: len(keys) // 2])
+    raise AssertionError
+
+
+def test_keys_are_spread_evenly_over_the_slots_of_a_cluster(cluster: RedisCluster) -> None:
+    slots = [ask(cluster.servers[0], "CLUSTER KEYSLOT", _key("name", n, 16)) for n in range(16)]
+    assert [slot * 16 // 16384 for slot in slots] == list(range(16))
+
+
+@pytest.mark.parametrize("partitions", [0, 1025])
+def test_a_wrong_number_of_partitions_is_refused(partitions: int) -> None:
+    with pytest.raises(ValueError, match="partitions"):
+        RedisLog("redis://", partitions=partitions)
+
+
+def test_a_cluster_of_which_no_node_answers_is_an_error_of_the_log(make_hub: MakeHub) -> None:
+    hub = make_hub(RedisLog("redis+cluster://127.0.0.1:1", timeout=0.3))
+    with pytest.raises(LogError):
+        hub.broadcast("x")
+    assert b"".join(hub.stream()).startswith(b"retry: ")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_program_gives_everybody_what_is_his_in_the_order_of_each_partition(make: MakeHub, seed: int) -> None:
+    chance = random.Random(seed)
+    hubs = [make(size=1_000_000) for _ in range(2)]
+    clients = ("ada", "bob", "eve")
+    places = [(tuple(chance.sample(ZONES, chance.randint(1, 4))), chance.choice(clients)) for _ in range(10)]
+    followers: list[Follower] = []
+
+    def publish(k: int) -> None:
+        mine = random.Random(seed * 100 + k)
+        for n in range(150):
+            zone = mine.choice((ALL, *ZONES, *ZONES))
+            client_id = mine.choice(clients) if mine.random() < 0.4 else None
+            message = Message(f"{k} {n}", id=f"own {k} {n}" if mine.random() < 0.1 else None)
+            hubs[k % 2].send_message(Packet(message, zone, client_id, client_id is None))
+
+    publishers = [threading.Thread(target=publish, args=(k,)) for k in range(4)]
+    for thread in publishers:
+        thread.start()
+    for n, (zones, client_id) in enumerate(places):  # they come while it goes on
+        followers.append(Follower(hubs[n % 2], zone=list(zones), client_id=client_id))
+    for thread in publishers:
+        thread.join()
+    hubs[0].broadcast("end")  # returns when this hub has come to the end of all that it follows
+    for follower, (zones, client_id) in zip(followers, places, strict=True):
+        expected = addressed(hubs[0], follower, zones, client_id)
+        until(lambda follower=follower, expected=expected: len(follower.texts) >= sum(map(len, expected.values())))
+        lanes = {text: lane for lane, found in expected.items() for text in found}
+        got: dict[int, list[str | None]] = defaultdict(list)
+        for text in follower.texts:
+            got[lanes[text]].append(text)
+        assert got == expected
+
+
+def addressed(hub: Hub, follower: Follower, zones: tuple[str, ...], client_id: str) -> dict[int, list[str | None]]:
+    """Return what the log has for a client after its start, by partition."""
+    found: dict[int, list[str | None]] = defaultdict(list)
+    log = hub._log
+    with log.view(zones) as view:
+        start = view.locate(follower.events[0].id or "")
+        assert not isinstance(start, Gap)
+        page = view.read(start, 1_000_000)
+        home = log.lanes(zones)[0]
+        for entry in page.entries:
+            packet, lane = entry.packet, entry.position.lane
+            to_zone = lane == home if packet.zone is ALL else packet.zone in zones
+            if to_zone and packet.client_id in (None, client_id):
+                found[lane].append(packet.message.data)
+    return found
