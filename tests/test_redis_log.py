@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from benchmarks import storm
-from ssehub import Backoff, Client, Hub, LogError, Message, Packet, RedisLog
+from ssehub import Backoff, Client, Hub, HubClosed, LogError, Message, Packet, RedisLog
 from ssehub.log import Position
 from tests.apps.shared import CLIENTS, zone_of
 from tests.followers import Follower
@@ -273,6 +273,93 @@ def test_without_a_server_an_append_is_an_error_within_its_timeout_and_streams_s
     follower.wait_for("before", "gap epoch None", "after")
 
 
+def test_an_outbox_keeps_what_is_sent_during_an_outage_in_order_and_nobody_gets_it_before(
+    server: RedisServer, make: Callable[..., Hub], make_hub: MakeHub
+) -> None:
+    hub = make_hub(RedisLog(server.url, timeout=0.2, outbox=5))
+    log, follower = hub._log, Follower(hub)
+    assert isinstance(log, RedisLog)
+    hub.broadcast("before")
+    follower.wait_for("before")
+    server.client.save()
+    server.kill()
+    assert [hub.broadcast(str(n)) for n in range(4)] == [("", 0)] * 4
+    assert hub.broadcast(Message("4", id="own")) == ("own", 0)
+    with pytest.raises(LogError, match="full: 5"):
+        hub.broadcast("one too many")
+    assert log.unsent == 5 and follower.texts == ["before"]
+    server.start()
+    follower.wait_for("before", "0", "1", "2", "3", "4")
+    until(lambda: log.unsent == 0)
+    assert hub.broadcast("after").id
+    follower.wait_for("before", "0", "1", "2", "3", "4", "after")
+    assert entries(server) == follower.texts
+
+
+def test_closing_waits_for_the_outbox_and_tells_what_is_lost(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub(RedisLog(server.url, timeout=GUARD, outbox=5))
+    lost = Hub(RedisLog(f"redis://127.0.0.1:{free_port()}/0", timeout=0.1, outbox=5))
+    server.client.replicaof("127.0.0.1", str(free_port()))
+    hub._log._timeout = 0.1  # type: ignore[attr-defined]
+    for one in (hub, lost):
+        one.broadcast("1")
+        one.broadcast("2")
+    hub._log._timeout = GUARD  # type: ignore[attr-defined]
+    timer = threading.Timer(0.3, lambda: server.client.replicaof("NO", "ONE"))
+    timer.start()
+    hub.close()
+    assert entries(server) == ["1", "2"] and not caplog.records
+    lost.close()
+    assert "2 messages in the outbox were not sent" in caplog.text
+    with pytest.raises(HubClosed):
+        lost.broadcast("x")
+    timer.join()
+
+
+def test_through_an_outbox_each_message_is_written_once_and_in_order_while_connections_are_killed(
+    server: RedisServer,
+) -> None:
+    hub = Hub(RedisLog(server.url, size=100_000, timeout=0.005, outbox=10_000))
+    done = threading.Event()
+
+    def kill() -> None:
+        with redis.Redis(port=server.port) as client:
+            while not done.wait(0.003):
+                client.client_kill_filter(_type="normal", skipme=True)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    receipts = [hub.broadcast(str(n)) for n in range(1500)]
+    done.set()
+    killer.join()
+    hub._log._timeout = GUARD  # type: ignore[attr-defined]
+    hub.close()
+    assert entries(server) == [str(n) for n in range(1500)]
+    assert any(not receipt.id for receipt in receipts)
+
+
+def test_after_an_outage_of_a_server_that_forgot_nothing_streams_go_on_where_they_were(
+    tmp_path: Path, make_hub: MakeHub
+) -> None:
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    try:
+        hub = make_hub(RedisLog(server.url), heartbeat=0.05)
+        follower = Follower(hub)
+        hub.broadcast("before")
+        follower.wait_for("before")
+        server.kill()
+        heard = len(follower.chunks)
+        until(lambda: len(follower.chunks) > heard + 2)
+        server.start()
+        Hub(RedisLog(server.url)).broadcast("meanwhile")
+        hub.broadcast("after")
+        follower.wait_for("before", "meanwhile", "after")
+    finally:
+        server.close()
+
+
 def test_what_will_not_work_later_is_an_error_at_once(server: RedisServer) -> None:
     hub = Hub(RedisLog(server.url, timeout=3600))
     server.client.set("{ssehub}:log", "not a stream")
@@ -342,6 +429,8 @@ def test_an_entry_of_ours_that_cannot_be_read_is_a_comment_to_everyone(
         (("redis://x",), {"size": 0}),
         (("redis://x",), {"timeout": 0}),
         (("redis://x",), {"name": ""}),
+        (("redis://x",), {"lease": 0}),
+        (("redis://x",), {"outbox": -1}),
         (("nothing://x",), {}),
     ],
 )

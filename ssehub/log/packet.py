@@ -176,8 +176,9 @@ class Entry:
 class Receipt(NamedTuple):
     """Tell a sender what became of its message: it is in the log.
 
-    ``id`` is the event's id on the wire; ``queued`` the number of connections of this process it was due to when it
-    was accepted. 0 is not an error: who comes back later still gets it from the log.
+    ``id`` is the event's id on the wire, empty if the message waits in a log's outbox; ``queued`` the number of
+    connections of this process it was due to when it was accepted. 0 is no error: who comes back later still gets it
+    from the log.
     """
 
     id: str

@@ -17,9 +17,10 @@ from ssehub.log.position import MAX_LANES, Place, Places, Position, new_nonce
 from ssehub.log.redis.follower import BLOCK, Follower
 from ssehub.log.redis.lane import Lane
 from ssehub.log.redis.link import ERRORS, Client, Link, disconnect
+from ssehub.log.redis.outbox import Outbox
 from ssehub.log.redis.presence import RedisPresence
 from ssehub.log.redis.stream import route_of
-from ssehub.log.redis.writer import Writer
+from ssehub.log.redis.writer import Letter, Unreachable, Writer
 from ssehub.log.several import Several
 
 #: Seconds an append waits for its entry to come back to this process.
@@ -52,6 +53,10 @@ class RedisLog(Log):
     :param lease: seconds after which a process that was killed is forgotten by the others.
     :param partitions: streams that the zones are spread over; the same number in every process. With another number it
         is another log.
+    :param outbox: messages that may wait in this process while Redis is away. :meth:`append` takes them after
+        ``timeout`` seconds, or at once if others wait already, instead of raising an error; their receipts have no id.
+        They are sent in order, each once, when Redis is back, and nobody gets them before; :meth:`close` waits for
+        them as long as an append may take, and logs how many are lost. 0: none may.
     :raises ValueError: if a number is out of its range, or the name or the URL is none.
     """
 
@@ -66,11 +71,14 @@ class RedisLog(Log):
         timeout: float = 5.0,
         lease: float = 15.0,
         partitions: int = 1,
+        outbox: int = 0,
     ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         if not 1 <= partitions <= MAX_LANES:
             raise ValueError(f"partitions must be 1 to {MAX_LANES}, not {partitions}")
+        if outbox < 0:
+            raise ValueError(f"outbox must not be negative, but is {outbox}")
         for what, seconds in (("timeout", timeout), ("lease", lease)):
             if not 0 < seconds < threading.TIMEOUT_MAX:
                 raise ValueError(f"{what} must be a positive number of seconds, not {seconds}")
@@ -80,6 +88,7 @@ class RedisLog(Log):
         self._size = size
         self._timeout = timeout
         self._lease = lease
+        self._outbox_size = outbox
         self._renew()
 
     def _renew(self) -> None:
@@ -89,6 +98,7 @@ class RedisLog(Log):
         self._keys: dict[int, str] = {}
         self._client: Client | None = None
         self._writer: Writer | None = None
+        self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0))
         self._presence: RedisPresence | None = None
         self._lanes: dict[int, Lane] = {}
         self._followers: dict[int, Follower] = {}
@@ -147,14 +157,22 @@ class RedisLog(Log):
         for lane in here:
             lane.expect(nonce)
         try:
-            writer = self._write()
-            positions = [writer.append(self._key(n), nonce, route, body)._replace(lane=n) for n in numbers]
-            queued = sum(lane.await_echo(nonce, min(_ECHO, self._timeout)) for lane in here)
+            letters = [Letter(self._key(number), nonce, route, body) for number in numbers]
+            positions = [self._post(letter) for letter in letters]
+            sent = all(positions)
+            queued = sum(lane.await_echo(nonce, min(_ECHO, self._timeout)) for lane in here) if sent else 0
         finally:
             for lane in here:
                 lane.forget(nonce)
-        own_id = packet.message.id
-        return Receipt(str(Places(positions)) if own_id is None else own_id, queued)
+        if packet.message.id is not None:
+            return Receipt(packet.message.id, queued)
+        places = [place._replace(lane=n) for n, place in zip(numbers, positions, strict=True) if place is not None]
+        return Receipt(str(Places(places)) if sent else "", queued)
+
+    @property
+    def unsent(self) -> int:
+        """The number of messages that wait in the outbox."""
+        return len(self._outbox)
 
     def lanes(self, zones: Sequence[str]) -> tuple[int, ...]:
         """Return the partitions that zones are in."""
@@ -196,6 +214,7 @@ class RedisLog(Log):
         with self._lock:
             self._closed = True
             followers, lanes = list(self._followers.values()), list(self._lanes.values())
+        self._outbox.close(self._timeout)
         for lane in lanes:
             lane.close()
         for follower in followers:
@@ -212,14 +231,25 @@ class RedisLog(Log):
                 try:
                     self._client = self._link.connect(self._timeout)
                 except ERRORS as error:
-                    raise LogError(f"Redis cannot be reached: {error}") from error
+                    raise Unreachable(f"Redis cannot be reached: {error}") from error
             return self._client
 
     def _write(self) -> Writer:
         with self._lock:
             if self._writer is None:
-                self._writer = Writer(self._sending, self._size, self._timeout)
+                self._writer = Writer(self._sending, self._size)
             return self._writer
+
+    def _post(self, letter: Letter) -> Position | None:
+        """Send a letter; None if it waits in the outbox."""
+        if not self._outbox:
+            try:
+                return self._write().append(letter, self._timeout)
+            except Unreachable:
+                if not self._outbox_size:
+                    raise
+        self._outbox.put(letter)
+        return None
 
     def _key(self, number: int) -> str:
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -17,54 +18,82 @@ from ssehub.log.redis.stream import APPEND, TOP, named, position_of
 _LATER = re.compile(r"\b(READONLY|LOADING|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|BUSY)\b")
 
 
+class Unreachable(LogError):
+    """The server was away for too long; the entry may be sent again."""
+
+
+@dataclass
+class Letter:
+    """Hold an entry that is on its way into a stream. Only one thread at a time may send it."""
+
+    key: str
+    nonce: str
+    route: str
+    body: bytes
+    #: Whether an attempt was made whose outcome nobody knows, and an entry that was there before it.
+    may_be_written: bool = False
+    known: tuple[str, str] | None = None
+
+
 class Writer:
     """Append to streams. Safe to use from any thread.
 
     :param client: sends commands, without trying again by itself.
     :param size: entries a stream keeps.
-    :param timeout: seconds an append may take.
     """
 
-    def __init__(self, client: Client, size: int, timeout: float) -> None:
+    def __init__(self, client: Client, size: int) -> None:
         self._size = size
-        self._timeout = timeout
         self._append = client.register_script(APPEND)
         self._top = client.register_script(TOP)
         #: For each stream an entry that was there before whatever is sent next: its id and its nonce.
         self._known: dict[str, tuple[str, str]] = {}
 
-    def append(self, key: str, nonce: str, route: str, body: bytes) -> Position:
+    def append(self, letter: Letter, patience: float) -> Position:
         """Append an entry, and try again for a while if the server is away.
 
-        :raises LogError: if it was not accepted, or nobody knows.
+        :param patience: seconds.
+        :raises Unreachable: if the server was away for so long. Nobody may know then whether the entry was written;
+            sent again, it is not written twice.
+        :raises LogError: if it is refused, or it cannot be found out any more whether it was written.
         """
-        deadline = time.monotonic() + self._timeout
-        known = self._known.get(key)
-        may_be_written = False
+        deadline = time.monotonic() + patience
         attempt = 0
         while True:
             attempt += 1
             try:
-                if known is None:
-                    known = self._known[key] = named(*self._top(keys=[key]))
-                # How many others have written since the first attempt nobody knows.
-                arguments: list[Any] = [nonce, route, body, self._size, int(may_be_written), *known]
-                may_be_written = True
-                answer = self._append(keys=[key], args=arguments)
+                answer = self._try(letter)
                 break
             except ERRORS as error:
                 wait = random.uniform(0.5, 1.0) * min(0.01 * 2**attempt, 0.5)
-                if not may_pass(error) or time.monotonic() + wait > deadline:
+                if not _may_pass(error):
                     raise LogError(f"the message was not accepted: {error}") from error
+                if time.monotonic() + wait > deadline:
+                    raise Unreachable(f"the message was not accepted: {error}") from error
                 time.sleep(wait)
         if not answer:
-            self._known.pop(key, None)
+            self._known.pop(letter.key, None)
             raise LogError("the log was lost or trimmed while the message was sent; nobody knows whether it was in it")
-        self._known[key] = named(answer[0], [b"h", answer[1]])
+        self._known[letter.key] = named(answer[0], [b"h", answer[1]])
         return position_of(*answer)[0]
 
+    def _try(self, letter: Letter) -> Any:
+        if letter.known is None:
+            letter.known = self._known.get(letter.key) or named(*self._top(keys=[letter.key]))
+        # How many others have written since the first attempt nobody knows.
+        arguments: list[Any] = [
+            letter.nonce,
+            letter.route,
+            letter.body,
+            self._size,
+            int(letter.may_be_written),
+            *letter.known,
+        ]
+        letter.may_be_written = True
+        return self._append(keys=[letter.key], args=arguments)
 
-def may_pass(error: Exception) -> bool:
+
+def _may_pass(error: Exception) -> bool:
     """Tell whether it may work a little later: the server is away, starting, or not the one that takes writes."""
     if isinstance(error, redis.AuthenticationError):
         return False
