@@ -144,12 +144,13 @@ def test_a_process_that_is_killed_is_forgotten_and_one_that_lives_is_not(
     until(lambda: not hub.is_present("ada"))
     until(lambda: hub.zones() == {"a": 1})
     assert seen(make_hub(RedisLog(redis_server.url, name=name))) == [("bob", ("a",))]
-    until(lambda: redis_server.client.scard(f"{{{name}}}:processes") == 1)
+    until(lambda: redis_server.client.scard(f"{{{name}}}:processes") == 1)  # what it left is cleared away
+    assert redis_server.client.hkeys(f"{{{name}}}:where") == [b"bob"]
 
 
 def _renewed(server: RedisServer, name: str, times: int) -> bool:
     """Tell whether every lease was renewed so many times."""
-    keys = sorted(server.client.scan_iter(f"{{{name}}}:clients:*"))
+    keys = sorted(server.client.scan_iter(f"{{{name}}}:alive:*"))
     for key in keys * times:
         before = server.client.pttl(key)
         until(lambda key=key, before=before: server.client.pttl(key) > before)

@@ -119,7 +119,7 @@ class RedisLog(Log):
         self._check_process()
         with self._lock:
             if self._presence is None:
-                self._presence = RedisPresence(lambda: self._sending, self._link.is_cluster, self._name, self._lease)
+                self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
             return self._presence
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:

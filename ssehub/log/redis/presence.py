@@ -1,9 +1,12 @@
 """RedisPresence: the presence of a hub, kept on Redis.
 
-Every process that serves streams has two hashes, which expire with its lease. ``clients:<process>`` has the
-sessions and metadata of its clients by client id, and the process itself under the empty name; ``zones:<process>`` has
-the number of connections by zone. The set ``processes`` names the processes; whoever finds one in it
-that has no hash takes it out.
+Of every process that serves streams there are three keys. ``alive:<process>`` expires with its lease and says where it
+runs. ``clients:<process>`` is a hash of its clients: what is noted about each, and its sessions. ``zones:<process>`` is a
+hash of the number of connections by zone. The set ``processes`` names them all, and the hash ``where`` names for each
+client the processes that it is connected to: to find a client costs the same however many processes there are.
+
+What a process that was killed has left is nobody's from the end of its lease on; the others, which look after each
+other at random, then clear it away.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ssehub.exceptions import LogError
@@ -34,18 +37,72 @@ _SETTLE = 1.0
 #: Seconds between attempts while the server is away.
 _AGAIN = 0.5
 
-#: Arguments: the field, and a name not to look at. Gives the field's value at each process that has it; a process
-#: that is gone is taken out.
+#: Neighbours to look after each time the lease is renewed.
+_NEIGHBOURS = 3
+
+#: Keys of all that follow: where, processes, and a process's clients, zones and alive.
+_WHERE = """
+local function drop(client, process)
+  local rest = {}
+  for one in string.gmatch(redis.call('HGET', KEYS[1], client) or '', '%S+') do
+    if one ~= process then rest[#rest + 1] = one end
+  end
+  if #rest == 0 then redis.call('HDEL', KEYS[1], client)
+  else redis.call('HSET', KEYS[1], client, table.concat(rest, ' ')) end
+end
+local function clear(process)
+  for _, client in ipairs(redis.call('HKEYS', KEYS[3])) do drop(client, process) end
+  redis.call('DEL', KEYS[3])
+  redis.call('DEL', KEYS[4])
+end
+"""
+#: Arguments: the process, what is to be said of it, its lease, whether to begin anew; the number of clients, and each
+#: with its record; the zones, each with its count. What is empty is gone. Says whether the process was known.
+_TELL = (
+    _WHERE
+    + """
+local process, last = ARGV[1], 5 + 2 * ARGV[5]
+local known = redis.call('EXISTS', KEYS[5])
+if ARGV[4] == '1' then clear(process) end
+redis.call('SET', KEYS[5], ARGV[2], 'PX', ARGV[3])
+redis.call('SADD', KEYS[2], process)
+for n = 6, last, 2 do
+  if ARGV[n + 1] == '' then
+    redis.call('HDEL', KEYS[3], ARGV[n])
+    drop(ARGV[n], process)
+  elseif redis.call('HSET', KEYS[3], ARGV[n], ARGV[n + 1]) == 1 then
+    local others = redis.call('HGET', KEYS[1], ARGV[n])
+    redis.call('HSET', KEYS[1], ARGV[n], others and others .. ' ' .. process or process)
+  end
+end
+for n = last + 1, #ARGV, 2 do
+  if ARGV[n + 1] == '' then redis.call('HDEL', KEYS[4], ARGV[n])
+  else redis.call('HSET', KEYS[4], ARGV[n], ARGV[n + 1]) end
+end
+return known
+"""
+)
+#: Arguments: a process, and whether it is known to be gone. Clears away what is left of it.
+_BURY = (
+    _WHERE
+    + """
+if ARGV[2] == '1' then redis.call('DEL', KEYS[5]) end
+if redis.call('EXISTS', KEYS[5]) == 0 then
+  clear(ARGV[1])
+  redis.call('SREM', KEYS[2], ARGV[1])
+end
+"""
+)
+#: Arguments: a client, a process not to look at, and what the names of the keys of clients and of the living begin
+#: with. Gives the processes where the client is, each with its record.
 _LOOK = """
 local found = {}
-for _, process in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  if process ~= ARGV[2] then
-    local value = redis.call('HGET', KEYS[2] .. process, ARGV[1])
-    if value then
+for process in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '%S+') do
+  if process ~= ARGV[2] and redis.call('EXISTS', ARGV[4] .. process) == 1 then
+    local record = redis.call('HGET', ARGV[3] .. process, ARGV[1])
+    if record then
       found[#found + 1] = process
-      found[#found + 1] = value
-    elseif redis.call('EXISTS', KEYS[2] .. process) == 0 then
-      redis.call('SREM', KEYS[1], process)
+      found[#found + 1] = record
     end
   end
 end
@@ -57,19 +114,16 @@ class RedisPresence(Presence):
     """Keep a hub's presence on Redis; see :class:`~ssehub.log.presence.Presence`.
 
     :param connect: gives the client to send commands with, which does not try again by itself.
-    :param is_cluster: whether that is one for a cluster.
     :param name: the name of the log.
     :param lease: seconds after which a process that says nothing is forgotten.
     """
 
-    def __init__(self, connect: Callable[[], Client], is_cluster: bool, name: str, lease: float) -> None:
+    def __init__(self, connect: Callable[[], Client], name: str, lease: float) -> None:
         self._connect = connect
-        #: A cluster has no transactions in redis-py 5.
-        self._whole = not is_cluster
         self._lease = lease
-        #: Keys; all in one slot of a cluster.
-        self._processes, self._clients, self._zones = (
-            f"{{{name}}}:{what}" for what in ("processes", "clients:", "zones:")
+        #: All in one slot of a cluster.
+        self._where, self._processes, self._clients, self._zones, self._alive = (
+            f"{{{name}}}:{what}" for what in ("where", "processes", "clients:", "zones:", "alive:")
         )
         self.process = secrets.token_hex(8)
         self._local: Local | None = None
@@ -80,6 +134,8 @@ class RedisPresence(Presence):
         #: Changes noted, and how many of them the others can see.
         self._noted = self._told = 0
         self._failing = self._closed = False
+        #: When it was last looked after the neighbours (``time.monotonic()``).
+        self._looked = 0.0
 
     def start(self, local: Local) -> None:
         """Begin to tell the others, in a thread that starts with the first change."""
@@ -108,13 +164,7 @@ class RedisPresence(Presence):
     def others(self, client_id: str | All = ALL, zone: str | All = ALL) -> list[Session]:
         """Return the sessions at other processes."""
         with _asking():
-            if client_id is ALL:
-                records = self._all()
-            else:
-                found = self._connect().register_script(_LOOK)(
-                    keys=[self._processes, self._clients], args=[client_id, self.process]
-                )
-                records = [(process, client_id.encode(), record) for process, record in _pairs(found)]
+            records = self._all() if client_id is ALL else self._look(client_id)
         sessions = [session for record in records for session in _sessions(*record)]
         return [one for one in sessions if zone is ALL or zone in one.zones]
 
@@ -122,15 +172,14 @@ class RedisPresence(Presence):
         """Return the zones that have connections at other processes, and how many."""
         zones: Counter[str] = Counter()
         with _asking():
-            for _, counts in self._hashes(self._zones):
+            for _, _, counts in self._living(self._zones):
                 zones.update({zone.decode(): int(count) for zone, count in counts.items()})
         return dict(zones)
 
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
         with _asking():
-            found = self._connect().register_script(_LOOK)(keys=[self._processes, self._clients], args=["", ""])
-        return sorted(Process(process, *json.loads(record)) for process, record in _pairs(found))
+            return sorted(Process(process, *json.loads(alive)) for process, alive, _ in self._living(self._zones, ""))
 
     def close(self) -> None:
         """Have the others forget this process."""
@@ -141,17 +190,32 @@ class RedisPresence(Presence):
             self._thread.join()
             self._thread = None
 
-    def _all(self) -> list[tuple[str, bytes, bytes]]:
-        hashes = self._hashes(self._clients)
-        return [(process, client_id, record) for process, clients in hashes for client_id, record in clients.items()]
+    def _all(self) -> list[tuple[str, str, bytes]]:
+        there = self._living(self._clients)
+        return [
+            (process, client.decode(), record) for process, _, clients in there for client, record in clients.items()
+        ]
 
-    def _hashes(self, prefix: str) -> list[tuple[str, dict[bytes, bytes]]]:
-        names: Iterable[bytes] = self._connect().smembers(self._processes)  # type: ignore[assignment]
-        others = sorted(name.decode() for name in names if name.decode() != self.process)
+    def _look(self, client_id: str) -> list[tuple[str, str, bytes]]:
+        look = self._connect().register_script(_LOOK)
+        found: Any = look(keys=[self._where], args=[client_id, self.process, self._clients, self._alive])
+        return [(process.decode(), client_id, record) for process, record in zip(found[::2], found[1::2], strict=True)]
+
+    def _living(self, prefix: str, but: str | None = None) -> list[tuple[str, bytes, dict[bytes, bytes]]]:
+        """Return the processes that live, what they say of themselves, and the hash whose name begins like that.
+
+        :param but: one to leave out; this one by default.
+        """
+        but = self.process if but is None else but
+        members: Any = self._connect().smembers(self._processes)
+        names = sorted(name.decode() for name in members if name.decode() != but)
         with self._connect().pipeline(transaction=False) as pipe:
-            for process in others:
-                pipe.hgetall(prefix + process)
-            return list(zip(others, pipe.execute(), strict=True))
+            for name in names:
+                pipe.get(self._alive + name)
+                pipe.hgetall(prefix + name)
+            found = pipe.execute()
+        there = zip(names, found[::2], found[1::2], strict=True)
+        return [(name, alive, part) for name, alive, part in there if alive is not None]
 
     # What follows runs in the thread.
 
@@ -195,33 +259,40 @@ class RedisPresence(Presence):
             self._changed.notify_all()
 
     def _tell(self, clients: set[str], zones: set[str], whole: bool) -> bool:
-        """Write what has changed, or all; False if nothing of this process was there, so that all has to be written."""
+        """Write what has changed, or all; False if this process was forgotten, so that all has to be written."""
         assert self._local is not None
         if whole:
             clients = {one.client_id for one in self._local.find()}
             zones = set(self._local.zones())
-        own_clients, own_zones = self._clients + self.process, self._zones + self.process
-        lease = int(self._lease * 1000)
-        with self._connect().pipeline(transaction=self._whole) as pipe:
-            if whole:
-                pipe.delete(own_clients)
-                pipe.delete(own_zones)
-            else:
-                pipe.exists(own_clients)
-            itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count()])
-            _write(pipe, own_clients, {client_id: self._record(client_id) for client_id in clients} | {"": itself})
-            _write(pipe, own_zones, {zone: self._local.count(zone) or None for zone in zones})
-            pipe.pexpire(own_clients, lease)
-            pipe.pexpire(own_zones, lease)
-            pipe.sadd(self._processes, self.process)
-            there = pipe.execute()[0]
-        return whole or bool(there)
+        itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count()])
+        arguments: list[Any] = [self.process, itself, int(self._lease * 1000), int(whole), len(clients)]
+        for client_id in clients:
+            arguments += [client_id, self._record(client_id)]
+        for zone in zones:
+            arguments += [zone, self._local.count(zone) or ""]
+        known = self._connect().register_script(_TELL)(keys=self._keys(self.process), args=arguments)
+        if time.monotonic() > self._looked + self._lease / 3:
+            self._looked = time.monotonic()
+            self._look_after_neighbours()
+        return whole or bool(known)
 
-    def _record(self, client_id: str) -> str | None:
+    def _look_after_neighbours(self) -> None:
+        some: Any = self._connect().srandmember(self._processes, _NEIGHBOURS)
+        for process in some:
+            self._bury(process.decode(), is_gone=False)
+
+    def _bury(self, process: str, is_gone: bool) -> None:
+        self._connect().register_script(_BURY)(keys=self._keys(process), args=[process, int(is_gone)])
+
+    def _keys(self, process: str) -> list[str]:
+        own = (prefix + process for prefix in (self._clients, self._zones, self._alive))
+        return [self._where, self._processes, *own]
+
+    def _record(self, client_id: str) -> str:
         assert self._local is not None
         found = self._local.find(client_id=client_id)
         if not found:
-            return None
+            return ""
         return json.dumps([found[0].metadata, *([one.id, one.connected_at, *one.zones] for one in found)])
 
     def _fail(self, error: Exception) -> None:
@@ -233,11 +304,7 @@ class RedisPresence(Presence):
 
     def _leave(self) -> None:
         try:
-            with self._connect().pipeline(transaction=self._whole) as pipe:
-                pipe.delete(self._clients + self.process)
-                pipe.delete(self._zones + self.process)
-                pipe.srem(self._processes, self.process)
-                pipe.execute()
+            self._bury(self.process, is_gone=True)
         except (*ERRORS, LogError) as error:
             logger.warning("the others will see this process until its lease has run out: %s", error)
 
@@ -250,21 +317,6 @@ def _asking() -> Iterator[None]:
         raise LogError(f"who is connected elsewhere cannot be found out: {error}") from error
 
 
-def _write(pipe: Any, key: str, fields: dict[str, Any]) -> None:
-    kept = {name: value for name, value in fields.items() if value is not None}
-    if kept:
-        pipe.hset(key, mapping=kept)
-    if len(kept) < len(fields):
-        pipe.hdel(key, *(fields.keys() - kept.keys()))
-
-
-def _pairs(found: list[bytes]) -> list[tuple[str, bytes]]:
-    return [(process.decode(), value) for process, value in zip(found[::2], found[1::2], strict=True)]
-
-
-def _sessions(process: str, client_id: bytes, record: bytes) -> list[Session]:
-    if not client_id:
-        return []
+def _sessions(process: str, client_id: str, record: bytes) -> list[Session]:
     metadata, *sessions = json.loads(record)
-    name = client_id.decode()
-    return [Session(id, name, tuple(zones), since, metadata, process) for id, since, *zones in sessions]
+    return [Session(id, client_id, tuple(zones), since, metadata, process) for id, since, *zones in sessions]

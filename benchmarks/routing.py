@@ -1,0 +1,74 @@
+"""Who reads what in a large hub: ``python -m benchmarks.routing``. It simulates the routing alone, without a server.
+
+A thousand processes serve a million connections, each in one zone. Clients come to a process at random, or by their
+zone (a load balancer that hashes it), or by their zone's partition (one that hashes that). How many partitions does a
+process have to follow then, how many entries does it read, and how many of them are for its connections?
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import zlib
+from collections.abc import Iterator
+
+from benchmarks.table import table
+from ssehub import RedisLog
+
+PROCESSES, CONNECTIONS = 1000, 1000
+#: Messages a second in the whole hub, each to one zone.
+MESSAGES = 50_000
+
+
+def simulate(zones: int, partitions: int, how: str, seed: int = 1) -> tuple[float, float, float]:
+    """Place all connections.
+
+    :returns: per process, the mean: partitions it follows, entries it reads in a second, those that it has clients for.
+    """
+    chance = random.Random(seed)
+    log = RedisLog("redis://", partitions=partitions)
+    lane_of = [log.lanes((f"zone {n}",))[0] for n in range(zones)]
+    size = [0] * partitions
+    for lane in lane_of:
+        size[lane] += 1
+    here: list[set[int]] = [set() for _ in range(PROCESSES)]
+    for _ in range(PROCESSES * CONNECTIONS):
+        zone = chance.randrange(zones)
+        here[_process(how, zone, lane_of[zone], partitions, chance)].add(zone)
+    followed = [{lane_of[zone] for zone in mine} for mine in here]
+    rate = MESSAGES / zones
+    return (
+        sum(map(len, followed)) / PROCESSES,
+        rate * sum(size[lane] for lanes in followed for lane in lanes) / PROCESSES,
+        rate * sum(map(len, here)) / PROCESSES,
+    )
+
+
+def _process(how: str, zone: int, lane: int, partitions: int, chance: random.Random) -> int:
+    if how == "by zone":
+        return zlib.crc32(f"balancer {zone}".encode()) % PROCESSES
+    if how == "by partition":  # each partition has its share of the processes, or each process of the partitions
+        share = max(1, PROCESSES // partitions)
+        return (lane * share + chance.randrange(share)) % PROCESSES
+    return chance.randrange(PROCESSES)
+
+
+def rows() -> Iterator[list[str]]:
+    """Yield the table, row by row."""
+    yield ["zones", "clients come", "partitions", "followed", "entries/s read", "of them needed"]
+    for how in ("at random", "by zone", "by partition"):
+        for partitions in (1, 16, 128, 1024):
+            zones = 100_000
+            followed, read, needed = simulate(zones, partitions, how)
+            yield [f"{zones:,}", how, f"{partitions:,}", f"{followed:,.1f}", f"{read:,.0f}", f"{needed:,.0f}"]
+
+
+def main() -> None:
+    """Print the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print(f"{PROCESSES:,} processes, {PROCESSES * CONNECTIONS:,} connections, {MESSAGES:,} messages/s\n")
+    print(table(list(rows())))
+
+
+if __name__ == "__main__":
+    main()
