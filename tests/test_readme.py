@@ -89,6 +89,30 @@ def test_with_a_shared_log_four_workers_are_one_hub_and_the_shell_sends_to_it(
             stream.close()
 
 
+def test_ten_lines_lead_to_streams_on_several_workers(tmp_path: Path, redis_server: RedisServer) -> None:
+    recipe = README.split(".. workers-begin")[1].split(".. workers-end")[0]
+    lines = [line[4:] for line in recipe.splitlines() if line.startswith("    ")]
+    assert len(lines) <= 10
+    code = "\n".join(lines[lines.index("cat > hub.py <<'END'") + 1 : lines.index("END")])
+    (tmp_path / "hub.py").write_text(code.replace("redis://localhost:6379/0", redis_server.url.replace("/0", "/3")))
+    command = lines[-1].removeprefix(".venv/bin/").removesuffix(" hub:app").split()
+    port = free_port()
+    with process(sys.executable, "-m", *command, "--chdir", str(tmp_path), "-b", f"127.0.0.1:{port}", "hub:app"):
+        until(lambda: _is_there(port))
+        assert b"console" in call(port, "GET", "/")[1]
+        streams = [Stream(port, f"/events?client_id=c{n}") for n in range(24)]
+        for stream in streams:
+            stream.opened()
+        answer = call(port, "GET", "/stats")[1]
+        there = answer["zones"]["default"]
+        assert len(there) == 24 and len({one["process"] for one in there}) > 1
+        assert sum(one["connections"] for one in answer["processes"]) == 24
+        call(port, "POST", "/send", {"data": "hello", "broadcast": "true"})
+        for stream in streams:
+            assert stream.message().data == "hello"
+            stream.close()
+
+
 def test_the_wsgi_example_runs(site: Any) -> None:
     scope: dict[str, Any] = {}
     exec(WSGI, scope)

@@ -1,8 +1,8 @@
 """RedisPresence: the presence of a hub, kept on Redis.
 
 Of every process that serves streams there are three keys. ``alive:<process>`` expires with its lease and says where it
-runs. ``clients:<process>`` is a hash of its clients: what is noted about each, and its sessions. ``zones:<process>`` is a
-hash of the number of connections by zone. The set ``processes`` names them all, and the hash ``where`` names for each
+runs. ``clients:<process>`` is a hash of its clients: what is noted about each, and its sessions. ``zones:<process>`` is
+a hash of the number of connections by zone. The set ``processes`` names them all, and the hash ``where`` names for each
 client the processes that it is connected to: to find a client costs the same however many processes there are.
 
 What a process that was killed has left is nobody's from the end of its lease on; the others, which look after each
