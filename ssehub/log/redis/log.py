@@ -160,6 +160,8 @@ class RedisLog(Log):
             letters = [Letter(self._key(number), nonce, route, body) for number in numbers]
             positions = [self._post(letter) for letter in letters]
             sent = all(positions)
+            for follower in list(self._followers.values()) if here else ():
+                follower.hasten()
             queued = sum(lane.await_echo(nonce, min(_ECHO, self._timeout)) for lane in here) if sent else 0
         finally:
             for lane in here:
