@@ -94,7 +94,7 @@ def follow(url: str, partitions: int, zones: str) -> None:
         return 0
 
     log = RedisLog(url, partitions=partitions, size=1_000_000)
-    log.start(deliver, lambda tail: None)
+    log.start(deliver, lambda tail, orders: None)
     with log.view(zones.split(",")):
         used.append(time.process_time())
         print("there", flush=True)

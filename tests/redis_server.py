@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class RedisServer:
             self._process.kill()
             self._process.wait(GUARD)
             self._process = None
+
+    def pause(self) -> None:
+        """Have it answer nothing any more, until it is killed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """End it for good."""

@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,11 @@ def make(url: str, make_hub: MakeHub) -> MakeHub:
 
 def lane_of(zone: str) -> int:
     return RedisLog("redis://", partitions=PARTITIONS).lanes((zone,))[0]
+
+
+def other_than(zone: str) -> str:
+    """Return a zone in another partition."""
+    return next(one for one in ZONES if lane_of(one) != lane_of(zone))
 
 
 def test_the_zones_of_these_tests_are_in_different_partitions() -> None:
@@ -91,7 +97,7 @@ def test_where_a_cursor_says_nothing_of_a_partition_that_is_told(make: MakeHub) 
     one = Follower(hub, zone="a")
     hub.broadcast("a", zone="a")
     one.wait_for("a")
-    other = next(zone for zone in ZONES if lane_of(zone) != lane_of("a"))
+    other = other_than("a")
     for zones in ([other], ["a", other]):
         Follower(hub, zone=zones, last_event_id=one.decoder.last_event_id).wait_for("gap bad_id None")
     Follower(hub, zone=["a", other], last_event_id="nonsense").wait_for("gap bad_id None")
@@ -119,7 +125,7 @@ def test_a_page_and_its_stream_meet_at_the_cursor(make: MakeHub) -> None:
 
 def test_one_partition_that_is_lost_is_told_and_the_others_go_on(make: MakeHub, url: str) -> None:
     hub = make()
-    other = next(zone for zone in ZONES if lane_of(zone) != lane_of("a"))
+    other = other_than("a")
     both, unconcerned = Follower(hub, zone=["a", other]), Follower(hub, zone=other)
     hub.broadcast("before", zone="a")
     both.wait_for("before")
@@ -148,7 +154,7 @@ def test_a_process_reads_only_the_partitions_its_connections_are_in(
 ) -> None:
     name = secrets.token_hex(8)
     hub = make_hub(RedisLog(redis_server.url, name=name, partitions=PARTITIONS))
-    other = next(zone for zone in ZONES if lane_of(zone) != lane_of("a"))
+    other = other_than("a")
     one = Follower(hub, zone="a")
     assert read_keys(redis_server, name) == {_key(name, lane_of("a"), PARTITIONS)}
     two = Follower(hub, zone=other)
@@ -237,3 +243,121 @@ def addressed(hub: Hub, follower: Follower, zones: tuple[str, ...], client_id: s
             if to_zone and packet.client_id in (None, client_id):
                 found[lane].append(packet.message.data)
     return found
+
+
+def test_a_partition_that_was_rolled_back_is_told_while_another_is_busy(
+    make: MakeHub, redis_server: RedisServer
+) -> None:
+    hub = make()
+    log = hub._log
+    assert isinstance(log, RedisLog)
+    quiet, busy = Follower(hub, zone="a"), Follower(hub, zone=other_than("a"))
+    hub.broadcast("kept", zone="a")
+    dump = log._sending.dump(log._key(lane_of("a")))
+    hub.broadcast("lost", zone="a")
+    quiet.wait_for("kept", "lost")
+    log._sending.restore(log._key(lane_of("a")), 0, dump, replace=True)  # type: ignore[arg-type]
+    until(lambda: hub.broadcast("x", zone=other_than("a")) and quiet.texts == ["kept", "lost", "gap ahead None"])
+    assert set(busy.texts) == {"x"}
+
+
+def test_a_partition_that_cannot_be_read_does_not_stop_the_others(
+    make: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make()
+    log = hub._log
+    assert isinstance(log, RedisLog)
+    both, fine = Follower(hub, zone=["a", other_than("a")]), Follower(hub, zone=other_than("a"))
+    log._sending.set(log._key(lane_of("a")), "not a stream")
+    for n in range(3):
+        hub.broadcast(str(n), zone=other_than("a"))
+    for one in (both, fine):
+        one.wait_for("0", "1", "2")
+    until(lambda: "cannot be read" in caplog.text)
+    log._sending.delete(log._key(lane_of("a")))
+    until(lambda: both.texts[-1] == "gap epoch None")
+    hub.broadcast("again", zone="a")
+    both.wait_for("0", "1", "2", "gap epoch None", "again")
+
+
+def test_what_is_lost_in_several_partitions_at_once_is_one_gap(redis_server: RedisServer, make_hub: MakeHub) -> None:
+    name = secrets.token_hex(8)
+    hub = make_hub(RedisLog(redis_server.url, name=name, partitions=PARTITIONS))
+    follower = Follower(hub, zone=list(ZONES))
+    hub.broadcast("before")
+    follower.wait_for("before")
+    with redis_server.client.pipeline(transaction=True) as pipe:
+        for n in range(PARTITIONS):
+            pipe.delete(_key(name, n, PARTITIONS))
+        pipe.execute()
+    until(lambda: "gap epoch None" in follower.texts)
+    hub.broadcast("after")
+    until(lambda: follower.texts[-1] == "after")
+    # Those whose loss was seen later are told apart.
+    assert follower.texts[0] == "before" and len(follower.texts) < 2 + len(ZONES)
+
+
+def test_what_is_sent_to_one_session_comes_after_what_was_sent_to_all_before_in_every_partition(make: MakeHub) -> None:
+    hub = make()
+    follower = Follower(hub, zone=["a", other_than("a")])
+    follower.reading.clear()
+    hub.broadcast("stop reading", zone="a")
+    until(lambda: hub.connections()[0].lag == 0)
+    for n in range(3):
+        hub.broadcast(f"a{n}", zone="a")
+        hub.broadcast(f"b{n}", zone=other_than("a"))
+    hub.connections()[0].send("private")
+    hub.broadcast("later", zone=other_than("a"))
+    follower.reading.set()
+    until(lambda: len(follower.texts) == 9)
+    place = follower.texts.index("private")
+    assert {f"{zone}{n}" for zone in "ab" for n in range(3)} <= set(follower.texts[:place])
+
+
+def test_all_processes_agree_on_metadata_that_several_have_set_at_once(make: MakeHub) -> None:
+    first, second, asking = make(), make(), make()
+    Follower(first, zone="a", client_id="ada")
+    Follower(second, zone=other_than("a"), client_id="ada")
+    setters = [
+        threading.Thread(target=lambda k=k: [asking.set_metadata("ada", [k, n]) for n in range(40)]) for k in range(3)
+    ]
+    for thread in setters:
+        thread.start()
+    for thread in setters:
+        thread.join()
+    asking.set_metadata("ada", "settled")
+    until(lambda: first.get_metadata("ada") == second.get_metadata("ada") == "settled")
+    for thread in (racing := [threading.Thread(target=asking.set_metadata, args=("ada", k)) for k in range(8)]):
+        thread.start()
+    for thread in racing:
+        thread.join()
+    until(lambda: first.get_metadata("ada") == second.get_metadata("ada") != "settled")
+    for hub in (first, second):  # nothing comes later that would change it
+        hub.broadcast("level")
+    assert first.get_metadata("ada") == second.get_metadata("ada")
+
+
+def test_what_nobody_needs_is_followed_no_more(make: MakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssehub.log.redis.log._LINGER", 0.05)
+    hub = make()
+    for _ in range(2):
+        follower = Follower(hub, zone=list(ZONES))
+        hub.broadcast("x", zone="a")
+        follower.wait_for("x")
+        follower.leave(hub)
+        until(lambda: not any(thread.name == "ssehub-redis" for thread in threading.enumerate()))
+
+
+def test_a_server_that_forbids_to_name_and_unblock_connections_is_followed_all_the_same(
+    tmp_path: Path, make_hub: MakeHub
+) -> None:
+    server = RedisServer(tmp_path)
+    try:
+        server.client.acl_setuser("plain", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-client"])
+        hub = make_hub(RedisLog(server.url.replace("//", "//plain:@"), partitions=PARTITIONS))
+        for zone in ZONES:
+            follower = Follower(hub, zone=zone)
+            hub.broadcast(zone, zone=zone)
+            follower.wait_for(zone)
+    finally:
+        server.close()

@@ -241,3 +241,91 @@ def test_a_thousand_who_come_and_go_at_once_are_all_seen_and_all_forgotten(make:
     for stream in kept:
         stream.close()  # type: ignore[attr-defined]
     until(lambda: all(hub.connections(everywhere=True) == [] and hub.zones() == {} for hub in hubs))
+
+
+def test_orders_that_were_written_while_a_process_could_not_follow_are_obeyed(
+    tmp_path: Path, make_hub: MakeHub
+) -> None:
+    server = RedisServer(tmp_path)
+    try:
+        first, second = (make_hub(RedisLog(server.url)) for _ in range(2))
+        Follower(first, client_id="ada")
+        bob = Follower(second, client_id="bob")
+        server.client.delete("{ssehub}:log")
+        assert first.disconnect("bob") == 1
+        bob.join()
+    finally:
+        server.close()
+
+
+def test_a_record_that_is_nonsense_harms_nobody(make: MakeHub, redis_server: RedisServer) -> None:
+    hub, other = make(), make()
+    bob = Follower(other, client_id="bob")
+    (key,) = (key for key in redis_server.client.scan_iter("*:clients:*") if redis_server.client.hexists(key, "bob"))
+    redis_server.client.hset(key, "bob", "no json")
+    follower = Follower(hub, client_id="bob")
+    with pytest.raises(LogError, match="found out"):
+        hub.connections(everywhere=True)
+    hub.broadcast("x")
+    for one in (bob, follower):
+        one.wait_for("x")
+    follower.leave(hub)
+    until(lambda: hub.connections() == [])
+
+
+def test_metadata_that_becomes_unfit_later_is_told_and_the_others_are_still_seen(
+    make: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, asking = make(lease=1.0), make()
+    metadata: dict[str, object] = {"fit": True}
+    Follower(hub, client_id="ada", metadata=metadata)
+    metadata["fit"] = {1, 2}
+    Follower(hub, client_id="ada")
+    Follower(hub, client_id="bob")
+    assert seen(asking) == [("ada", ("default",)), ("ada", ("default",)), ("bob", ("default",))]
+    assert "is not told to other processes" in caplog.text
+
+
+def test_closing_does_not_wait_for_a_server_that_does_not_answer(tmp_path: Path, make_hub: MakeHub) -> None:
+    server = RedisServer(tmp_path)
+    try:
+        hub = make_hub(RedisLog(server.url, timeout=3600, lease=3600))
+        Follower(hub)
+        server.pause()
+        closing = threading.Thread(target=hub.close)
+        closing.start()
+        closing.join(GUARD)
+        assert not closing.is_alive()
+    finally:
+        server.close()
+
+
+def test_a_child_that_was_forked_while_locks_were_held_can_close(redis_server: RedisServer) -> None:
+    code = """
+import os, sys, threading
+from ssehub import Hub, RedisLog
+hub = Hub(RedisLog(sys.argv[1], name=sys.argv[2]))
+mine = hub.stream()
+next(mine)
+log = hub._log
+held, fork = threading.Event(), threading.Event()
+def hold():
+    with log._lock, log._making, log._presence._changed:
+        held.set()
+        fork.wait()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if not child:
+    hub.close()
+    os._exit(0)
+fork.set()
+print(os.waitpid(child, 0)[1])
+mine.close()
+hub.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, redis_server.url, secrets.token_hex(8)],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0\n", "")

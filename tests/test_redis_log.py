@@ -172,12 +172,12 @@ def last_nonce(server: RedisServer, dump: object) -> str:
 @pytest.mark.parametrize("fault", ["none", "flush"])
 def test_a_place_that_a_faster_process_gave_is_waited_for_and_not_called_a_gap(server: RedisServer, fault: str) -> None:
     gate, fast, slow = threading.Event(), RedisLog(server.url), RedisLog(server.url)
-    slow.start(lambda entry: int(gate.wait(GUARD)), lambda tail: None)  # a process that falls behind
+    slow.start(lambda entry: int(gate.wait(GUARD)), lambda tail, orders: None)  # a process that falls behind
     fast.append(Packet(Message("slow is held up by this"), broadcast=True))
     until(lambda: slow.read(slow.oldest(), 1).entries)
     if fault == "flush":
         server.client.flushall()
-    fast.start(lambda entry: 0, lambda tail: None)
+    fast.start(lambda entry: 0, lambda tail, orders: None)
     own = fast.append(Packet(Message("a", id="own"), broadcast=True)).id
     threading.Timer(0.3, gate.set).start()
     assert slow.locate(own) == fast.tail()

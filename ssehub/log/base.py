@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
-from ssehub.log.packet import All, Entry, Packet, Receipt
+from ssehub.log.packet import All, Entry, Order, Packet, Receipt
 from ssehub.log.position import Place, Position
 from ssehub.log.presence import Presence
 
@@ -112,15 +112,16 @@ class Log(Readable):
     presence: Presence | None = None
 
     @abstractmethod
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
         """Begin to deliver. Called once in a process, and again in a forked child or after :meth:`close`.
 
         Locks, threads and connections made before are not used after it.
 
         :param deliver: called with each entry; returns the number of connections it was due to.
         :param broken: called with a lane's new tail when what follows in it does not follow what was delivered, because
-            it was lost, rolled back or trimmed: every reader has to judge its place anew. Entries up to the new
-            tail are not delivered. Like ``deliver`` it only does bookkeeping, and neither runs while the other does.
+            it was lost, rolled back or trimmed: every reader has to judge its place anew. Entries up to the new tail
+            are not delivered; the orders among them that are new come along. Like ``deliver`` it only does
+            bookkeeping, and neither runs for a lane while the other does.
         :raises LogError: if the log cannot be reached.
         """
 

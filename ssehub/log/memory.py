@@ -6,11 +6,11 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ssehub.exceptions import LogError
 from ssehub.log.base import Gap, Log, Page
-from ssehub.log.packet import Entry, Packet, Receipt
+from ssehub.log.packet import Entry, Order, Packet, Receipt
 from ssehub.log.position import GENESIS, Place, Position, new_nonce
 from ssehub.log.ring import Ring
 
@@ -42,7 +42,7 @@ class MemoryLog(Log):
         self._ring = Ring(*self._bounds, Position(_new_epoch(), 0, GENESIS))
         self._delivered = self._ring.tail
 
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
         """Begin to deliver; see :meth:`Log.start`. A log that is still empty takes a new epoch.
 
         :raises LogError: if a hub of this process uses this log.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from ssehub.log.position import Place, Position
@@ -111,11 +111,13 @@ class Order(Packet):
     :param what: ``"disconnect"``, or ``"metadata"`` to replace what is noted about the client.
     :param session_id: only this session; None for all.
     :param data: the metadata.
+    :param version: tells which of two orders is the later, where they come in several lanes.
     """
 
     what: Literal["disconnect", "metadata"] = "disconnect"
     session_id: str | None = None
     data: Any = None
+    version: tuple[int, int] | None = None
 
     @classmethod
     def disconnect(cls, client_id: str, zone: str | All, session_id: str | None) -> Order:
@@ -126,6 +128,10 @@ class Order(Packet):
     def metadata(cls, client_id: str, data: Any) -> Order:
         """Order that a client's metadata be replaced."""
         return cls(_NOTHING, ALL, client_id, what="metadata", data=data)
+
+    def ordered_by(self, place: Position) -> Order:
+        """Return the order with its version, for the other lanes: its place in the first."""
+        return self if self.version else replace(self, version=place[:2])
 
 
 _NOTHING = Message(comment="an order")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from ssehub.log.base import Gap, Page, Readable
@@ -10,7 +11,7 @@ from ssehub.log.position import Place, Places, parse_parts
 
 
 class Several(Readable):
-    """Read several lanes one after the other, each in its order; between lanes there is none.
+    """Read several lanes side by side, each in its order; between lanes there is none.
 
     Safe to use from any thread.
 
@@ -21,19 +22,20 @@ class Several(Readable):
         self._lanes = lanes
 
     def read(self, after: Place, limit: int) -> Page:
-        """Read on from a place: what the first lane has, then the second, and so on."""
+        """Read on from a place: from each lane its share. What is missing in any of them is one gap."""
+        share = max(1, limit // len(self._lanes))
+        pages = [self._lanes[part.lane].read(part, share) for part in after.parts]
+        gaps = [page.gap for page in pages if page.gap]
+        if gaps:
+            for gap in gaps:
+                after = after.put(gap.place.parts[0])
+            known = [gap.missed for gap in gaps if gap.missed is not None]
+            return Page((), False, Gap(gaps[0].reason, sum(known) if len(known) == len(gaps) else None, after))
         entries: list[Entry] = []
-        level = True
-        for part in after.parts:
-            page = self._lanes[part.lane].read(part, limit - len(entries))
-            if page.gap:
-                if entries:  # it is told when these are read
-                    return Page(entries, False)
-                return Page((), False, Gap(page.gap.reason, page.gap.missed, after.put(page.gap.place.parts[0])))
-            for entry in page.entries:
-                after = after.put(entry.position)
-                entries.append(entry.seen_from(after))
-            level = level and page.level
+        for entry in itertools.islice(itertools.chain.from_iterable(page.entries for page in pages), limit):
+            after = after.put(entry.position)
+            entries.append(entry.seen_from(after))
+        level = all(page.level for page in pages) and len(entries) == sum(len(page.entries) for page in pages)
         return Page(entries, level)
 
     def locate(self, last_event_id: str) -> Place | Gap:

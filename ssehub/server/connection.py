@@ -34,6 +34,8 @@ class Member:
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         self.metadata: Any = None
+        #: That of the order by which it was noted.
+        self.version = (0, 0)
         self.sessions: dict[str, Connection] = {}
 
 
@@ -144,7 +146,7 @@ class Connection:
         if self.reader.private >= self._pace.max_pending:
             raise Backlogged(f"{self._pace.max_pending} messages wait already for session {self.id}")
         is_own = threading.get_ident() == self.thread
-        self.reader.add_private(message.encode(), 0 if is_own else self._tail().offset)
+        self.reader.add_private(message.encode(), None if is_own else self._tail())
         self.wake()
         return True
 

@@ -177,7 +177,7 @@ class Hub:
         :param message: a message, or a text that becomes one of the default type.
         :param exclude: ids of sessions that do not get it.
         :raises HubClosed: after :meth:`close`.
-        :raises LogError: if the log did not accept it; nobody got it then.
+        :raises LogError: if the log did not accept it, or nobody knows whether it did; of a log's partitions, some may.
         """
         return self.send_message(Packet(as_message(message), zone, broadcast=True, exclude=exclude))  # type: ignore[arg-type]
 

@@ -17,8 +17,8 @@ HEARTBEAT = b":\n\n"
 
 class _Private(NamedTuple):
     data: bytes
-    #: The offset in the log after which it comes.
-    after: int
+    #: The place in the log after which it comes; None for at once.
+    after: Place | None
 
 
 class Reader:
@@ -67,8 +67,8 @@ class Reader:
         """The number of messages that wait here because they are in no log."""
         return len(self._private)
 
-    def add_private(self, data: bytes, after: int) -> None:
-        """Add what is in no log, to come after the log's entry of that offset; 0 for at once."""
+    def add_private(self, data: bytes, after: Place | None) -> None:
+        """Add what is in no log, to come after a place in the log; None for at once."""
         self._private.append(_Private(data, after))
 
     def doubt(self) -> None:
@@ -119,8 +119,8 @@ class Reader:
             return gap
         limit = PAGE
         if self._private:
-            limit = self._private[0].after - self.place.offset
-            if limit <= 0:
+            limit = self._distance_to(self._private[0].after)
+            if not limit:
                 return self._private.popleft()
         doubts, self.doubts = self.doubts, False
         if doubts or self._log.tail() != self.place:
@@ -129,6 +129,15 @@ class Reader:
                 return piece
         # Level with the log; if that is another than the one it was to come after, it comes now.
         return self._private.popleft() if self._private else None
+
+    def _distance_to(self, place: Place | None) -> int:
+        """Return how many entries come before a place: in each lane that is still the one it was."""
+        there = {part.lane: part for part in place.parts} if place else {}
+        distance = 0
+        for part in self.place.parts:
+            other = there.get(part.lane, part)
+            distance += max(0, other.offset - part.offset) if other.epoch == part.epoch else 0
+        return distance
 
     def _pass(self, piece: Piece) -> None:
         self.place = piece.after

@@ -82,13 +82,22 @@ class Registry:
         """Return the number of different clients."""
         return len(self._members)
 
-    def set_metadata(self, client_id: str, data: Any) -> None:
+    def set_metadata(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
         """Replace what is noted about a client.
 
+        :param version: that of the order to do so; nothing happens if one that is later was obeyed already.
         :raises UnknownClient: if it is not connected.
         """
         with self._lock:
-            self._member(client_id).metadata = data
+            member = self._member(client_id)
+            if version is None or version >= member.version:
+                member.metadata, member.version = data, version or member.version
+
+    def forget_versions(self) -> None:
+        """Obey any order from now on: the log that they were counted by is another."""
+        with self._lock:
+            for member in self._members.values():
+                member.version = (0, 0)
 
     def get_metadata(self, client_id: str) -> Any:
         """Return what is noted about a client, or None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from typing import Any
@@ -101,10 +102,12 @@ class Roster:
 
         :raises UnknownClient: if it is not connected.
         """
-        if self._elsewhere(client_id, ALL):
+        if not self._log.shared:
+            self._registry.set_metadata(client_id, data)
+        elif self.is_present(client_id, ALL):
             self._log.append(Order.metadata(client_id, data))
         else:
-            self._note(client_id, data)
+            raise UnknownClient(f"no client {client_id!r} is connected")
 
     def get_metadata(self, client_id: str) -> Any:
         """Return what is noted about a client, or None.
@@ -135,13 +138,14 @@ class Roster:
             for one in self._registry.find(order.zone, order.client_id):
                 if order.session_id in (None, one.id):
                     one.close()
-        elif self._registry.find(client_id=order.client_id):
-            self._note(order.client_id, order.data)
+        else:
+            self._note(order.client_id, order.data, order.version)
 
-    def _note(self, client_id: str, data: Any) -> None:
-        self._registry.set_metadata(client_id, data)
-        if self._log.presence:
-            self._log.presence.changed(client_id, ())
+    def _note(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
+        with contextlib.suppress(UnknownClient):  # it is not here, or has just gone
+            self._registry.set_metadata(client_id, data, version)
+            if self._log.presence:
+                self._log.presence.changed(client_id, ())
 
     def _take_over(self, connection: Connection, known: list[Any]) -> None:
         noted = next((one for one in known if one is not None), None)

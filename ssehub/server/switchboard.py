@@ -87,13 +87,17 @@ class Switchboard:
                 self._counters.count("refused")
                 yield self._pace.farewell(REFUSAL)
             else:
-                yield from self._serve(connection, socket)
+                yield from self._serve(connection, metadata, socket)
 
-    def _serve(self, connection: Connection, socket: int | None) -> Generator[bytes, None, None]:
+    def _serve(self, connection: Connection, metadata: Any, socket: int | None) -> Generator[bytes, None, None]:
         reason = "error"
         try:
+            self._counters.count("opened")
+            self.roster.enter(connection, metadata)
             self._watcher.watch(connection, socket)
             self._hooks.on_connection.fire(connection)
+            if self.closed:  # close() may have looked round just before
+                connection.close("shutdown")
             yield from connection
         except GeneratorExit:
             reason = "hang-up"
@@ -161,10 +165,6 @@ class Switchboard:
         connection.member.metadata = metadata
         if not self.registry.add(connection, self._pace.max_connections, self._pace.max_per_client):
             return None
-        self._counters.count("opened")
-        self.roster.enter(connection, metadata)
-        if self.closed:  # close() may have looked round just before
-            connection.close("shutdown")
         return connection
 
     def _dismiss(self, connection: Connection, reason: str) -> None:
@@ -192,10 +192,13 @@ class Switchboard:
         self._counters.count("messages")
         return count
 
-    def _broken(self, tail: Position) -> None:
+    def _broken(self, tail: Position, orders: Sequence[Order]) -> None:
         """Have every connection in a lane judge its place anew: it does not go on from where it was."""
         self._pages.clear()
         for connection in self.registry.find():
             if tail.lane in connection.lanes:
                 connection.reader.doubt()
         self._relay.enlist(self._parking.wake_all(tail))
+        self.registry.forget_versions()
+        for order in orders:
+            self.roster.obey(order)

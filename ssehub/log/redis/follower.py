@@ -6,20 +6,21 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import redis
+from redis.cluster import RedisCluster
 
-from ssehub.log.packet import Entry
+from ssehub.log.packet import Entry, Order
 from ssehub.log.position import Position
 from ssehub.log.redis.lane import PAGE, Broken, Lane
 from ssehub.log.redis.link import ERRORS, Client, disconnect
 
 logger = logging.getLogger("ssehub")
 
-#: Milliseconds a read waits for the next entry; then the streams' ends are looked at: a log that was rolled back would
-#: leave a reader waiting for a place it may not reach for long.
+#: Milliseconds a read waits for the next entry. A stream from which nothing has come for so long is looked at: one that
+#: was rolled back would leave its readers waiting for a place that it may not reach for long.
 BLOCK = 1000
 #: Seconds that entries are gathered for when others have just come: to be woken costs the server and us several times
 #: what an entry does. What comes after a silence is not delayed.
@@ -32,24 +33,27 @@ class Follower:
     """Follow streams in a thread, ``ssehub-redis``, and deliver their entries.
 
     :param client: used by this follower only.
-    :param lanes: returns what is to be followed now.
+    :param lanes: returns what is to be followed now; nothing at all ends the thread.
     :param deliver: called with each entry.
-    :param broken: called with the new tail of a lane that does not go on from where it was.
+    :param broken: called with the new tail of a lane that does not go on from where it was, and the orders in it that
+        were not delivered.
     """
 
     def __init__(
         self,
         client: Client,
-        lanes: Callable[[], Iterable[Lane]],
+        lanes: Callable[[], Collection[Lane]],
         deliver: Callable[[Entry], int],
-        broken: Callable[[Position], None],
+        broken: Callable[[Position, list[Order]], None],
     ) -> None:
         self._client = client
         self._lanes = lanes
         self._deliver = deliver
         self._broken = broken
-        #: The lanes that are known to go on from where they are.
-        self._sound: set[Lane] = set()
+        #: The lanes that go on from where they are, and when that was last seen (``time.monotonic()``).
+        self._sound: dict[Lane, float] = {}
+        #: The lanes whose streams cannot be read.
+        self._bad: set[Lane] = set()
         self._connection_id: int | None = None
         self._failures = 0
         self._news = threading.Event()
@@ -78,7 +82,7 @@ class Follower:
         """
         self._news.set()
         for _ in range(BLOCK // 10):
-            if self._connection_id is None or isinstance(client, redis.cluster.RedisCluster):
+            if self._connection_id is None or isinstance(client, RedisCluster):
                 return
             try:
                 client.client_unblock(self._connection_id)
@@ -105,18 +109,16 @@ class Follower:
                 self._closed.wait(random.uniform(0.5, 1.0) * min(0.05 * 2**self._failures, _LONGEST_WAIT))
 
     def _follow(self) -> None:
-        """Deliver entries as they come, until the server fails."""
+        """Deliver entries as they come, until the server fails, or nobody needs them any more."""
         taken = 0.0
         while not self._closed.is_set():
             self._news.clear()
-            lanes = {lane.key: lane for lane in self._lanes()}
-            self._sound.intersection_update(lanes.values())
-            for lane in lanes.values():
-                self._make_sound(lane)
-            if self._failures and lanes:
-                logger.warning("the log on Redis is back")
-                self._failures = 0
-            if not lanes:
+            lanes = self._make_sound()
+            if lanes is None:
+                self._closed.set()
+                disconnect(self._client)
+                return
+            if not lanes:  # none that can be read
                 self._news.wait(BLOCK / 1000)
                 continue
             places: Any = {key: f"{lane.ring.tail.epoch}-{lane.ring.tail.offset}" for key, lane in lanes.items()}
@@ -126,8 +128,47 @@ class Follower:
                 before, taken = taken, time.monotonic()
                 if taken - before < 2 * _GATHER:
                     self._news.wait(_GATHER)
-            else:
-                self._sound = {lane for lane in lanes.values() if lane.is_at_end(self._client)}
+            self._look_at_the_silent()
+
+    def _make_sound(self) -> dict[str, Lane] | None:
+        """See that the lanes go on from where they are, and return them; None if nothing is to be followed."""
+        lanes = self._lanes()
+        if not lanes:
+            return None
+        self._sound = {lane: seen for lane, seen in self._sound.items() if lane in lanes}
+        self._bad.intersection_update(lanes)
+        for lane in lanes:
+            if lane not in self._sound:
+                self._resume(lane)
+        if self._failures and self._sound:
+            logger.warning("the log on Redis is back")
+            self._failures = 0
+        return {lane.key: lane for lane in self._sound}
+
+    def _resume(self, lane: Lane) -> None:
+        try:
+            self._know_connection()
+            try:
+                lane.resume(self._client, self._deliver)
+            except Broken:
+                lane.begin_anew(self._client, self._broken)
+        except redis.ResponseError as error:
+            if isinstance(error, redis.exceptions.BusyLoadingError | redis.exceptions.ClusterError):
+                raise
+            if lane not in self._bad:
+                logger.error("the stream %r cannot be read: %s", lane.key, error)
+                self._bad.add(lane)
+            return
+        self._bad.discard(lane)
+        self._sound[lane] = time.monotonic()
+        lane.followed.set()
+
+    def _know_connection(self) -> None:
+        if self._connection_id is None and not isinstance(self._client, RedisCluster):
+            try:
+                self._connection_id = self._client.client_id()
+            except redis.ResponseError:  # forbidden
+                self._connection_id = -1
 
     def _take(self, lanes: dict[str, Lane], answer: Any) -> None:
         # redis-py gives lists of pairs, or a dictionary.
@@ -137,18 +178,22 @@ class Follower:
             try:
                 for id, fields in entries:
                     lane.take(id, fields, self._deliver)
+                self._sound[lane] = time.monotonic()
             except Broken:
-                self._sound.discard(lane)
+                del self._sound[lane]
 
-    def _make_sound(self, lane: Lane) -> None:
-        """See that a lane goes on from where it is; one that does not is read anew."""
-        if lane in self._sound:
+    def _look_at_the_silent(self) -> None:
+        """Ask of the lanes from which nothing has come for a while whether they end where they did."""
+        now = time.monotonic()
+        silent = [lane for lane, seen in self._sound.items() if now > seen + BLOCK / 1000 * 0.9]
+        if not silent:
             return
-        if self._connection_id is None and not isinstance(self._client, redis.cluster.RedisCluster):
-            self._connection_id = self._client.client_id()
-        try:
-            lane.resume(self._client, self._deliver)
-        except Broken:
-            self._broken(lane.load(self._client))
-        self._sound.add(lane)
-        lane.followed.set()
+        with self._client.pipeline(transaction=False) as pipe:
+            for lane in silent:
+                pipe.xrevrange(lane.key, count=1)
+            ends: Any = pipe.execute()
+        for lane, end in zip(silent, ends, strict=True):
+            if end and lane.is_at(end[0], lane.ring.tail):
+                self._sound[lane] = now
+            else:
+                del self._sound[lane]

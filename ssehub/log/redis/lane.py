@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssehub.exceptions import LogError
 from ssehub.log.base import Gap, Page, Readable
-from ssehub.log.packet import Entry
+from ssehub.log.packet import Entry, Order
 from ssehub.log.position import Place, Position, parse_parts
 from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.stream import TOP, entry_of, follows, position_of
@@ -45,15 +45,14 @@ class Lane(Readable):
         self._client = client
         self._timeout = timeout
         self._ring: Ring | None = None
-        #: How often the stream had to be read anew, because it did not go on from where it was.
-        self._renewals = 0
+        self._delivered: Position
         #: Of the appends that wait for their entry: its nonce, and how many connections it was due to.
         self._echoes: dict[str, int | None] = {}
         #: How many wait for the tail to move.
         self._waiting = 0
         self._moved = threading.Condition()
         self._closed = False
-        self._loading = threading.Lock()
+        self._opening = threading.Lock()
         self._asking = threading.Lock()
         #: When the stream's end was last asked for (``time.monotonic()``), and why this process did not get there.
         self._asked = 0.0
@@ -62,18 +61,21 @@ class Lane(Readable):
     # For readers
 
     @property
-    def is_loaded(self) -> bool:
+    def is_open(self) -> bool:
         """Whether it can be read."""
         return self._ring is not None
 
     def open(self, began: Callable[[Position], None]) -> None:
-        """Load it, if that has not been done.
+        """Read the stream, if that has not been done.
 
-        :param began: called with its tail if it was.
+        :param began: called with its tail before anybody else can use the lane.
         """
-        with self._loading:
+        with self._opening:
             if self._ring is None:
-                began(self.load(self._client))
+                ring = self._fetch(self._client)
+                began(ring.tail)
+                self._delivered = ring.tail
+                self._ring = ring
 
     def read(self, after: Place, limit: int) -> Page:
         """Read on from a place.
@@ -108,6 +110,11 @@ class Lane(Readable):
         """Return the place before the oldest entry that is held."""
         return self.ring.oldest()
 
+    def end(self, client: Client | None = None) -> Position:
+        """Ask for the place where the stream ends now; one that is not there is begun."""
+        id, fields = (client or self._client).register_script(TOP)(keys=[self.key])
+        return self._position(id, fields[1])[0]
+
     # For those who append
 
     def expect(self, nonce: str) -> None:
@@ -135,29 +142,6 @@ class Lane(Readable):
             raise LogError("the log is not followed")
         return self._ring
 
-    def load(self, client: Client) -> Position:
-        """Read the whole stream, begun where there is none, and hold what at its end is of one piece."""
-        ring = Ring(self._size, None, self._end(client))
-        after = "-"
-        while True:
-            page: Any = client.xrange(self.key, min=after, count=PAGE)
-            for id, fields in page:
-                position, previous = self._position(id, fields.get(b"h"))
-                if previous is None or not position.offset:
-                    ring = Ring(self._size, None, position)
-                    continue
-                if not follows(position, previous, ring.tail):
-                    ring = Ring(self._size, None, position._replace(offset=position.offset - 1, nonce=previous))
-                ring.keep(entry_of(position, previous, fields))
-            if len(page) < PAGE:
-                break
-            after = f"({page[-1][0].decode()}"
-        self._ring, self._delivered = ring, ring.tail
-        self._renewals += 1
-        with self._moved:
-            self._moved.notify_all()
-        return ring.tail
-
     def take(self, id: bytes, fields: dict[bytes, bytes], deliver: Callable[[Entry], int]) -> None:
         """Deliver the entry that comes next.
 
@@ -170,16 +154,8 @@ class Lane(Readable):
         self.ring.keep(entry)
         queued = deliver(entry)
         self._delivered = position
-        is_own = position.nonce in self._echoes
-        if is_own or self._waiting:
-            with self._moved:
-                if is_own:
-                    self._echoes[position.nonce] = queued
-                self._moved.notify_all()
-
-    def end(self) -> Position:
-        """Ask for the place where the stream ends now."""
-        return self._end(self._client)
+        if position.nonce in self._echoes or self._waiting:
+            self._tell_moved({position.nonce: queued})
 
     def resume(self, client: Client, deliver: Callable[[Entry], int]) -> None:
         """Take what has come since the tail.
@@ -188,19 +164,53 @@ class Lane(Readable):
         """
         tail = self.ring.tail
         entries: Any = client.xrange(self.key, min=f"{tail.epoch}-{tail.offset}", count=PAGE)
-        if not entries or self._position(entries[0][0], entries[0][1].get(b"h"))[0] != tail:
+        if not entries or not self.is_at(entries[0], tail):
             raise Broken
         for id, fields in entries[1:]:
             self.take(id, fields, deliver)
 
-    def is_at_end(self, client: Client) -> bool:
-        """Ask whether the stream ends where we are."""
-        return self._end(client) == self.ring.tail
+    def begin_anew(self, client: Client, broken: Callable[[Position, list[Order]], None]) -> None:
+        """Read the stream anew, because it does not go on from the tail.
+
+        :param broken: called with the new tail, and the orders that are new.
+        """
+        old, ring = self.ring, self._fetch(client)
+        new = list(_new_in(ring, old))
+        self._ring, self._delivered = ring, ring.tail
+        broken(ring.tail, [entry.packet for entry in new if isinstance(entry.packet, Order)])
+        self._tell_moved({entry.position.nonce: 0 for entry in new})
+
+    def is_at(self, entry: tuple[bytes, dict[bytes, bytes]], place: Position) -> bool:
+        """Tell whether an entry of the stream is the one at a place."""
+        return self._position(entry[0], entry[1].get(b"h"))[0] == place
 
     def close(self) -> None:
         """Release who waits; what is held can still be read."""
         with self._moved:
             self._closed = True
+            self._moved.notify_all()
+
+    def _fetch(self, client: Client) -> Ring:
+        """Read the whole stream, begun where there is none, and hold what at its end is of one piece."""
+        ring = Ring(self._size, None, self.end(client))
+        after = "-"
+        while True:
+            page: Any = client.xrange(self.key, min=after, count=PAGE)
+            for id, fields in page:
+                position, previous = self._position(id, fields.get(b"h"))
+                if previous is None or not position.offset:
+                    ring = Ring(self._size, None, position)
+                    continue
+                if not follows(position, previous, ring.tail):
+                    ring = Ring(self._size, None, position._replace(offset=position.offset - 1, nonce=previous))
+                ring.keep(entry_of(position, previous, fields))
+            if len(page) < PAGE:
+                return ring
+            after = f"({page[-1][0].decode()}"
+
+    def _tell_moved(self, delivered: dict[str, int]) -> None:
+        with self._moved:
+            self._echoes.update({nonce: queued for nonce, queued in delivered.items() if nonce in self._echoes})
             self._moved.notify_all()
 
     def _find(self, last_event_id: str) -> Position | None:
@@ -218,27 +228,36 @@ class Lane(Readable):
 
     def _await_end(self) -> Exception | None:
         """Wait until what is held here reaches to where the stream ends now; return why not."""
-        renewals = self._renewals
-        try:
-            end = self._end(self._client)
-        except ERRORS as error:
-            return error
+        deadline = time.monotonic() + self._timeout
+        while (left := deadline - time.monotonic()) > 0 and not self._closed:
+            try:
+                end = self.end()
+            except ERRORS as error:
+                return error
+            if self._await(end, left):
+                return None
+        return LogError("the log is closed") if self._closed else TimeoutError("this process lags behind it")
+
+    def _await(self, end: Position, timeout: float) -> bool:
+        """Wait until a place is held; no longer if the stream is read anew, perhaps from before it ended there."""
+        ring = self.ring
         with self._moved:
             self._waiting += 1
             try:
-                there = self._moved.wait_for(
-                    lambda: self.ring.holds(end) or self._renewals != renewals or self._closed, self._timeout
-                )
+                self._moved.wait_for(lambda: self._closed or self.ring is not ring or ring.holds(end), timeout)
             finally:
                 self._waiting -= 1
-        if self._closed:
-            return LogError("the log is closed")
-        return None if there else TimeoutError(f"this process has not come to {end} in {self._timeout} s")
-
-    def _end(self, client: Client) -> Position:
-        id, fields = client.register_script(TOP)(keys=[self.key])
-        return self._position(id, fields[1])[0]
+        return self.ring.holds(end)
 
     def _position(self, id: bytes, link: bytes | None) -> tuple[Position, str | None]:
         position, previous = position_of(id, link)
         return position._replace(lane=self.number) if self.number else position, previous
+
+
+def _new_in(ring: Ring, old: Ring) -> Iterator[Entry]:
+    """Yield the entries of a stream that was read anew which were not in what was held of it before."""
+    tail = old.tail
+    for entry in ring.read(ring.oldest(), ring.tail.offset).entries:
+        place = entry.position
+        if place.epoch > tail.epoch or (place.epoch == tail.epoch and not old.holds(place)):
+            yield entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 import zlib
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 from ssehub.exceptions import LogError
 from ssehub.log.base import Gap, Log, Page, Readable
-from ssehub.log.packet import ALL, All, Entry, Packet, Receipt, check_name
+from ssehub.log.packet import ALL, All, Entry, Order, Packet, Receipt, check_name
 from ssehub.log.position import MAX_LANES, Place, Places, Position, new_nonce
 from ssehub.log.redis.follower import BLOCK, Follower
 from ssehub.log.redis.lane import Lane
@@ -90,86 +91,77 @@ class RedisLog(Log):
         self._lease = lease
         self._outbox_size = outbox
         self._renew()
+        _logs.add(self)
 
     def _renew(self) -> None:
         """Make what belongs to one process."""
-        self._process = os.getpid()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        #: Clients and followers are made one at a time; that takes a while, and nobody else waits for it.
+        self._making = threading.RLock()
         self._keys: dict[int, str] = {}
         self._client: Client | None = None
         self._writer: Writer | None = None
         self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0))
-        self._presence: RedisPresence | None = None
+        self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
         self._lanes: dict[int, Lane] = {}
         self._followers: dict[int, Follower] = {}
-        self._callbacks: tuple[Callable[[Entry], int], Callable[[Position], None]] | None = None
+        self._callbacks: tuple[Callable[[Entry], int], Callable[[Position, Sequence[Order]], None]] | None = None
         #: Holds open what is followed from the start on.
         self._always = ExitStack()
-        self._beginning = threading.Lock()
         self._whole: Readable | None = None
         self._closed = False
-
-    def _check_process(self) -> None:
-        if self._process != os.getpid():  # the parent's locks may have been held
-            self._renew()
 
     @property
     def presence(self) -> RedisPresence:  # type: ignore[override]
         """Who is connected to the hub's other processes."""
-        self._check_process()
-        with self._lock:
-            if self._presence is None:
-                self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
-            return self._presence
+        return self._presence
 
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position], None]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
         """Begin to deliver; see :meth:`Log.start`.
 
         A log that is not partitioned is read at once, and followed in a thread from then on.
 
         :raises LogError: if Redis cannot be reached, or a hub of this process uses this log.
         """
-        self._check_process()
-        with self._lock:
+        with self._making:
             if self._closed:
                 self._renew()
+        with self._lock:
             if self._callbacks is not None:
                 raise LogError("this log belongs to another hub already; give each hub a log of its own")
             self._callbacks = deliver, broken
         try:
             if self._partitions == 1:
                 self._follow_all()
-        except LogError:
+        except BaseException:
             self._callbacks = None
             raise
 
     def append(self, packet: Packet) -> Receipt:
         """Add a packet; see :meth:`Log.append`. Where this process follows the log, its own delivery is waited for.
 
-        :raises LogError: if Redis could not be reached in time. It is not known then whether the message was written.
+        :raises LogError: if Redis could not be reached in time. It is not known then whether the message was written;
+            of several partitions some may have it.
         """
-        self._check_process()
         if self._closed:
             raise LogError("the log is closed")
-        route, body, nonce = route_of(packet), packet.encode(), new_nonce()
+        nonce = new_nonce()
         numbers = range(self._partitions) if packet.zone is ALL else self.lanes((packet.zone,))
-        here = [lane for lane in map(self._lanes.get, numbers) if lane is not None and lane.is_loaded]
+        here = [lane for lane in map(self._lanes.get, numbers) if lane is not None and lane.is_open]
         for lane in here:
             lane.expect(nonce)
         try:
-            letters = [Letter(self._key(number), nonce, route, body) for number in numbers]
-            positions = [self._post(letter) for letter in letters]
-            sent = all(positions)
+            with self._translating():
+                places = self._post(packet, numbers, nonce)
             for follower in list(self._followers.values()) if here else ():
                 follower.hasten()
-            queued = sum(lane.await_echo(nonce, min(_ECHO, self._timeout)) for lane in here) if sent else 0
+            deadline = time.monotonic() + min(_ECHO, self._timeout) * bool(places)
+            queued = sum(lane.await_echo(nonce, max(0.0, deadline - time.monotonic())) for lane in here)
         finally:
             for lane in here:
                 lane.forget(nonce)
-        if packet.message.id is not None:
-            return Receipt(packet.message.id, queued)
-        places = [place._replace(lane=n) for n, place in zip(numbers, positions, strict=True) if place is not None]
-        return Receipt(str(Places(places)) if sent else "", queued)
+        own_id = packet.message.id
+        return Receipt(own_id if own_id is not None else str(places or ""), queued)
 
     @property
     def unsent(self) -> int:
@@ -216,33 +208,58 @@ class RedisLog(Log):
         with self._lock:
             self._closed = True
             followers, lanes = list(self._followers.values()), list(self._lanes.values())
-        self._outbox.close(self._timeout)
+            outbox, presence, client = self._outbox, self._presence, self._client
+        outbox.close(self._timeout)
         for lane in lanes:
             lane.close()
         for follower in followers:
             follower.close()
-        if self._presence is not None:
-            self._presence.close()
-        if self._client is not None:
-            disconnect(self._client)
+        presence.close()
+        if client is not None:
+            disconnect(client)
 
     @property
     def _sending(self) -> Client:
-        with self._lock:
-            if self._client is None:
-                try:
-                    self._client = self._link.connect(self._timeout)
-                except ERRORS as error:
-                    raise Unreachable(f"Redis cannot be reached: {error}") from error
-            return self._client
+        client = self._client
+        if client is None:
+            with self._making:
+                client = self._client
+                if client is None:
+                    try:
+                        client = self._client = self._link.connect(self._timeout)
+                    except ERRORS as error:
+                        raise Unreachable(f"Redis cannot be reached: {error}") from error
+        return client
 
-    def _write(self) -> Writer:
-        with self._lock:
-            if self._writer is None:
-                self._writer = Writer(self._sending, self._size)
-            return self._writer
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Have the errors of Redis be those of a log; once it is closed, whatever they are."""
+        try:
+            yield
+        except LogError:
+            raise
+        except Exception as error:
+            if self._closed:
+                raise LogError("the log is closed") from error
+            if isinstance(error, ERRORS):
+                raise LogError(f"the log cannot be read: {error}") from error
+            raise
 
-    def _post(self, letter: Letter) -> Position | None:
+    # Sending
+
+    def _post(self, packet: Packet, numbers: Sequence[int], nonce: str) -> Places | None:
+        """Send a packet to lanes; None if it waits in the outbox."""
+        body, places = packet.encode(), Places()
+        for number in numbers:
+            place = self._put(Letter(self._key(number), nonce, route_of(packet), body))
+            if place is not None:
+                place = place._replace(lane=number)
+                places = Places((*places, place))
+                if isinstance(packet, Order):
+                    packet = packet.ordered_by(place)
+        return places if len(places) == len(numbers) else None
+
+    def _put(self, letter: Letter) -> Position | None:
         """Send a letter; None if it waits in the outbox."""
         if not self._outbox:
             try:
@@ -253,23 +270,27 @@ class RedisLog(Log):
         self._outbox.put(letter)
         return None
 
+    def _write(self) -> Writer:
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = Writer(self._sending, self._size)
+        return writer
+
     def _key(self, number: int) -> str:
-        with self._lock:
-            if number not in self._keys:
-                self._keys[number] = _key(self._name, number, self._partitions)
-            return self._keys[number]
+        key = self._keys.get(number)
+        if key is None:
+            key = self._keys[number] = _key(self._name, number, self._partitions)
+        return key
 
     def _place(self, number: int) -> Position:
         lane = self._lanes.get(number)
-        try:
-            return lane.tail() if lane is not None and lane.is_loaded else self._make_lane(number).end()
-        except ERRORS as error:
-            raise LogError(f"the log cannot be read: {error}") from error
+        with self._translating():
+            return lane.tail() if lane is not None and lane.is_open else self._make_lane(number).end()
 
     # What is followed
 
     def _follow_all(self) -> Readable:
-        with self._beginning:
+        with self._making:
             if self._whole is None:
                 self._whole = self._view(range(self._partitions), self._always)
             return self._whole
@@ -283,13 +304,13 @@ class RedisLog(Log):
     @contextmanager
     def _lane(self, number: int) -> Iterator[Lane]:
         """Have a lane followed as long as the context lasts, and a while longer."""
+        made = None if number in self._lanes else self._make_lane(number)
         with self._lock:
-            lane = self._lanes.get(number)
-            if lane is None:
-                lane = self._lanes[number] = self._make_lane(number)
+            lane = self._lanes.get(number) or self._lanes.setdefault(number, made or self._make_lane(number))
             lane.users += 1
         try:
-            self._open(lane)
+            with self._translating():
+                self._open(lane)
             yield lane
         finally:
             with self._lock:
@@ -302,31 +323,37 @@ class RedisLog(Log):
     def _open(self, lane: Lane) -> None:
         assert self._callbacks is not None
         deliver, broken = self._callbacks
+        lane.open(lambda tail: broken(tail, ()))
         group = lane.number if self._link.is_cluster else 0
-        try:
-            lane.open(broken)
+        with self._making:
             with self._lock:
-                if self._closed:
-                    raise LogError("the log is closed")
                 follower = self._followers.get(group)
-                if follower is None:
-                    client = self._link.connect(BLOCK / 1000 + self._timeout)
+            if follower is None:
+                client = self._link.connect(BLOCK / 1000 + self._timeout)
+                with self._lock:
+                    if self._closed:
+                        raise LogError("the log is closed")
                     follower = Follower(client, lambda: self._followed(group), deliver, broken)
                     self._followers[group] = follower
-        except ERRORS as error:
-            raise LogError(f"the log cannot be read: {error}") from error
         if not lane.followed.is_set():
             follower.hurry(lane, self._sending)
 
     def _followed(self, group: int) -> list[Lane]:
-        """Return the lanes of a follower that somebody needs, or did a short while ago, and forget the others."""
+        """Return the lanes of a follower that somebody needs, or did a short while ago, and forget the others.
+
+        One for which none is left ends.
+        """
         now = time.monotonic()
         with self._lock:
             for lane in list(self._lanes.values()):
-                if not lane.users and lane.is_loaded and now > lane.left + _LINGER:
+                if not lane.users and lane.is_open and now > lane.left + _LINGER:
                     del self._lanes[lane.number]
-            there = [lane for lane in self._lanes.values() if lane.is_loaded]
-        return [lane for lane in there if lane.number == group] if self._link.is_cluster else there
+            lanes = [lane for lane in self._lanes.values() if lane.is_open]
+            if self._link.is_cluster:
+                lanes = [lane for lane in lanes if lane.number == group]
+            if not lanes:
+                self._followers.pop(group, None)
+            return lanes
 
 
 def _key(name: str, number: int, partitions: int) -> str:
@@ -340,3 +367,17 @@ def _key(name: str, number: int, partitions: int) -> str:
     while crc_hqx(f"{name}:{number}/{partitions}:{n}".encode(), 0) % _SLOTS * partitions // _SLOTS != number:
         n += 1
     return f"{{{name}:{number}/{partitions}:{n}}}:log"
+
+
+#: The logs of this process, to make anew in a child what belongs to one process: locks may have been held, and threads
+#: and connections are the parent's.
+_logs: weakref.WeakSet[RedisLog] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for log in list(_logs):
+        log._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)

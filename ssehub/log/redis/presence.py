@@ -26,7 +26,7 @@ from typing import Any
 from ssehub.exceptions import LogError
 from ssehub.log.packet import ALL, All
 from ssehub.log.presence import Local, Presence, Process, Session
-from ssehub.log.redis.link import ERRORS, Client
+from ssehub.log.redis.link import ERRORS, Client, disconnect
 
 logger = logging.getLogger("ssehub")
 
@@ -34,6 +34,8 @@ logger = logging.getLogger("ssehub")
 _GATHER = 0.005
 #: Seconds a new connection waits for the others to be told of it.
 _SETTLE = 1.0
+#: Seconds that leaving may take.
+_LEAVE = 1.0
 #: Seconds between attempts while the server is away.
 _AGAIN = 0.5
 
@@ -150,8 +152,9 @@ class RedisPresence(Presence):
             self._dirty_zones.update(zones)
             self._noted += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ssehub-presence", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="ssehub-presence", daemon=True)
+                thread.start()
+                self._thread = thread
             self._changed.notify_all()
 
     def settle(self) -> bool:
@@ -165,7 +168,7 @@ class RedisPresence(Presence):
         """Return the sessions at other processes."""
         with _asking():
             records = self._all() if client_id is ALL else self._look(client_id)
-        sessions = [session for record in records for session in _sessions(*record)]
+            sessions = [session for record in records for session in _sessions(*record)]
         return [one for one in sessions if zone is ALL or zone in one.zones]
 
     def zones(self) -> dict[str, int]:
@@ -186,9 +189,12 @@ class RedisPresence(Presence):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+            thread = self._thread
+        if thread is not None:
+            thread.join(_LEAVE)
+            if thread.is_alive():  # the server does not answer
+                disconnect(self._connect())
+                thread.join()
 
     def _all(self) -> list[tuple[str, str, bytes]]:
         there = self._living(self._clients)
@@ -225,7 +231,7 @@ class RedisPresence(Presence):
             noted, clients, zones = self._take()
             try:
                 there = self._tell(clients, zones, whole)
-            except (*ERRORS, LogError) as error:
+            except Exception as error:  # whatever it is, the thread goes on: nobody would start another
                 self._fail(error)
                 whole = True
                 continue
@@ -293,19 +299,25 @@ class RedisPresence(Presence):
         found = self._local.find(client_id=client_id)
         if not found:
             return ""
-        return json.dumps([found[0].metadata, *([one.id, one.connected_at, *one.zones] for one in found)])
+        sessions = [[one.id, one.connected_at, *one.zones] for one in found]
+        try:
+            return json.dumps([found[0].metadata, *sessions])
+        except (TypeError, ValueError) as error:  # the application has changed it since
+            logger.error("the metadata of client %r is not told to other processes: %s", client_id, error)
+            return json.dumps([None, *sessions])
 
     def _fail(self, error: Exception) -> None:
         with self._changed:
             if not self._failing:
-                logger.warning("the presence on Redis cannot be kept: %s", error)
+                unforeseen = not isinstance(error, (*ERRORS, LogError))
+                logger.warning("the presence on Redis cannot be kept: %s", error, exc_info=unforeseen)
             self._failing = True
             self._changed.notify_all()
 
     def _leave(self) -> None:
         try:
             self._bury(self.process, is_gone=True)
-        except (*ERRORS, LogError) as error:
+        except Exception as error:
             logger.warning("the others will see this process until its lease has run out: %s", error)
 
 
@@ -313,7 +325,9 @@ class RedisPresence(Presence):
 def _asking() -> Iterator[None]:
     try:
         yield
-    except ERRORS as error:
+    except LogError:
+        raise
+    except Exception as error:  # a client that is closed meanwhile raises this and that, and others may write nonsense
         raise LogError(f"who is connected elsewhere cannot be found out: {error}") from error
 
 

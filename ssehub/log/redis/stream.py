@@ -89,7 +89,7 @@ def route_of(packet: Packet) -> str:
         "x": sorted(packet.exclude),
     }
     if isinstance(packet, Order):
-        route["o"] = [packet.what, packet.session_id, packet.data]
+        route["o"] = [packet.what, packet.session_id, packet.data, packet.version]
     return json.dumps({name: value for name, value in route.items() if value}, ensure_ascii=False)
 
 
@@ -97,7 +97,7 @@ def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> E
     """Read an entry; one that is not ours becomes a comment."""
     body = fields.get(b"d", b"")
     try:
-        packet = _packet_of(json.loads(fields[b"r"]), body)
+        packet = _packet_of(json.loads(fields[b"r"]), body, position)
     except (KeyError, ValueError, TypeError, AttributeError):
         logger.error("entry %s of the log on Redis was not written by ssehub", position)
         packet = Packet(Message(comment="an entry that cannot be read"), broadcast=True)
@@ -105,9 +105,10 @@ def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> E
     return Entry(packet, position, previous, body)
 
 
-def _packet_of(route: dict[str, Any], body: bytes) -> Packet:
+def _packet_of(route: dict[str, Any], body: bytes, position: Position) -> Packet:
     message, zone, client_id = Message.decode(body), route.get("z", ALL), route.get("c")
     if "o" in route:
-        what, session_id, data = route["o"]
-        return Order(message, zone, client_id, what=what, session_id=session_id, data=data)
+        what, session_id, data, version = route["o"]
+        version = (int(version[0]), int(version[1])) if version else (position.epoch, position.offset)
+        return Order(message, zone, client_id, what=what, session_id=session_id, data=data, version=version)
     return Packet(message, zone, client_id, client_id is None, frozenset(route.get("x", ())))
