@@ -32,12 +32,13 @@ import redis
 
 from benchmarks.table import table
 from ssehub import Backoff, Client, Hub, LogError, RedisLog
+from ssehub.log.redis.log import _key
 from tests.apps.shared import zone_of
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, free_port, gunicorn, process
 from tests.streams import GUARD, until
 
-KEY = "{ssehub}:log"
+SIZE = 5000
 END = "the end"
 
 
@@ -113,21 +114,25 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class Storm:
     """Set everything up, let it fail, and judge."""
 
-    def __init__(self, folder: Path, clients: int, publishers: int, seed: int) -> None:
+    def __init__(self, folder: Path, clients: int, publishers: int, partitions: int, seed: int) -> None:
         self.chance = random.Random(seed)
         self.faults: Counter[str] = Counter()
         #: When the log may have lost what it had: from the taking of a dump to the end of going back to it.
         self.rollbacks: list[tuple[float, float]] = []
         self._folder = folder
         self._server = RedisServer(folder)
-        self._dump: tuple[float, Any] | None = None
+        self._keys = [_key("ssehub", number, partitions) for number in range(partitions)]
+        #: When they were taken, and one of each key.
+        self._dumps: tuple[float, list[Any]] | None = None
+        self._partitions = partitions
+        environment = {"LOG_SIZE": str(SIZE), "PARTITIONS": str(partitions), "CLIENTS": str(clients)}
         self._stack = contextlib.ExitStack()
         port = free_port()
         command = list(gunicorn("gthread", port, threads=clients + 20))
         command[command.index("-w") + 1] = "4"
         command[-1] = "tests.apps.shared:app"
         self._gunicorn = self._stack.enter_context(
-            process(*command, REDIS_URL=self._server.url, LOG_SIZE="5000", HEARTBEAT="0.5")
+            process(*command, REDIS_URL=self._server.url, HEARTBEAT="0.5", **environment)  # type: ignore[arg-type]
         )
         self._proxy = Proxy(port)
         self.seen = [Seen(n) for n in range(clients)]
@@ -139,7 +144,7 @@ class Storm:
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "LOG_SIZE": "5000", "CLIENTS": str(clients)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             )
             for k in range(publishers)
         ]
@@ -199,26 +204,30 @@ class Storm:
             time.sleep(0.01)
 
     def _trim(self) -> None:
-        self._server.client.xtrim(KEY, maxlen=5, approximate=False)
+        for key in self._keys:
+            self._server.client.xtrim(key, maxlen=5, approximate=False)
 
     def _take_dump(self) -> None:
-        self._dump = time.monotonic(), self._server.client.dump(KEY)
+        self._dumps = time.monotonic(), [self._server.client.dump(key) for key in self._keys]
 
     def _roll_back(self) -> None:
-        if self._dump and self._dump[1]:
-            self._server.client.restore(KEY, 0, self._dump[1], replace=True)
-            self.rollbacks.append((self._dump[0], time.monotonic()))
+        if self._dumps is None:
+            return
+        for key, dump in zip(self._keys, self._dumps[1], strict=True):
+            if dump:
+                self._server.client.restore(key, 0, dump, replace=True)
+        self.rollbacks.append((self._dumps[0], time.monotonic()))
 
     def _flush(self) -> None:
         self._server.client.flushall()
-        self._dump = None
+        self._dumps = None
 
     def _restart_empty(self) -> None:
         self._server.kill()
         (self._folder / "dump.rdb").unlink(missing_ok=True)
         time.sleep(self.chance.uniform(0, 1))
         self._server.start()
-        self._dump = None
+        self._dumps = None
 
     def _restart_saved(self) -> None:
         began = time.monotonic()
@@ -236,7 +245,7 @@ class Storm:
             publisher.wait()
         for reader in self._readers:
             reader.join()
-        with contextlib.closing(Hub(RedisLog(self._server.url, size=5000))) as hub:
+        with contextlib.closing(Hub(RedisLog(self._server.url, size=SIZE, partitions=self._partitions))) as hub:
             until(lambda: _sent(hub))
             began = time.monotonic()
             while not all(_has_ended(one) for one in self.seen):
@@ -319,10 +328,10 @@ def _fate(
     return "taken back" if _was_rolled_back(one, rollbacks) else "lost without report"
 
 
-def run(seconds: float, clients: int, publishers: int, seed: int) -> dict[str, int]:
+def run(seconds: float, clients: int, publishers: int, partitions: int, seed: int) -> dict[str, int]:
     """Go through one storm, and return the counts and the faults."""
     with tempfile.TemporaryDirectory() as folder:
-        storm = Storm(Path(folder), clients, publishers, seed)
+        storm = Storm(Path(folder), clients, publishers, partitions, seed)
         try:
             storm.rage(seconds)
             told = storm.calm()
@@ -337,9 +346,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--clients", type=int, default=60)
     parser.add_argument("--publishers", type=int, default=4)
+    parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    counts = run(options.minutes * 60, options.clients, options.publishers, options.seed)
+    counts = run(options.minutes * 60, options.clients, options.publishers, options.partitions, options.seed)
     print(table([["what", "number"], *([name, f"{number:,}"] for name, number in counts.items())]))
 
 

@@ -546,7 +546,8 @@ def test_an_entry_is_written_as_the_documents_say(server: RedisServer) -> None:
 
 
 def test_the_storm() -> None:
-    counts = storm.run(seconds=30, clients=60, publishers=4, seed=secrets.randbits(32))
-    print(counts)
+    seed = secrets.randbits(32)
+    counts = storm.run(seconds=60, clients=60, publishers=4, partitions=1, seed=seed)
+    print(seed, counts)
     assert counts["duplicates"] == counts["lost without report"] == 0
     assert counts["accepted"] > 1000 and counts["delivered"] > 10_000 and counts["gaps"] > 10

@@ -17,6 +17,7 @@ from ssehub import Hub, LogError, RedisLog
 from ssehub.server.app import create_app
 
 ZONES, CLIENTS = 10, int(os.environ.get("CLIENTS", "400"))
+LOG_SIZE, PARTITIONS = int(os.environ.get("LOG_SIZE", "100000")), int(os.environ.get("PARTITIONS", "1"))
 
 
 def zone_of(client: int) -> str:
@@ -27,7 +28,7 @@ def zone_of(client: int) -> str:
 def publish(url: str, seed: int, count: int, pause: float) -> None:
     """Send numbered messages to clients, zones and everyone; print each as JSON with the times before and after."""
     choice = random.Random(seed)
-    hub = Hub(RedisLog(url, size=int(os.environ.get("LOG_SIZE", "100000")), timeout=3.0))
+    hub = Hub(RedisLog(url, size=LOG_SIZE, partitions=PARTITIONS, timeout=3.0))
     for n in range(count):
         data = f"{seed}-{n}"
         kind = choice.choices(("client", "zone", "all"), (60, 35, 5))[0]
@@ -52,7 +53,7 @@ if __name__ == "__main__":
     publish(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)
 elif "REDIS_URL" in os.environ:
     hub = Hub(
-        RedisLog(os.environ["REDIS_URL"], size=int(os.environ.get("LOG_SIZE", "100000"))),
+        RedisLog(os.environ["REDIS_URL"], size=LOG_SIZE, partitions=PARTITIONS),
         heartbeat=float(os.environ.get("HEARTBEAT", "5")),
         retry=100,
         headers={"X-Worker": str(os.getpid())},
