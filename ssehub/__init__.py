@@ -14,7 +14,7 @@ from ssehub.exceptions import (
     UnknownClient,
 )
 from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
-from ssehub.server import Connection, Hub, event_stream, last_event_id
+from ssehub.server import Connection, Hub, close_all, event_stream, last_event_id
 from ssehub.wire import Decoder, Message, decode
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ __all__ = [
     "SubscriptionClosed",
     "Timeout",
     "UnknownClient",
+    "close_all",
     "decode",
     "event_stream",
     "last_event_id",

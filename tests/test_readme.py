@@ -40,10 +40,9 @@ def test_the_flask_example_has_twelve_lines_at_the_most_and_is_the_quickstart() 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_the_flask_example_runs_under_gunicorn_and_restarts_at_once(tmp_path: Path, worker: str) -> None:
     (tmp_path / "app.py").write_text(FLASK)
-    (tmp_path / "gunicorn.conf.py").write_text(GUNICORN)
-    command = re.findall(rf"^    (gunicorn -k {worker} .*) app:app$", README, re.MULTILINE)[0].split()
+    command = re.findall(rf"^    (gunicorn -c \S+ -k {worker} .*) app:app$", README, re.MULTILINE)[0].split()
     port = free_port()
-    more = ("--chdir", str(tmp_path), "-c", str(tmp_path / "gunicorn.conf.py"), "-b", f"127.0.0.1:{port}", "app:app")
+    more = ("--chdir", str(tmp_path), "-b", f"127.0.0.1:{port}", "app:app")
     with process(sys.executable, "-m", *command, "--graceful-timeout", "60", *more) as server:
         until(lambda: _is_there(port))
         stream = Stream(port, "/events?user=ada")
@@ -69,7 +68,7 @@ def test_with_a_shared_log_four_workers_are_one_hub_and_the_shell_sends_to_it(
 ) -> None:
     url = redis_server.url.replace("/0", "/2")
     (tmp_path / "app.py").write_text(SHARED.replace("redis://localhost:6379/0", url))
-    command = re.findall(r"^    (gunicorn -k gthread -w 4 .*) app:app$", README, re.MULTILINE)[0].split()
+    command = re.findall(r"^    (gunicorn -c \S+ -k gthread -w 4 .*) app:app$", README, re.MULTILINE)[0].split()
     port = free_port()
     more = ("--chdir", str(tmp_path), "-b", f"127.0.0.1:{port}", "app:app")
     with process(sys.executable, "-m", *command, *more):

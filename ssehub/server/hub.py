@@ -11,6 +11,7 @@ from ssehub.exceptions import HubClosed, UnknownClient
 from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.log.packet import check_name
 from ssehub.server import peer
+from ssehub.server.advice import warn_of
 from ssehub.server.connection import Connection, as_message
 from ssehub.server.pace import Pace
 from ssehub.server.response import (
@@ -127,6 +128,7 @@ class Hub:
         """
         self._board.roster.check_metadata(metadata)
         environ = environ_of(request_or_environ)
+        warn_of(environ, self._log.shared)
         start = Start(last_event_id(environ), since)
         socket = peer.find_socket(environ)
         client_id = None if client_id is None else _check_name(client_id)
@@ -294,6 +296,11 @@ class Hub:
         return self._board.stats()
 
     @property
+    def max_connections(self) -> int | None:
+        """How many streams may be open at the most; None for any number."""
+        return self._pace.max_connections
+
+    @property
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
         return self._board.closed
@@ -326,6 +333,22 @@ def _check_name(client_id: str) -> str:
 
 #: The hubs of this process, to make them anew in a child: gunicorn --preload, multiprocessing.
 _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+
+
+def hubs() -> list[Hub]:
+    """Return the hubs of this process."""
+    return list(_hubs)
+
+
+def close_all(timeout: float = 1.0) -> None:
+    """Close all hubs of this process: their streams end in order, and their clients are told to come back, spread out.
+
+    For whoever is told that the process is to stop; see :mod:`ssehub.integrations`. Any thread may call it.
+
+    :param timeout: seconds to wait for the streams of a hub.
+    """
+    for hub in hubs():
+        hub.close(timeout)
 
 
 def _renew_all() -> None:

@@ -30,6 +30,7 @@ def main(kind: str, port: int) -> None:
     """Serve until killed."""
     if kind == "werkzeug":
         make_werkzeug_server("127.0.0.1", port, app, threaded=True).serve_forever()
+        return
     application = validator(app) if kind == "wsgiref-validate" else app
     make_server("127.0.0.1", port, application, Server, Handler).serve_forever()
 

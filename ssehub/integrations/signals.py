@@ -1,0 +1,53 @@
+"""Signals: end the streams when a server is told to stop that has no hook for it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from ssehub.server.hub import close_all
+
+#: Seconds that the streams get for their last chunk before a signal does what it did so far.
+_LAST_WORDS = 0.5
+
+
+def close_on_signals(*numbers: int) -> None:
+    """Have signals close all hubs of this process before they do what they did so far.
+
+    For waitress, werkzeug, wsgiref and cheroot; call it in the main thread before the server starts. A thread,
+    ``ssehub-signals``, waits for them from then on. For gunicorn there is :mod:`ssehub.integrations.gunicorn`.
+
+    :param numbers: the signals; SIGINT and SIGTERM by default.
+    :raises ValueError: if it is not called in the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise ValueError("signals can only be handled in the main thread")
+    told, done = threading.Event(), threading.Event()
+    # Not in the handler: the main thread may hold the very locks that closing takes.
+    threading.Thread(target=_close, args=(told, done), name="ssehub-signals", daemon=True).start()
+    for number in numbers or (signal.SIGINT, signal.SIGTERM):
+        _wrap(number, told, done)
+
+
+def _close(told: threading.Event, done: threading.Event) -> None:
+    told.wait()
+    close_all()
+    done.set()
+
+
+def _wrap(number: int, told: threading.Event, done: threading.Event) -> None:
+    before: Any = signal.getsignal(number)
+
+    def _handle(got: int, frame: FrameType | None) -> None:
+        told.set()
+        with contextlib.suppress(AssertionError):  # gevent forbids to wait here
+            done.wait(_LAST_WORDS)
+        if callable(before):
+            before(got, frame)
+        elif before != signal.SIG_IGN:
+            raise SystemExit(128 + got)
+
+    signal.signal(number, _handle)

@@ -1,0 +1,193 @@
+"""Under gunicorn: streams end when a worker is to stop, and what will not do is said. Against real workers."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssehub import Hub, MemoryLog, RedisLog
+from ssehub.integrations.gunicorn import post_worker_init
+from ssehub.server import advice
+from tests.servers import free_port, gunicorn, process
+from tests.streams import GUARD, Stream, call, until
+
+STREAMS = 20
+
+
+@contextmanager
+def served(worker: str, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    port = free_port()
+    # Whoever waits for the graceful timeout hangs.
+    hook = ("-c", "python:ssehub.integrations.gunicorn", "--graceful-timeout", "3600")
+    with process(*gunicorn(worker, port, *hook, *more)) as running:
+        until(lambda: answers(port), "gunicorn to answer")
+        yield running, port
+
+
+def answers(port: int) -> bool:
+    try:
+        return call(port, "GET", "/health")[0] == 200
+    except OSError:
+        return False
+
+
+def workers(running: subprocess.Popen[bytes]) -> set[str]:
+    return set(Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split())
+
+
+def check_ended(streams: list[Stream]) -> None:
+    """Read the streams to their ends: in order, and each client told to come back at a moment of its own."""
+    times = set()
+    for stream in streams:
+        assert [event.data for event in stream.rest()] in ([], ["."])
+        times.add(stream.decoder.reconnection_time)
+        stream.close()
+    assert len(times) > STREAMS / 2
+
+
+def opened(port: int) -> list[Stream]:
+    streams = [Stream(port, "/events") for _ in range(STREAMS)]
+    for stream in streams:
+        stream.opened()
+    return streams
+
+
+@pytest.mark.parametrize("preload", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_told_to_stop_it_ends_all_streams_and_goes(worker: str, number: int, preload: bool) -> None:
+    with served(worker, *(["--preload"] if preload else [])) as (running, port):
+        streams = opened(port)
+        running.send_signal(number)
+        check_ended(streams)
+        assert running.wait(2 * GUARD) == 0
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_told_to_reload_it_ends_the_old_workers_streams_and_a_new_one_takes_over(worker: str) -> None:
+    with served(worker) as (running, port):
+        streams, before = opened(port), workers(running)
+        running.send_signal(signal.SIGHUP)
+        check_ended(streams)
+        until(lambda: not before & workers(running))  # until then it may still be the old one that answers
+        again = opened(port)
+        call(port, "POST", "/send", {"data": "hello", "broadcast": "true"})
+        for stream in again:
+            assert stream.message().data == "hello"
+            stream.close()
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_a_worker_that_has_served_enough_requests_ends_its_streams_and_goes(worker: str) -> None:
+    with served(worker, "--max-requests", str(STREAMS + 5)) as (_, port):
+        streams = opened(port)
+        for _ in range(5):
+            answers(port)
+        check_ended(streams)
+        until(lambda: answers(port), guard=2 * GUARD)
+
+
+class Worker:
+    """What post_worker_init sees of a worker."""
+
+    alive = True
+
+    class cfg:
+        threads, worker_connections = 100, 1000
+
+
+class ThreadWorker(Worker):
+    """One of threads."""
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(None, True), (100, True), (80, False)])
+def test_a_hub_that_may_take_all_threads_is_warned_of(
+    make_hub: Callable[..., Hub], caplog: pytest.LogCaptureFixture, limit: int | None, warned: bool
+) -> None:
+    make_hub(max_connections=limit)
+    worker = ThreadWorker()
+    worker.alive = False
+    post_worker_init(worker)
+    until(lambda: not [one for one in threading.enumerate() if one.name == "ssehub-gunicorn"])
+    assert ("ten or twenty below" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("environ", "make_log", "warning"),
+    [
+        ({"gunicorn.socket": None, "wsgi.multithread": False}, MemoryLog, "sync worker"),
+        ({"gunicorn.socket": None, "wsgi.multithread": True}, MemoryLog, ""),
+        ({"wsgi.multithread": False}, MemoryLog, ""),
+        ({"wsgi.multiprocess": True}, MemoryLog, "several processes"),
+        ({"wsgi.multiprocess": True}, lambda: RedisLog("redis://"), ""),
+    ],
+)
+def test_what_will_not_do_is_said_once(
+    make_hub: Callable[..., Hub],
+    caplog: pytest.LogCaptureFixture,
+    environ: dict[str, Any],
+    make_log: Callable[[], Any],
+    warning: str,
+) -> None:
+    advice._say.cache_clear()
+    hub = make_hub(make_log())
+    for _ in range(2):
+        hub.connect(dict(environ))
+    assert [warning in record.message for record in caplog.records] == [True] * bool(warning)
+
+
+def test_the_sync_worker_is_warned_of_by_a_real_one() -> None:
+    port = free_port()
+    with process(*gunicorn("sync", port), stop=signal.SIGTERM) as running:
+        until(lambda: answers(port))
+        stream = Stream(port, "/events")
+        stream.opened()
+        stream.close()
+        assert running.stderr is not None
+        lines = iter(running.stderr.readline, b"")
+        assert any(b"sync worker" in line for line in lines)
+
+
+SERVER = """
+import sys
+from ssehub.integrations.signals import close_on_signals
+from tests.apps.run import main
+close_on_signals()
+main(sys.argv[1], int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_another_server_ends_its_streams_on_a_signal_too(number: int) -> None:
+    port = free_port()
+    with process(sys.executable, "-c", SERVER, "werkzeug", str(port)) as running:
+        until(lambda: answers(port))
+        streams = opened(port)
+        running.send_signal(number)
+        check_ended(streams)
+        assert running.wait(GUARD) in (0, 128 + number)
+
+
+def test_signals_are_only_taken_over_in_the_main_thread() -> None:
+    from ssehub.integrations.signals import close_on_signals
+
+    raised: list[ValueError] = []
+
+    def call_it() -> None:
+        try:
+            close_on_signals()
+        except ValueError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call_it)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(raised[0])
