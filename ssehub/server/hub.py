@@ -296,6 +296,11 @@ class Hub:
         return self._board.stats()
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes share the log."""
+        return self._log.shared
+
+    @property
     def max_connections(self) -> int | None:
         """How many streams may be open at the most; None for any number."""
         return self._pace.max_connections

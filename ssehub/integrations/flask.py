@@ -1,0 +1,170 @@
+"""Flask: a hub as an extension. ``SSEHub(app)``, or ``SSEHub()`` and ``init_app(app)``."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from flask import Flask, current_app, request
+from flask.cli import AppGroup
+from flask.typing import ResponseReturnValue
+
+from ssehub.exceptions import LogError
+from ssehub.log import ALL, All, Log, Packet, Receipt
+from ssehub.server.access import Authorize, check, check_origins, cors_headers
+from ssehub.server.hub import Hub
+from ssehub.wire import Message
+
+logger = logging.getLogger("ssehub")
+
+_OPTIONS = ("heartbeat", "retry", "max_pending", "max_replay", "max_connections", "max_per_client", "max_age",
+            "stall_timeout", "headers", "refuse_with")  # fmt: skip
+_OTHERS = ("LOG", "LOG_OPTIONS", "URL", "ORIGINS")
+
+
+class SSEHub:
+    """Give a Flask application a hub.
+
+    Configuration, all optional: ``SSEHUB_LOG`` is a URL (``redis://...``) or a log, the default is in memory;
+    ``SSEHUB_LOG_OPTIONS`` are more arguments for a log that is named by its URL. ``SSEHUB_URL`` is the path of a stream,
+    ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_ORIGINS`` are those
+    of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``, ``SSEHUB_MAX_CONNECTIONS`` and so on are the
+    arguments of :class:`~ssehub.Hub`.
+
+    :param app: the application; or call :meth:`init_app` later.
+    :param client_id: called for each stream, with the request at hand; returns who it is, or None for nobody. By
+        default nobody is anybody.
+    :param authorize: called before each stream of ``SSEHUB_URL``, see :data:`~ssehub.server.access.Authorize`. Without
+        it only the zone ``default`` can be followed there.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        client_id: Callable[[], str | None] = lambda: None,
+        authorize: Authorize | None = None,
+    ) -> None:
+        self._client_id = client_id
+        self._authorize = authorize
+        self._app = app
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Make the hub of an application, which has it as ``app.extensions["ssehub"]``.
+
+        Nothing is started or connected.
+
+        :raises ValueError: if a setting is unfit, or its name is unknown.
+        """
+        own = {name.removeprefix("SSEHUB_"): value for name, value in app.config.items() if name.startswith("SSEHUB_")}
+        options = {name: own.pop(name.upper()) for name in _OPTIONS if name.upper() in own}
+        unknown = sorted(own.keys() - set(_OTHERS))
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join('SSEHUB_' + name for name in unknown)}")
+        app.config.setdefault("SSEHUB_ORIGINS", ())
+        check_origins(app.config["SSEHUB_ORIGINS"])
+        app.extensions["ssehub"] = Hub(_log(own.get("LOG"), own.get("LOG_OPTIONS") or {}), **options)
+        if own.get("URL"):
+            app.add_url_rule(own["URL"], "ssehub.events", self._events)
+        app.cli.add_command(_commands)
+
+    @property
+    def hub(self) -> Hub:
+        """The hub of the current application; outside of any, that of the one that was given to the constructor.
+
+        :raises RuntimeError: if there is none.
+        """
+        app = current_app if current_app else self._app
+        if app is None or "ssehub" not in app.extensions:
+            raise RuntimeError("there is no application here that SSEHub was initialised for")
+        hub: Hub = app.extensions["ssehub"]
+        return hub
+
+    def broadcast(self, message: Message | str, *, zone: str | All = ALL, **options: Any) -> Receipt:
+        """Send to everyone, or to everyone in a zone; see :meth:`ssehub.Hub.broadcast`."""
+        return self.hub.broadcast(message, zone=zone, **options)
+
+    def send(self, client_id: str, message: Message | str, *, zone: str | All = ALL, **options: Any) -> Receipt:
+        """Send to a client; see :meth:`ssehub.Hub.send`."""
+        return self.hub.send(client_id, message, zone=zone, **options)
+
+    def stream(self, view: Callable[..., Any]) -> Callable[..., ResponseReturnValue]:
+        """Make a view answer with a stream.
+
+        The view returns the arguments of :meth:`ssehub.Hub.connect`: a zone, a list of them, or a dictionary. It is the
+        place to ask whether the user may: with ``abort(403)`` nothing is registered. Any other answer goes out as it is.
+        """
+
+        @functools.wraps(view)
+        def _answer(*arguments: Any, **named: Any) -> ResponseReturnValue:
+            wanted = current_app.ensure_sync(view)(*arguments, **named)
+            if isinstance(wanted, str | list):
+                wanted = {"zone": wanted}
+            return self._connect(**wanted) if isinstance(wanted, Mapping) else wanted
+
+        return _answer
+
+    def _events(self) -> ResponseReturnValue:
+        zones = request.args.getlist("zone") or ["default"]
+        client_id = self._client_id()
+        if self._authorize is not None:
+            check(self._authorize, request, "follow", zones, client_id)
+        elif zones != ["default"]:
+            return {"error": "only the zone default is open here: the application has no authorize"}, 403
+        try:
+            return self._connect(zone=zones, client_id=client_id)
+        except ValueError as error:  # a zone's name
+            return {"error": str(error)}, 400
+
+    def _connect(self, **options: Any) -> ResponseReturnValue:
+        options.setdefault("client_id", self._client_id())
+        _warn_of_open_transactions(current_app)
+        response = self.hub.connect(request, **options)
+        origins = frozenset(current_app.config["SSEHUB_ORIGINS"])
+        response.headers.update(cors_headers(request.headers.get("Origin"), origins))
+        return current_app.make_response(response)
+
+
+def _log(where: str | Log | None, options: dict[str, Any]) -> Log | None:
+    if where is None or isinstance(where, Log):
+        return where
+    from ssehub.log.redis import RedisLog
+
+    return RedisLog(where, **options)
+
+
+def _warn_of_open_transactions(app: Flask) -> None:
+    """Warn of changes that are lost: with the view Flask-SQLAlchemy's session ends, and its connection is free."""
+    database = app.extensions.get("sqlalchemy")
+    session = getattr(database, "session", None)
+    if session is not None and session.registry.has() and (session.new or session.dirty or session.deleted):
+        logger.warning("a stream begins while the database session has changes: commit them before, or they are lost")
+
+
+_commands = AppGroup("ssehub", help="Send to the clients of this application.")
+
+
+@_commands.command("send")
+@click.argument("text")
+@click.option("--zone", help="Only to this zone.")
+@click.option("--client-id", help="Only to this client.")
+@click.option("--event", default="message", help="The event's type.")
+@click.option("--id", help="The event's id.")
+def _send(text: str, zone: str | None, client_id: str | None, event: str, id: str | None) -> None:
+    """Send TEXT to everyone, a zone or a client."""
+    hub: Hub = current_app.extensions["ssehub"]
+    if not hub.is_shared:
+        raise click.ClickException("the log is in the memory of the server's process: set SSEHUB_LOG to a shared one")
+    try:
+        message = Message(text, event, id=id)
+        receipt = hub.send_message(Packet(message, zone or ALL, client_id, client_id is None))
+    except (ValueError, LogError) as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        hub.close()
+    click.echo(receipt.id)

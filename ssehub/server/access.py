@@ -1,0 +1,62 @@
+"""Access: who may follow and who may send, and which other sites' pages may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from werkzeug.exceptions import Forbidden
+
+from ssehub.log import ALL, All
+
+#: What is asked for: to follow zones, to send to a zone (or to all, with :data:`~ssehub.ALL`), or to see who is there.
+Action = Literal["follow", "send", "look"]
+#: Says whether a request may do what it asks for: called with the request, the action, the zones, and whose client id
+#: is meant, before anything else happens. False is a 403; an HTTP error that it raises, a 401 say, is the answer.
+Authorize = Callable[[Any, Action, Sequence[str] | All, str | None], bool]
+
+
+def check(
+    authorize: Authorize, request: Any, action: Action, zones: Sequence[str] | All = ALL, client_id: str | None = None
+) -> None:
+    """Ask the application whether a request may do something.
+
+    :raises Forbidden: if it may not.
+    :raises TypeError: if the application has answered with something else than True or False: a view that forgets its
+        ``return`` lets nobody in.
+    """
+    answer = authorize(request, action, zones, client_id)
+    if not isinstance(answer, bool):
+        raise TypeError(f"authorize must return True or False, not {answer!r}")
+    if not answer:
+        raise Forbidden(f"this request may not {action} here")
+
+
+def check_origins(origins: Collection[str]) -> frozenset[str]:
+    """Check the origins whose pages may use a stream, where they enter.
+
+    :raises ValueError: if one is no origin: scheme, host, perhaps a port, nothing else.
+    :raises TypeError: if it is a single string.
+    """
+    if isinstance(origins, str):
+        raise TypeError("origins must be several, not a single str")
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc:
+            raise ValueError(f"not an origin, which is like https://app.example: {origin!r}")
+    return frozenset(origins)
+
+
+def cors_headers(origin: str | None, origins: frozenset[str]) -> dict[str, str]:
+    """Return the headers by which a browser lets a page of another origin read the answer, cookies and all.
+
+    Specification: https://fetch.spec.whatwg.org/#http-responses. An ``EventSource`` asks for no preflight.
+
+    :param origin: the ``Origin`` of the request.
+    """
+    if not origins:
+        return {}
+    if origin not in origins or origin is None:
+        return {"Vary": "Origin"}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}

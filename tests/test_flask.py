@@ -1,0 +1,246 @@
+"""Flask: the extension, over real sockets."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, abort, request, session
+
+from ssehub import Hub, Message, RedisLog
+from ssehub.integrations.flask import SSEHub
+from tests.redis_server import RedisServer
+from tests.streams import Stream, call, until
+
+Serve = Callable[[Any], Any]
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., tuple[Flask, SSEHub]]]:
+    """Give a function that makes an application with the extension."""
+    made: list[Flask] = []
+
+    def make_app(settings: dict[str, Any] | None = None, **options: Any) -> tuple[Flask, SSEHub]:
+        app = Flask(__name__)
+        app.secret_key = "secret"
+        app.config.update(settings or {})
+        made.append(app)
+        return app, SSEHub(app, **options)
+
+    yield make_app
+    for app in made:
+        app.extensions["ssehub"].close()
+
+
+def test_a_stream_and_a_view_that_sends(make: Callable[..., tuple[Flask, SSEHub]], site: Serve) -> None:
+    app, sse = make({"SSEHUB_URL": "/events", "SSEHUB_HEARTBEAT": 0.1})
+
+    @app.post("/news")
+    def news() -> dict[str, str]:
+        return {"id": sse.broadcast(Message.from_json(request.form, "news")).id}
+
+    here = site(app)
+    stream = here.stream("/events")
+    stream.opened()
+    status, answer = call(here.port, "POST", "/news", {"text": "hello"})
+    message = stream.message()
+    assert status == 200 and (message.event, message.json(), message.id) == ("news", {"text": "hello"}, answer["id"])
+    stream.close()
+
+
+def test_a_view_says_whose_stream_it_is_and_who_may(make: Callable[..., tuple[Flask, SSEHub]], site: Serve) -> None:
+    app, sse = make()
+
+    @app.get("/login/<name>")
+    def login(name: str) -> str:
+        session["name"] = name
+        return name
+
+    @app.get("/mine")
+    @sse.stream
+    def mine() -> dict[str, Any]:
+        if "name" not in session:
+            abort(401)
+        return {"zone": ["news", f"user {session['name']}"], "client_id": session["name"], "metadata": request.path}
+
+    @app.get("/open")
+    @sse.stream
+    def anybody() -> str:
+        return "news"
+
+    @app.get("/elsewhere")
+    @sse.stream
+    def elsewhere() -> tuple[str, int]:
+        return "gone", 410
+
+    here = site(app)
+    assert call(here.port, "GET", "/mine")[0] == 401 and sse.hub.connections() == []
+    assert call(here.port, "GET", "/elsewhere") == (410, b"gone")
+    cookie = app.test_client().get("/login/ada").headers["Set-Cookie"].split(";")[0]
+    stream, other = here.stream("/mine", Cookie=cookie), here.stream("/open")
+    assert stream.opened()["client_id"] == "ada" and other.opened()
+    assert sse.hub.get_metadata("ada") == "/mine"
+    sse.send("ada", "to ada")
+    sse.broadcast("news", zone="news")
+    assert stream.data(2) == ["to ada", "news"] and other.data(1) == ["news"]
+    for one in (stream, other):
+        one.close()
+
+
+def test_the_rule_asks_who_may_follow_before_anything_is_registered(
+    make: Callable[..., tuple[Flask, SSEHub]], site: Serve
+) -> None:
+    asked: list[tuple[str, list[str], str | None]] = []
+
+    def authorize(wanting: Any, action: str, zones: list[str], client_id: str | None) -> Any:
+        asked.append((action, zones, client_id))
+        if client_id is None:
+            abort(401)
+        return {"a": True, "b": False, "c": None}[zones[0]]
+
+    app, sse = make({"SSEHUB_URL": "/events"}, client_id=lambda: request.args.get("me"), authorize=authorize)
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    here = site(app)
+    assert call(here.port, "GET", "/events?zone=a")[0] == 401
+    assert call(here.port, "GET", "/events?zone=b&me=ada")[0] == 403
+    logging.getLogger(app.name).disabled = True
+    assert call(here.port, "GET", "/events?zone=c&me=ada")[0] == 500  # it forgot its return
+    assert sse.hub.connections() == [] and asked[1] == ("follow", ["b"], "ada")
+    stream = here.stream("/events?zone=a&me=ada")
+    assert stream.opened()["client_id"] == "ada"
+    stream.close()
+
+
+def test_without_authorize_only_the_default_zone_is_open(
+    make: Callable[..., tuple[Flask, SSEHub]], site: Serve
+) -> None:
+    app, _ = make({"SSEHUB_URL": "/events"})
+    here = site(app)
+    assert call(here.port, "GET", "/events?zone=secret")[0] == 403
+    stream = here.stream("/events")
+    stream.opened()
+    stream.close()
+
+
+def test_a_page_of_a_named_origin_may_read_with_its_cookies(
+    make: Callable[..., tuple[Flask, SSEHub]], site: Serve
+) -> None:
+    app, _ = make({"SSEHUB_URL": "/events", "SSEHUB_ORIGINS": ["https://app.example"]})
+    here = site(app)
+    for origin, allowed in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+        stream = here.stream("/events", Origin=origin)
+        stream.opened()
+        assert stream.response.headers["Access-Control-Allow-Origin"] == allowed
+        assert stream.response.headers["Access-Control-Allow-Credentials"] == (allowed and "true")
+        assert stream.response.headers["Vary"] == "Origin"
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"SSEHUB_HEARTBEET": 3}, "SSEHUB_HEARTBEET"),
+        ({"SSEHUB_HEARTBEAT": -1}, "heartbeat"),
+        ({"SSEHUB_ORIGINS": ["app.example"]}, "not an origin"),
+        ({"SSEHUB_ORIGINS": ["https://app.example/"]}, "not an origin"),
+        ({"SSEHUB_LOG": "nothing://x"}, "schemes"),
+    ],
+)
+def test_settings_that_are_unfit_are_refused(settings: dict[str, Any], text: str) -> None:
+    app = Flask(__name__)
+    app.config.update(settings)
+    with pytest.raises(ValueError, match=text):
+        SSEHub(app)
+
+
+def test_one_extension_serves_several_applications_and_tells_when_there_is_none() -> None:
+    sse = SSEHub()
+    with pytest.raises(RuntimeError, match="no application"):
+        sse.broadcast("x")
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        sse.init_app(app)
+    hubs = []
+    for app in apps:
+        with app.app_context():
+            hubs.append(sse.hub)
+    assert len({id(hub) for hub in hubs}) == 2
+    for hub in hubs:
+        hub.close()
+
+
+def test_the_command_sends_through_a_shared_log_and_says_so_if_it_is_none(
+    make: Callable[..., tuple[Flask, SSEHub]], redis_server: RedisServer, make_hub: Callable[..., Hub]
+) -> None:
+    name = secrets.token_hex(4)
+    app, _ = make({"SSEHUB_LOG": redis_server.url, "SSEHUB_LOG_OPTIONS": {"name": name}})
+    done = app.test_cli_runner().invoke(args=["ssehub", "send", "hello", "--zone", "a", "--event", "greeting"])
+    assert done.exit_code == 0, done.output
+    log = RedisLog(redis_server.url, name=name)
+    hub = make_hub(log)
+    hub.cursor()
+    (entry,) = log.read(log.oldest(), 10).entries
+    assert (entry.packet.message, entry.packet.zone) == (Message("hello", "greeting"), "a")
+    assert done.output == f"{entry.id}\n"
+    done = app.test_cli_runner().invoke(args=["ssehub", "send", "hello", "--zone", "a\tb"])
+    assert done.exit_code == 1 and "control" in done.output
+    plain, _ = make()
+    done = plain.test_cli_runner().invoke(args=["ssehub", "send", "hello"])
+    assert done.exit_code == 1 and "SSEHUB_LOG" in done.output
+
+
+def test_a_stream_holds_no_database_connection(
+    make: Callable[..., tuple[Flask, SSEHub]], site: Serve, caplog: Any
+) -> None:
+    """Twenty streams whose views have asked the database, and a pool of two."""
+    sqlalchemy = pytest.importorskip("flask_sqlalchemy")
+    from sqlalchemy import text
+    from sqlalchemy.pool import QueuePool
+
+    app, sse = make()
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///file:pool?mode=memory&cache=shared&uri=true"
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        "poolclass": QueuePool, "pool_size": 2, "max_overflow": 0, "pool_timeout": 2,
+        "connect_args": {"check_same_thread": False},
+    }  # fmt: skip
+    database = sqlalchemy.SQLAlchemy(app)
+
+    class Visit(database.Model):  # type: ignore[name-defined,misc]
+        id = database.Column(database.Integer, primary_key=True)
+
+    with app.app_context():
+        database.create_all()
+
+    @app.get("/events")
+    @sse.stream
+    def events() -> str:
+        database.session.execute(text("select 1"))
+        if "careless" in request.args:
+            database.session.add(Visit())
+        return "default"
+
+    @app.get("/query")
+    def query() -> str:
+        return str(database.session.execute(text("select 1")).scalar())
+
+    here = site(app)
+    streams = [here.stream("/events") for _ in range(20)]
+    for stream in streams:
+        stream.opened()
+    assert call(here.port, "GET", "/query") == (200, b"1")
+    with app.app_context():
+        assert database.engine.pool.checkedout() == 0
+    assert not caplog.records
+    streams.append(here.stream("/events?careless=1"))
+    streams[-1].opened()
+    assert "commit them before" in caplog.text
+    for stream in streams:
+        stream.close()
+    until(lambda: not sse.hub.connections())
+    with app.app_context():
+        database.engine.dispose()
+    assert threading.active_count() < 30 and isinstance(streams[0], Stream)
