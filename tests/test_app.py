@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from werkzeug.exceptions import Unauthorized
 
-from ssehub import Hub
+from ssehub import ALL, Hub
 from ssehub.server.app import MAX_BODY, create_app
 from tests.conftest import Site
 from tests.streams import call
@@ -305,3 +306,46 @@ def test_a_form_with_a_part_without_a_name_is_a_400(port: int) -> None:
     body = b"--x\r\nContent-Disposition: form-data\r\n\r\nvalue\r\n--x--\r\n"
     status, answer = call(port, "POST", "/send", body, **{"Content-Type": "multipart/form-data; boundary=x"})
     assert status == 400 and "unknown field" in answer["error"]
+
+
+def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve) -> None:
+    asked: list[object] = []
+
+    def authorize(request: Any, action: str, zones: Any, client_id: str | None) -> bool:
+        asked.append((action, zones, client_id))
+        if "user" not in request.cookies:
+            raise Unauthorized("log in first")
+        return zones is not ALL and set(zones) <= {"open", request.cookies["user"]}
+
+    here = site(create_app(hub, token="secret", authorize=authorize))
+    assert call(here.port, "GET", "/events?zone=open")[0] == 401
+    ada = {"Cookie": "user=ada"}
+    assert call(here.port, "GET", "/events?zone=open&zone=bob", None, **ada)[0] == 403
+    assert hub.connections() == [] and asked[-1] == ("follow", ["open", "bob"], None)
+    stream = here.stream("/events?zone=open&zone=ada&client_id=a", **ada)
+    stream.opened()
+    assert asked[-1] == ("follow", ["open", "ada"], "a")
+    assert call(here.port, "POST", "/send", {"data": "1", "zone": "ada", "broadcast": "true"}, **ada)[0] == 200
+    assert call(here.port, "POST", "/send", {"data": "x", "zone": "bob", "broadcast": "true"}, **ada)[0] == 403
+    assert call(here.port, "POST", "/send", {"data": "x", "broadcast": "true"}, **ada)[0] == 403
+    assert call(here.port, "POST", "/send", {"data": "x", "broadcast": "true"})[0] == 401
+    token = {"Authorization": "Bearer secret"}
+    assert call(here.port, "POST", "/send", {"data": "2", "broadcast": "true"}, **token)[0] == 200
+    assert stream.data(2) == ["1", "2"]
+    assert "zones" not in call(here.port, "GET", "/stats", None, **ada)[1] and asked[-1] == ("look", ALL, None)
+    assert "zones" in call(here.port, "GET", "/stats", None, **token)[1]
+    stream.close()
+
+
+def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub, origins=["https://app.example"]))
+    for origin, allowed in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+        stream = here.stream("/events", Origin=origin)
+        stream.opened()
+        assert stream.response.headers["Access-Control-Allow-Origin"] == allowed
+        stream.close()
+    for wrong in (["https://app.example/path"], ["*"], ["app.example"]):
+        with pytest.raises(ValueError, match="not an origin"):
+            create_app(hub, origins=wrong)
+    with pytest.raises(TypeError):
+        create_app(hub, origins="https://app.example")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from flask import Flask, abort, request, session
 from ssehub import Hub, Message, RedisLog
 from ssehub.integrations.flask import SSEHub
 from tests.redis_server import RedisServer
+from tests.servers import ROOT
 from tests.streams import Stream, call, until
 
 Serve = Callable[[Any], Any]
@@ -244,3 +246,20 @@ def test_a_stream_holds_no_database_connection(
     with app.app_context():
         database.engine.dispose()
     assert threading.active_count() < 30 and isinstance(streams[0], Stream)
+
+
+def test_the_example_of_the_documents_runs(site: Serve) -> None:
+    page = (ROOT / "docs" / "flask.rst").read_text()
+    (block,) = re.findall(r"^\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", page, re.MULTILINE)
+    scope: dict[str, Any] = {"__name__": "app"}
+    exec("\n".join(line[4:] for line in block.splitlines()), scope)
+    here = site(scope["app"])
+    assert call(here.port, "GET", "/events")[0] == 401
+    cookie = scope["app"].test_client().post("/login", data={"user": "ada"}).headers["Set-Cookie"].split(";")[0]
+    stream = here.stream("/events?room=7", Cookie=cookie)
+    assert stream.opened()["client_id"] == "ada"
+    assert call(here.port, "POST", "/news", {"text": "hello"})[0] == 200
+    scope["sse"].hub.send("ada", "in the room", zone="room 7")
+    assert stream.data(2) == ["hello", "in the room"]
+    stream.close()
+    scope["sse"].hub.close()

@@ -29,10 +29,10 @@ class SSEHub:
     """Give a Flask application a hub.
 
     Configuration, all optional: ``SSEHUB_LOG`` is a URL (``redis://...``) or a log, the default is in memory;
-    ``SSEHUB_LOG_OPTIONS`` are more arguments for a log that is named by its URL. ``SSEHUB_URL`` is the path of a stream,
-    ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_ORIGINS`` are those
-    of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``, ``SSEHUB_MAX_CONNECTIONS`` and so on are the
-    arguments of :class:`~ssehub.Hub`.
+    ``SSEHUB_LOG_OPTIONS`` are more arguments for a log that is named by its URL. ``SSEHUB_URL`` is the path of a
+    stream, ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_ORIGINS``
+    are those of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``, ``SSEHUB_MAX_CONNECTIONS`` and so
+    on are the arguments of :class:`~ssehub.Hub`.
 
     :param app: the application; or call :meth:`init_app` later.
     :param client_id: called for each stream, with the request at hand; returns who it is, or None for nobody. By
@@ -97,7 +97,7 @@ class SSEHub:
         """Make a view answer with a stream.
 
         The view returns the arguments of :meth:`ssehub.Hub.connect`: a zone, a list of them, or a dictionary. It is the
-        place to ask whether the user may: with ``abort(403)`` nothing is registered. Any other answer goes out as it is.
+        place to ask whether the user may: with ``abort(403)`` nothing is registered. Any other answer is sent as it is.
         """
 
         @functools.wraps(view)

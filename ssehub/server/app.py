@@ -7,7 +7,7 @@ import hmac
 import importlib.resources
 import ipaddress
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from werkzeug.wrappers import Request, Response
 
 from ssehub.exceptions import HubClosed, LogError
 from ssehub.log import ALL, Packet, Process, Session
+from ssehub.server.access import Authorize, check, check_origins, cors_headers
 from ssehub.server.connection import Connection
 from ssehub.server.hub import Hub
 from ssehub.wire import Message
@@ -48,7 +49,14 @@ _RULES = Map(
 )
 
 
-def create_app(hub: Hub, *, token: str | None = None, public: bool = False) -> App:
+def create_app(
+    hub: Hub,
+    *,
+    token: str | None = None,
+    public: bool = False,
+    authorize: Authorize | None = None,
+    origins: Collection[str] = (),
+) -> App:
     """Make the service of a hub.
 
     ``GET /events?zone=&client_id=&since=`` is a stream; ``zone`` may be repeated. ``POST /send`` takes a form or a JSON
@@ -60,21 +68,29 @@ def create_app(hub: Hub, *, token: str | None = None, public: bool = False) -> A
     :param token: what ``Authorization: Bearer`` must say to send and to see who is connected. None: only requests
         made to a loopback name, from no page or from our own, may.
     :param public: True if the server can be reached from elsewhere; without a token nobody may send then.
+    :param authorize: says who may follow which zones, send to them, and see who is there; see
+        :data:`~ssehub.server.access.Authorize`. It is asked before anything is registered. Without it everyone may
+        follow, and the token or the loopback name says who may do the rest; who knows the token is not asked.
+    :param origins: of other sites whose pages may follow, with their users' cookies: ``https://app.example``.
     :returns: a WSGI application.
-    :raises ValueError: if the token is empty.
+    :raises ValueError: if the token is empty, or an origin is none.
     """
-    return App(hub, token, public)
+    return App(hub, token, public, authorize, check_origins(origins))
 
 
 class App:
     """Be the WSGI application; see :func:`create_app`. Safe to call from any number of threads."""
 
-    def __init__(self, hub: Hub, token: str | None, public: bool) -> None:
+    def __init__(
+        self, hub: Hub, token: str | None, public: bool, authorize: Authorize | None, origins: frozenset[str]
+    ) -> None:
         if token is not None and not token.strip():
             raise ValueError("the token is empty")
         self._hub = hub
         self._token = token
         self._public = public
+        self._authorize = authorize
+        self._origins = origins
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -103,17 +119,31 @@ class App:
         digits = since.lstrip("0")[:9] or "0" if since and since.isascii() and since.isdigit() else ""
         count = int(digits) if digits else None
         client_id = request.args.get("client_id")
-        return self._hub.connect(request, zone=zones, client_id=client_id, since=since if count is None else count)
+        if self._authorize is not None:
+            check(self._authorize, request, "follow", zones if isinstance(zones, list) else [zones], client_id)
+        since = since if count is None else count  # type: ignore[assignment]
+        response = self._hub.connect(request, zone=zones, client_id=client_id, since=since)
+        response.headers.update(cors_headers(request.headers.get("Origin"), self._origins))
+        return response
 
     def _send(self, request: Request) -> Response:
-        self._check_permission(request)
-        receipt = self._hub.send_message(packet_of(_fields(request)))
+        if self._authorize is None or self._knows_token(request):
+            self._check_permission(request)
+            packet = packet_of(_fields(request))
+        else:
+            packet = packet_of(_fields(request))
+            zones = ALL if packet.zone is ALL else [packet.zone]
+            check(self._authorize, request, "send", zones, packet.client_id)
+        receipt = self._hub.send_message(packet)
         return _json({"id": receipt.id, "queued": receipt.queued})
 
     def _stats(self, request: Request) -> Response:
         stats: dict[str, Any] = {"stats": self._hub.stats()}
         try:
-            self._check_permission(request)
+            if self._authorize is None or self._knows_token(request):
+                self._check_permission(request)
+            else:
+                check(self._authorize, request, "look")
         except HTTPException:
             return _json(stats)  # numbers are for everyone, names are not
         return _json({**stats, **self._who()})
@@ -136,13 +166,17 @@ class App:
                 zones.setdefault(zone, []).append(who)
         return {"zones": dict(sorted(zones.items())), "processes": [one._asdict() for one in processes]}
 
+    def _knows_token(self, request: Request) -> bool:
+        given = request.headers.get("Authorization", "").partition(" ")
+        # WSGI hands bytes over as latin-1 (PEP 3333); what a client sent in UTF-8 is compared in UTF-8.
+        secret = given[2].encode("latin-1", "replace")
+        token = self._token or ""
+        return bool(token) and given[0].lower() == "bearer" and hmac.compare_digest(secret, token.encode())
+
     def _check_permission(self, request: Request) -> None:
         """Let in who knows the token, or without one, who sits at this machine and is not some website."""
         if self._token is not None:
-            given = request.headers.get("Authorization", "").partition(" ")
-            # WSGI hands bytes over as latin-1 (PEP 3333); what a client sent in UTF-8 is compared in UTF-8.
-            secret = given[2].encode("latin-1", "replace")
-            if given[0].lower() != "bearer" or not hmac.compare_digest(secret, self._token.encode()):
+            if not self._knows_token(request):
                 raise Unauthorized("this needs the token, as Authorization: Bearer ...")
             return
         if self._public:
