@@ -1,0 +1,1 @@
+from ssehub.integrations.gunicorn import post_worker_init
