@@ -82,6 +82,10 @@ class Proxy:
         for one in (writer, far_writer):
             one.transport.abort()
 
+    def turn_to(self, port: int) -> None:
+        """Lead new connections to another server."""
+        self._behind = port
+
     def cut(self, share: float) -> None:
         """Cut a share of the connections."""
 

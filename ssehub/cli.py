@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--token", default=token, help="the service's token ($SSEHUB_TOKEN)")
     send.add_argument("--json", action="store_true", help="print the service's answer, one JSON object a line")
     send.set_defaults(run=_send)
+    for command in (serve, send):
+        command.add_argument(
+            "--partitions", type=int, default=1, metavar="N", help="streams that the shared log is spread over (1)"
+        )
     for command in (listen, send):
         command.add_argument(
             "--header", action="append", type=_header, default=[], metavar="'NAME: VALUE'", help="may be repeated"
@@ -127,7 +131,7 @@ class _OpenResponses:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    log = _log(options.log, options.history) if options.log else MemoryLog(options.history)
+    log = _log(options, options.history) if options.log else MemoryLog(options.history)
     hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections)
     app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
     open_responses = _OpenResponses(app)
@@ -250,17 +254,17 @@ def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Cal
 
 def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
     # So long that nothing is trimmed: that is the business of those who serve.
-    hub = stack.enter_context(contextlib.closing(Hub(_log(options.log, 2**31))))
+    hub = stack.enter_context(contextlib.closing(Hub(_log(options, 2**31))))
     return lambda fields: hub.send_message(packet_of(fields))._asdict()
 
 
-def _log(url: str, size: int) -> Log:
-    """Make the log that is at an address; its package is an extra."""
+def _log(options: argparse.Namespace, size: int) -> Log:
+    """Make the log that is asked for; its package is an extra."""
     try:
         from ssehub.log.redis import RedisLog
     except ImportError:
         raise ValueError("a log on Redis needs another package: pip install 'ssehub[redis]'") from None
-    return RedisLog(url, size=size)
+    return RedisLog(options.log, size=size, partitions=options.partitions)
 
 
 def _port(text: str) -> int:

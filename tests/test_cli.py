@@ -248,9 +248,17 @@ def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(redis_ser
         for stream in streams:
             assert stream.data(3) == ["through a service", "past every service", "end"]
             stream.close()
+    spread = (*("--log", log), *("--partitions", "4"))
+    with serving(*spread) as (_, port):
+        stream = Stream(port, "/events?zone=eu")
+        stream.opened()
+        assert run("send", *spread, "--zone", "eu", "in its partition").returncode == 0
+        assert stream.data(1) == ["in its partition"]
+        stream.close()
+    assert run("send", *spread[:-1], "0", "x").stderr == "ssehub: partitions must be 1 to 1024, not 0\n"
     assert run("send", "x").returncode == run("send", "--log", log, "http://x", "x").returncode == 1
-    nobody = f"redis://127.0.0.1:{free_port()}/0"
-    assert "not accepted" in run("send", "--log", nobody, "x").stderr
+    nobody = redis_server.url.replace("//", "//nobody:wrong@")
+    assert "not accepted: invalid username" in run("send", "--log", nobody, "x").stderr
     assert run("send", "--log", "nonsense", "x").returncode == 1
 
 

@@ -252,7 +252,7 @@ def test_publishers_in_many_threads_make_one_order_without_holes(make_log: MakeL
 
 def test_reading_at_random_gives_all_or_says_what_is_missing(make_log: MakeLog) -> None:
     chance = random.Random(5)
-    for _ in range(100):
+    for _ in range(40):
         log = make_log(chance.randint(1, 12))
         log.start(Delivered().take, print)
         count = chance.randint(0, 30)

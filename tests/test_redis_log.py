@@ -360,6 +360,47 @@ def test_after_an_outage_of_a_server_that_forgot_nothing_streams_go_on_where_the
         server.close()
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_replica_takes_over_and_what_it_had_not_yet_is_told(tmp_path: Path, make_hub: MakeHub, behind: bool) -> None:
+    (tmp_path / "replica").mkdir()
+    master, replica = RedisServer(tmp_path), RedisServer(tmp_path / "replica")
+    proxy = storm.Proxy(master.port)
+    try:
+        hub = make_hub(RedisLog(f"redis://127.0.0.1:{proxy.port}/0", timeout=GUARD))
+        follower = Follower(hub)
+        hub.broadcast("before")
+        replica.client.replicaof("127.0.0.1", str(master.port))
+        until(lambda: entries(replica) == ["before"])
+        if behind:
+            replica.client.replicaof("NO", "ONE")
+        hub.broadcast("last")
+        follower.wait_for("before", "last")
+        if not behind:
+            until(lambda: entries(replica) == ["before", "last"])
+        master.kill()
+        replica.client.replicaof("NO", "ONE")
+        proxy.turn_to(replica.port)
+        proxy.cut(1.0)
+        if behind:
+            until(lambda: follower.texts[-1] == "gap ahead None")
+        hub.broadcast("after")
+        until(lambda: follower.texts[-1] == "after")
+        assert follower.texts == ["before", "last", *(["gap ahead None"] if behind else []), "after"]
+    finally:
+        proxy.close()
+        master.close()
+        replica.close()
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(server: RedisServer, make: Callable[..., Hub]) -> None:
+    hub = make()
+    follower = Follower(hub, client_id="ada")
+    for n in range(3):
+        server.client.script_flush()
+        hub.send("ada", str(n), require=True)
+    follower.wait_for("0", "1", "2")
+
+
 def test_what_will_not_work_later_is_an_error_at_once(server: RedisServer) -> None:
     hub = Hub(RedisLog(server.url, timeout=3600))
     server.client.set("{ssehub}:log", "not a stream")
