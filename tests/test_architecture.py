@@ -16,7 +16,7 @@ ONLY_IN = {
     "redis": ("log/redis/",),
     "requests": ("client/", "cli.py"),
     "urllib3": ("client/", "cli.py"),
-    "werkzeug": ("server/response.py", "server/app.py", "server/access.py", "cli.py"),
+    "werkzeug": ("server/response.py", "server/app.py", "server/access.py", "integrations/", "cli.py"),
     "flask": ("integrations/flask.py",),
     "django": ("integrations/django",),
     "prometheus_client": ("integrations/prometheus.py",),

@@ -341,8 +341,8 @@ _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 
 
 def hubs() -> list[Hub]:
-    """Return the hubs of this process."""
-    return list(_hubs)
+    """Return the hubs of this process that are not closed."""
+    return [hub for hub in list(_hubs) if not hub.closed]
 
 
 def close_all(timeout: float = 1.0) -> None:

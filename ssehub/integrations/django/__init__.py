@@ -1,0 +1,5 @@
+"""Django: a hub from the settings, views that stream, a command that sends.
+
+Add ``"ssehub.integrations.django"`` to ``INSTALLED_APPS``, and to the URLs ``path("events", views.events)`` with
+``from ssehub.integrations.django import views``. ``views.stream`` makes a stream of a view of one's own.
+"""

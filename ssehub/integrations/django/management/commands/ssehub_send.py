@@ -1,0 +1,40 @@
+"""``manage.py ssehub_send``: send to the clients of this site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ssehub.exceptions import LogError
+from ssehub.integrations.django.site import hub
+from ssehub.log import ALL, Packet
+from ssehub.wire import Message
+
+
+class Command(BaseCommand):
+    """Send a message to everyone, a zone or a client."""
+
+    help = "Send a message to everyone, a zone or a client; it needs a shared log."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Say what it takes."""
+        parser.add_argument("text")
+        parser.add_argument("--zone", help="only to this zone")
+        parser.add_argument("--client-id", help="only to this client")
+        parser.add_argument("--event", default="message", help="the event's type")
+        parser.add_argument("--id", help="the event's id")
+
+    def handle(self, *arguments: Any, **options: Any) -> None:
+        """Send it, and print its id."""
+        if not hub().is_shared:
+            raise CommandError("the log is in the memory of the server's process: set LOG in settings.SSEHUB")
+        client_id = options["client_id"]
+        try:
+            message = Message(options["text"], options["event"], id=options["id"])
+            receipt = hub().send_message(Packet(message, options["zone"] or ALL, client_id, client_id is None))
+        except (ValueError, LogError) as error:
+            raise CommandError(str(error)) from None
+        finally:
+            hub().close()
+        self.stdout.write(receipt.id)

@@ -1,0 +1,90 @@
+"""The hub of a Django site, made of ``settings.SSEHUB`` when it is first asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from ssehub.log import Log
+from ssehub.server.access import Authorize, check_origins
+from ssehub.server.hub import Hub
+
+_OPTIONS = ("heartbeat", "retry", "max_pending", "max_replay", "max_connections", "max_per_client", "max_age",
+            "stall_timeout", "headers", "refuse_with")  # fmt: skip
+_OTHERS = ("LOG", "LOG_OPTIONS", "ORIGINS", "CLIENT_ID", "AUTHORIZE")
+
+_lock = threading.Lock()
+_hub: Hub | None = None
+
+
+class Settings(NamedTuple):
+    """Hold what ``settings.SSEHUB`` says."""
+
+    log: str | Log | None
+    log_options: dict[str, Any]
+    origins: frozenset[str]
+    client_id: Callable[[Any], str | None]
+    authorize: Authorize | None
+    options: dict[str, Any]
+
+
+def read_settings() -> Settings:
+    """Read ``settings.SSEHUB``, a dictionary, all of it optional.
+
+    ``LOG`` is a URL (``redis://...``) or a log, the default is in memory; ``LOG_OPTIONS`` are more arguments for a log
+    that is named by its URL. ``CLIENT_ID`` is a function, or the dotted path of one: it is called with the request, and
+    returns who it is, or None; by default it is the user's primary key, of one who is logged in. ``AUTHORIZE``
+    likewise, see :data:`~ssehub.server.access.Authorize`. ``ORIGINS`` are those of other sites whose pages may follow.
+    ``HEARTBEAT``, ``MAX_CONNECTIONS`` and so on are the arguments of :class:`~ssehub.Hub`.
+
+    :raises ImproperlyConfigured: if a setting is unfit, or its name is unknown.
+    """
+    given = dict(getattr(settings, "SSEHUB", {}))
+    options = {name: given.pop(name.upper()) for name in _OPTIONS if name.upper() in given}
+    unknown = sorted(given.keys() - set(_OTHERS))
+    if unknown:
+        raise ImproperlyConfigured(f"unknown names in settings.SSEHUB: {', '.join(unknown)}")
+    try:
+        origins = check_origins(given.get("ORIGINS", ()))
+        client_id, authorize = _function(given.get("CLIENT_ID", _user)), _function(given.get("AUTHORIZE"))
+    except (ValueError, TypeError, ImportError) as error:
+        raise ImproperlyConfigured(f"settings.SSEHUB: {error}") from error
+    return Settings(given.get("LOG"), given.get("LOG_OPTIONS") or {}, origins, client_id, authorize, options)
+
+
+def hub() -> Hub:
+    """Return the hub of this site. Any thread may call it.
+
+    :raises ImproperlyConfigured: if the settings are unfit.
+    """
+    global _hub  # noqa: PLW0603 - one for each process, like Django's own connections
+    with _lock:
+        if _hub is None:
+            found = read_settings()
+            try:
+                _hub = Hub(_log(found), **found.options)
+            except (ValueError, TypeError) as error:
+                raise ImproperlyConfigured(f"settings.SSEHUB: {error}") from error
+        return _hub
+
+
+def _log(found: Settings) -> Log | None:
+    if found.log is None or isinstance(found.log, Log):
+        return found.log
+    from ssehub.log.redis import RedisLog
+
+    return RedisLog(found.log, **found.log_options)
+
+
+def _function(given: Any) -> Any:
+    return import_string(given) if isinstance(given, str) else given
+
+
+def _user(request: Any) -> str | None:
+    user = getattr(request, "user", None)
+    return str(user.pk) if user is not None and user.is_authenticated else None

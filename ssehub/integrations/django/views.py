@@ -1,0 +1,105 @@
+"""Views that answer with event streams."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.db import connections
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.views.decorators.http import require_safe
+from werkzeug.exceptions import HTTPException
+
+from ssehub.integrations.django.site import hub, read_settings
+from ssehub.server.access import check, cors_headers
+
+logger = logging.getLogger("ssehub")
+
+_GZIP = "django.middleware.gzip.GZipMiddleware"
+
+
+@require_safe
+def events(request: HttpRequest) -> HttpResponseBase:
+    """Answer with a stream of the zones in the query: ``?zone=a&zone=b``.
+
+    The setting ``AUTHORIZE`` says who may; without it only the zone ``default`` can be followed.
+    """
+    found, zones = read_settings(), request.GET.getlist("zone") or ["default"]
+    client_id = found.client_id(request)
+    if found.authorize is None and zones != ["default"]:
+        return JsonResponse({"error": "only the zone default is open here: there is no AUTHORIZE"}, status=403)
+    try:
+        if found.authorize is not None:
+            check(found.authorize, request, "follow", zones, client_id)
+        return connect(request, zone=zones, client_id=client_id)
+    except HTTPException as error:
+        return JsonResponse({"error": error.description}, status=error.code or 500)
+    except ValueError as error:  # a zone's name
+        return JsonResponse({"error": str(error)}, status=400)
+
+
+def stream(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
+    """Make a view answer with a stream.
+
+    The view returns the arguments of :func:`connect`: a zone, a list of them, or a dictionary. It is the place to ask
+    whether the user may: when it raises ``PermissionDenied``, nothing is registered. Any other answer is sent as it is.
+    """
+
+    @functools.wraps(view)
+    def _answer(request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponseBase:
+        wanted = view(request, *arguments, **named)
+        if isinstance(wanted, str | list):
+            wanted = {"zone": wanted}
+        if not isinstance(wanted, Mapping):
+            return wanted
+        return connect(request, **{"client_id": read_settings().client_id(request), **wanted})
+
+    return require_safe(_answer)
+
+
+def connect(request: HttpRequest, **options: Any) -> HttpResponseBase:
+    """Answer a request with a stream of the site's hub.
+
+    The database connections of the request are free as soon as the stream begins, and after each hook that used one.
+
+    :param options: those of :meth:`ssehub.Hub.connect`.
+    """
+    answer = hub().connect(request.environ, **options)
+    headers = {**dict(answer.headers), **cors_headers(request.headers.get("Origin"), read_settings().origins)}
+    if _GZIP in settings.MIDDLEWARE:
+        headers["Content-Encoding"] = "identity"  # or nothing would ever leave it
+    if request.method == "HEAD" or answer.status_code != 200:
+        content = b"" if request.method == "HEAD" else answer.get_data()
+        return HttpResponse(content, status=answer.status_code, headers=headers)
+    return StreamingHttpResponse(_Released(answer.response), headers=headers)
+
+
+class _Released(Iterator[bytes]):
+    """Iterate a stream, and hold no database connection meanwhile."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._warned = False
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._body)
+        finally:
+            # After each chunk: the view's transaction, which ATOMIC_REQUESTS makes, is over by the first, and hooks may
+            # have asked the database.
+            self._release()
+
+    def close(self) -> None:
+        """End the stream; Django calls this in every case."""
+        self._body.close()
+
+    def _release(self) -> None:
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close()
+            elif not self._warned:
+                self._warned = True
+                logger.warning("a stream goes on within a database transaction, and holds its connection")

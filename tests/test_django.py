@@ -1,0 +1,181 @@
+"""Django: the views and the command, on a real site over real sockets."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+django = pytest.importorskip("django")
+
+from django.conf import settings  # noqa: E402
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied  # noqa: E402
+from django.core.management import CommandError, call_command  # noqa: E402
+from django.core.wsgi import get_wsgi_application  # noqa: E402
+from django.db import connections  # noqa: E402
+from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
+from django.urls import path  # noqa: E402
+
+from ssehub import Hub, Message, RedisLog  # noqa: E402
+from tests.redis_server import RedisServer  # noqa: E402
+from tests.streams import Stream, call, until  # noqa: E402
+
+settings.configure(
+    ALLOWED_HOSTS=["*"],
+    SECRET_KEY="secret",
+    ROOT_URLCONF=__name__,
+    INSTALLED_APPS=["ssehub.integrations.django"],
+    MIDDLEWARE=["django.middleware.gzip.GZipMiddleware", "django.middleware.http.ConditionalGetMiddleware"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "ATOMIC_REQUESTS": True}},
+    SSEHUB={},
+    LOGGING_CONFIG=None,
+)
+
+from ssehub.integrations.django import site as sse_site  # noqa: E402
+from ssehub.integrations.django import views  # noqa: E402
+
+Serve = Callable[[Any], Any]
+
+
+def ask_the_database() -> None:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("select 1")
+
+
+@views.stream
+def mine(request: HttpRequest) -> Any:
+    ask_the_database()
+    name = request.GET.get("name")
+    if not name:
+        raise PermissionDenied
+    if name == "nobody":
+        return HttpResponse("gone", status=410)
+    return {"zone": ["news", f"user {name}"], "client_id": name, "metadata": name}
+
+
+def news(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"id": sse_site.hub().broadcast(Message(request.GET["text"]), zone="news").id})
+
+
+def in_use(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"open": len(counted)})
+
+
+urlpatterns = [path("events", views.events), path("mine", mine), path("news", news), path("open", in_use)]
+counted: set[object] = set()
+
+
+@pytest.fixture
+def port(site: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Give a function that serves the site with settings, and returns its port."""
+    monkeypatch.setattr(sse_site, "_hub", None)
+
+    def serve(**options: Any) -> int:
+        monkeypatch.setattr(settings, "SSEHUB", {"HEARTBEAT": 0.1, **options})
+        return int(site(get_wsgi_application()).port)
+
+    yield serve
+    sse_site.hub().close()
+
+
+def test_a_stream_passes_the_gzip_middleware_at_once(port: Callable[..., int]) -> None:
+    here = port()
+    stream = Stream(here, "/mine?name=ada", {"Accept-Encoding": "gzip"})
+    assert stream.opened()["client_id"] == "ada"
+    assert stream.response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert stream.response.headers["Content-Encoding"] == "identity"
+    status, answer = call(here, "GET", "/news?text=hello")
+    message = stream.message()
+    assert status == 200 and (message.data, message.id) == ("hello", answer["id"])
+    sse_site.hub().send("ada", "to ada")
+    assert stream.message().data == "to ada" and sse_site.hub().get_metadata("ada") == "ada"
+    stream.close()
+    until(lambda: not sse_site.hub().connections())
+
+
+def test_what_a_view_refuses_is_refused_before_anything_is_registered(port: Callable[..., int]) -> None:
+    here = port()
+    assert call(here, "GET", "/mine")[0] == 403
+    assert call(here, "GET", "/mine?name=nobody") == (410, b"gone")
+    assert call(here, "POST", "/mine?name=ada")[0] == 405
+    assert call(here, "HEAD", "/mine?name=ada") == (200, b"")
+    assert sse_site.hub().stats()["opened"] == 0
+
+
+def test_the_ready_made_view_asks_authorize(port: Callable[..., int]) -> None:
+    asked: list[tuple[str, list[str], str | None]] = []
+
+    def authorize(request: HttpRequest, action: str, zones: list[str], client_id: str | None) -> bool:
+        asked.append((action, zones, client_id))
+        return zones == ["a"]
+
+    here = port(AUTHORIZE=authorize, CLIENT_ID=lambda request: request.GET.get("me"), ORIGINS=["https://app.example"])
+    assert call(here, "GET", "/events?zone=b&me=ada")[0] == 403 and asked == [("follow", ["b"], "ada")]
+    stream = Stream(here, "/events?zone=a&me=ada", {"Origin": "https://app.example"})
+    assert stream.opened()["client_id"] == "ada"
+    assert stream.response.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    stream.close()
+
+
+def test_without_authorize_only_the_default_zone_is_open(port: Callable[..., int]) -> None:
+    here = port()
+    assert call(here, "GET", "/events?zone=secret")[0] == 403
+    stream = Stream(here, "/events")
+    stream.opened()
+    stream.close()
+
+
+def test_twenty_streams_hold_no_database_connection_though_hooks_ask_too(
+    port: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = type(connections["default"])
+    connect, close = backend.connect, backend.close
+    monkeypatch.setattr(backend, "connect", lambda self: (counted.add(self), connect(self))[1])
+    monkeypatch.setattr(backend, "close", lambda self: (counted.discard(self), close(self))[1])
+    here = port()
+    sse_site.hub().on_connection(lambda connection: ask_the_database())
+    streams = [Stream(here, f"/mine?name={n}") for n in range(20)]
+    for stream in streams:
+        stream.opened()
+    until(lambda: not counted)
+    for stream in streams:
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"HEARTBEET": 1},
+        {"ORIGINS": ["app.example"]},
+        {"AUTHORIZE": "no.such.function"},
+        {"HEARTBEAT": -1},
+        {"LOG": "nothing://x"},
+    ],
+)
+def test_settings_that_are_unfit_are_refused(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    monkeypatch.setattr(sse_site, "_hub", None)
+    monkeypatch.setattr(settings, "SSEHUB", options)
+    with pytest.raises(ImproperlyConfigured, match="SSEHUB"):
+        sse_site.hub()
+
+
+def test_the_command_sends_through_a_shared_log(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, make_hub: Callable[..., Hub]
+) -> None:
+    name = secrets.token_hex(4)
+    monkeypatch.setattr(sse_site, "_hub", None)
+    monkeypatch.setattr(settings, "SSEHUB", {"LOG": redis_server.url, "LOG_OPTIONS": {"name": name}})
+    said = io.StringIO()
+    call_command("ssehub_send", "hello", "--zone", "a", "--event", "greeting", stdout=said)
+    log = RedisLog(redis_server.url, name=name)
+    make_hub(log).cursor()
+    (entry,) = log.read(log.oldest(), 10).entries
+    assert (entry.packet.message, entry.packet.zone) == (Message("hello", "greeting"), "a")
+    assert said.getvalue() == f"{entry.id}\n"
+    monkeypatch.setattr(sse_site, "_hub", None)
+    monkeypatch.setattr(settings, "SSEHUB", {})
+    with pytest.raises(CommandError, match="LOG"):
+        call_command("ssehub_send", "hello")
