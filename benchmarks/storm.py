@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import bisect
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -296,40 +298,37 @@ def judge(storm: Storm, told: list[dict[str, Any]]) -> dict[str, int]:
     """Count what became of the messages."""
     accepted = [one for one in told if one["ok"]]
     by_data = {one["data"]: one for one in told}
+    by_whom: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    for one in accepted:
+        by_whom.setdefault((one["kind"], one["whom"]), []).append(one)
+    taken_back = {one["data"] for one in told if _was_rolled_back(one, storm.rollbacks)}
     counts = Counter({"accepted": len(accepted), "refused": len(told) - len(accepted), "delivered": 0, "duplicates": 0})
     counts.update({"in a gap": 0, "taken back": 0, "lost without report": 0, "gaps": 0})
     for seen in storm.seen:
-        mine = [one for one in accepted if _is_for(one, seen.number)]
         got = Counter(data for _, data in seen.what if data is not None and data != END)
         counts["delivered"] += got.total()
         counts["gaps"] += sum(data is None for _, data in seen.what)
-        taken_back = {one["data"] for one in told if _was_rolled_back(one, storm.rollbacks)}
         counts["duplicates"] += sum(n - 1 for data, n in got.items() if n > 1 and data not in taken_back)
-        for one in mine:
-            if one["data"] not in got:
-                counts[_fate(one, seen, by_data, storm.rollbacks)] += 1
+        for whom in (("client", f"c{seen.number}"), ("zone", zone_of(seen.number)), ("all", None)):
+            for one in by_whom.get(whom, ()):
+                if one["data"] not in got:
+                    counts[_fate(one, seen, by_data, taken_back)] += 1
     return dict(counts)
-
-
-def _is_for(one: dict[str, Any], client: int) -> bool:
-    whom = {"client": f"c{client}", "zone": zone_of(client), "all": None}[one["kind"]]
-    return bool(one["whom"] == whom)
 
 
 def _was_rolled_back(one: dict[str, Any], rollbacks: list[tuple[float, float]]) -> bool:
     return any(one["began"] <= end and one["ended"] >= start for start, end in rollbacks)
 
 
-def _fate(
-    one: dict[str, Any], seen: Seen, by_data: dict[str, dict[str, Any]], rollbacks: list[tuple[float, float]]
-) -> str:
+def _fate(one: dict[str, Any], seen: Seen, by_data: dict[str, dict[str, Any]], taken_back: set[str]) -> str:
     """Say what became of a message that a client has not got."""
-    for moment, data in seen.what:
-        if data is None and moment >= one["began"]:
+    start = bisect.bisect_left(seen.what, one["began"], key=lambda what: what[0])
+    for _, data in itertools.islice(seen.what, start, None):
+        if data is None:
             return "in a gap"
-        if data is not None and (data == END or by_data.get(data, one)["began"] > one["ended"]):
+        if data == END or by_data.get(data, one)["began"] > one["ended"]:
             break  # something later came first
-    return "taken back" if _was_rolled_back(one, rollbacks) else "lost without report"
+    return "taken back" if one["data"] in taken_back else "lost without report"
 
 
 def run(seconds: float, clients: int, publishers: int, partitions: int, seed: int) -> dict[str, int]:
