@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     send.set_defaults(run=_send)
     for command in (serve, send):
         command.add_argument(
+            "--name", default="ssehub", help="name of the shared log, one for each hub on a server (%(default)s)"
+        )
+        command.add_argument(
             "--partitions", type=int, default=1, metavar="N", help="streams that the shared log is spread over (1)"
         )
     for command in (listen, send):
@@ -137,12 +140,16 @@ def _serve(options: argparse.Namespace) -> int:
     open_responses = _OpenResponses(app)
     server = make_server(options.host, options.port, open_responses, threaded=True, request_handler=_QuietHandler)
     signal.signal(signal.SIGTERM, _interrupt)
+    # Not in this thread, where the signals arrive: one that comes as a request is handed on would cut it off.
+    serving = threading.Thread(target=server.serve_forever, name="ssehub-serve", daemon=True)
+    serving.start()
     _announce(server, options)
     try:
-        server.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):
+            serving.join()
     finally:
         hub.close()
-        open_responses.wait(1.0)
+        open_responses.wait(5.0)
         server.server_close()
     return 0
 
@@ -226,7 +233,8 @@ def _send(options: argparse.Namespace) -> int:
 
 
 def _tell(answer: dict[str, Any], options: argparse.Namespace) -> None:
-    said = f"{answer.get('id')} queued for {answer.get('queued')}"
+    # Who sends past every service cannot know who is there.
+    said = str(answer.get("id")) if options.log else f"{answer.get('id')} queued for {answer.get('queued')}"
     print(json.dumps(answer) if options.json else said, flush=True)
 
 
@@ -264,7 +272,7 @@ def _log(options: argparse.Namespace, size: int) -> Log:
         from ssehub.log.redis import RedisLog
     except ImportError:
         raise ValueError("a log on Redis needs another package: pip install 'ssehub[redis]'") from None
-    return RedisLog(options.log, size=size, partitions=options.partitions)
+    return RedisLog(options.log, name=options.name, size=size, partitions=options.partitions)
 
 
 def _port(text: str) -> int:

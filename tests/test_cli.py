@@ -248,7 +248,7 @@ def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(redis_ser
         for stream in streams:
             assert stream.data(3) == ["through a service", "past every service", "end"]
             stream.close()
-    spread = (*("--log", log), *("--partitions", "4"))
+    spread = (*("--log", log), *("--name", "spread"), *("--partitions", "4"))
     with serving(*spread) as (_, port):
         stream = Stream(port, "/events?zone=eu")
         stream.opened()

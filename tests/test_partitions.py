@@ -139,11 +139,24 @@ def test_one_partition_that_is_lost_is_told_and_the_others_go_on(make: MakeHub, 
     unconcerned.wait_for("there")
 
 
-def test_another_number_of_partitions_is_another_log(make: MakeHub) -> None:
+def test_a_process_that_has_another_number_of_partitions_is_told(
+    make: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, other = make(), make(partitions=4)
+    Follower(hub, zone="a")
+    with pytest.raises(LogError, match="has 8 partitions for others, and 4 here"):
+        other.broadcast("x", zone="a")
+    assert b"".join(other.stream(zone="a")).startswith(b"retry: ") and "has 8 partitions" in caplog.text
+
+
+def test_after_a_change_of_the_number_it_is_another_log(make: MakeHub) -> None:
     hub, other = make(), make(partitions=4)
     one = Follower(hub, zone="a")
     hub.broadcast("x", zone="a")
     one.wait_for("x")
+    log = hub._log
+    assert isinstance(log, RedisLog)
+    log._sending.delete(f"{{{log._name}}}:partitions")
     Follower(other, zone="a", last_event_id=one.decoder.last_event_id).wait_for(
         "gap bad_id None" if RedisLog("redis://", partitions=4).lanes("a")[0] != lane_of("a") else "gap epoch None"
     )

@@ -21,7 +21,7 @@ from tests.apps.shared import CLIENTS, zone_of
 from tests.followers import Follower
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, free_port, gunicorn, process
-from tests.streams import GUARD, until
+from tests.streams import GUARD, Stream, call, until
 
 MakeHub = Callable[..., Hub]
 WORKERS = 4
@@ -296,6 +296,90 @@ def test_an_outbox_keeps_what_is_sent_during_an_outage_in_order_and_nobody_gets_
     assert entries(server) == follower.texts
 
 
+def test_a_script_that_ends_without_closing_still_sends_or_tells(server: RedisServer) -> None:
+    code = """
+import sys, threading, redis
+from ssehub import Hub, RedisLog
+hub = Hub(RedisLog(sys.argv[1], timeout=float(sys.argv[2]), outbox=5))
+hub._log.unsent, setattr(hub._log, "_timeout", 0.1)
+print([hub.broadcast(str(n)).id for n in range(3)])
+"""
+    nobody = f"redis://127.0.0.1:{free_port()}/0"
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", code, url, timeout],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
+            check=False,
+        )
+        for url, timeout in ((nobody, "0.2"), (server.url, "30"))
+    ]
+    assert "3 messages in the outbox were not sent" in done[0].stderr and done[0].stdout == "['', '', '']\n"
+    assert done[1].stderr == "" and entries(server) == ["0", "1", "2"]
+    server.client.replicaof("127.0.0.1", str(free_port()))
+    timer = threading.Timer(2.0, lambda: server.client.replicaof("NO", "ONE"))
+    timer.start()
+    late = subprocess.run(
+        [sys.executable, "-c", code, server.url, "30"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    timer.join()
+    assert "wait in the outbox" in late.stderr and "not sent" not in late.stderr
+    assert entries(server) == ["0", "1", "2", "0", "1", "2"]
+
+
+def test_what_was_never_sent_is_sent_again_though_the_log_was_lost_meanwhile(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url, timeout=GUARD, outbox=5))
+    hub.broadcast("before")
+    server.kill()
+    timer = threading.Timer(0.5, server.start)
+    timer.start()
+    hub.broadcast("tried while nobody was there")
+    timer.join()
+    assert entries(server) == ["tried while nobody was there"]
+    hub.close()
+
+
+def test_an_attempt_without_an_answer_is_not_called_refused(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url, timeout=0.2))
+    hub.broadcast("before")
+    server.pause()
+    with pytest.raises(LogError, match="nobody knows"):
+        hub.broadcast("perhaps")
+    hub.close()
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_under_preload_workers_patched_or_not_follow_and_send(server: RedisServer, worker: str) -> None:
+    port = free_port()
+    command = list(gunicorn(worker, port, "--preload"))
+    command[command.index("-w") + 1] = "2"
+    command[-1] = "tests.apps.shared:app"
+    with process(*command, REDIS_URL=server.url):
+        until(lambda: _is_up(port))
+        streams = [Stream(port, "/events") for _ in range(8)]
+        for stream in streams:
+            stream.opened()
+        for n in range(3):
+            assert call(port, "POST", "/send", {"data": str(n), "broadcast": "true"})[0] == 200
+        for stream in streams:
+            assert stream.data(3) == ["0", "1", "2"]
+            stream.close()
+
+
+def _is_up(port: int) -> bool:
+    try:
+        return bool(call(port, "GET", "/health")[0] == 200)
+    except OSError:
+        return False
+
+
 def test_closing_waits_for_the_outbox_and_tells_what_is_lost(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -310,7 +394,7 @@ def test_closing_waits_for_the_outbox_and_tells_what_is_lost(
     timer = threading.Timer(0.3, lambda: server.client.replicaof("NO", "ONE"))
     timer.start()
     hub.close()
-    assert entries(server) == ["1", "2"] and not caplog.records
+    assert entries(server) == ["1", "2"] and "not sent" not in caplog.text
     lost.close()
     assert "2 messages in the outbox were not sent" in caplog.text
     with pytest.raises(HubClosed):
@@ -473,10 +557,14 @@ def test_an_entry_of_ours_that_cannot_be_read_is_a_comment_to_everyone(
         (("redis://x",), {"lease": 0}),
         (("redis://x",), {"outbox": -1}),
         (("nothing://x",), {}),
+        ((None,), {}),
+        (("redis://x",), {"size": "10"}),
+        (("redis://x",), {"partitions": 1.5}),
+        (("redis://x",), {"outbox": True}),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: tuple[str], options: dict[str, object]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises((ValueError, TypeError)):
         RedisLog(*arguments, **options)  # type: ignore[arg-type]
 
 

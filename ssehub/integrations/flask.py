@@ -105,7 +105,10 @@ class SSEHub:
             wanted = current_app.ensure_sync(view)(*arguments, **named)
             if isinstance(wanted, str | list):
                 wanted = {"zone": wanted}
-            return self._connect(**wanted) if isinstance(wanted, Mapping) else wanted
+            try:
+                return self._connect(**wanted) if isinstance(wanted, Mapping) else wanted
+            except ValueError as error:  # names that come from the request
+                return {"error": str(error)}, 400
 
         return _answer
 

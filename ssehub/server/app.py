@@ -239,7 +239,8 @@ def packet_of(fields: dict[str, Any]) -> Packet:
     if unknown:
         raise BadRequest(f"unknown field: {', '.join(unknown)[:200]}")
     route = {"zone": fields.pop("zone", ALL), "client_id": fields.pop("client_id", None)}
-    route["broadcast"] = fields.pop("broadcast", False)
+    # A zone alone is meant for all in it; nothing at all is nobody, as ever.
+    route["broadcast"] = fields.pop("broadcast", route["zone"] is not ALL and route["client_id"] is None)
     return Packet(Message(**fields), **route)
 
 

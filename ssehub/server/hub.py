@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
@@ -54,6 +55,7 @@ class Hub:
         later and ends, because a browser's EventSource gives up for good on anything else. 503: for clients that
         know what that means.
     :raises ValueError: if a number is out of its range or a header is not the application's to set.
+    :raises TypeError: if an argument has the wrong type.
 
     :ivar on_connection: hook, called with the :class:`Connection` once it is registered, in its thread.
     :ivar on_disconnect: hook, called with the :class:`Connection` once it is gone, in its thread; its ``closed``
@@ -83,22 +85,33 @@ class Hub:
         self.on_connection = self._hooks.on_connection
         self.on_disconnect = self._hooks.on_disconnect
         self.on_gap = self._hooks.on_gap
+        if log is not None and not isinstance(log, Log):
+            raise TypeError(f"log must be a Log, RedisLog({log!r}) for instance, not {type(log).__name__}")
         self._log = MemoryLog() if log is None else log
         self._pace = Pace(
             heartbeat, retry, max_pending, max_replay, max_connections, max_per_client, max_age, stall_timeout
         )
         self._headers = check_headers(headers)
         self._refuse_with = refuse_with
+        #: The last is this process's, the others are its parents'. They are kept: to let go of one would end its
+        #: streams here, under locks that nobody will release.
         self._boards: list[Switchboard] = []
-        self._renew()
+        self._is_new = True
         _hubs.add(self)
 
-    def _renew(self) -> None:
-        """Make everything that may not cross a fork: the child's locks may have been held in the parent."""
-        old = self._boards[-1] if self._boards else None
-        self._board = Switchboard(self._log, self._pace, self._hooks, closed=old is not None and old.closed)
-        # The parent's are kept: to let go of one would end its streams here, under locks that nobody will release.
-        self._boards.append(self._board)
+    @property
+    def _board(self) -> Switchboard:
+        """Everything that may not cross a fork: the child's locks may have been held in the parent.
+
+        It is made when it is needed: in a worker that gevent patches after the fork, locks from before would not do.
+        """
+        if self._is_new:
+            with _Making.lock:
+                if self._is_new:
+                    closed = bool(self._boards) and self._boards[-1].closed
+                    self._boards.append(Switchboard(self._log, self._pace, self._hooks, closed))
+                    self._is_new = False
+        return self._boards[-1]
 
     # Clients
 
@@ -356,9 +369,16 @@ def close_all(timeout: float = 1.0) -> None:
         hub.close(timeout)
 
 
+class _Making:
+    """Hold the lock under which boards are made, which takes no time."""
+
+    lock = threading.Lock()
+
+
 def _renew_all() -> None:
+    _Making.lock = threading.Lock()
     for hub in list(_hubs):
-        hub._renew()
+        hub._is_new = True
 
 
 if hasattr(os, "register_at_fork"):

@@ -93,7 +93,7 @@ class Roster:
         if data is None or not self._log.shared:
             return
         try:
-            json.dumps(data)
+            json.dumps(data, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise TypeError(f"metadata that processes share must be JSON: {error}") from None
 

@@ -55,7 +55,10 @@ def stream(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
             wanted = {"zone": wanted}
         if not isinstance(wanted, Mapping):
             return wanted
-        return connect(request, **{"client_id": read_settings().client_id(request), **wanted})
+        try:
+            return connect(request, **{"client_id": read_settings().client_id(request), **wanted})
+        except ValueError as error:  # names that come from the request
+            return JsonResponse({"error": str(error)}, status=400)
 
     return require_safe(_answer)
 

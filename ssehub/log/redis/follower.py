@@ -103,7 +103,7 @@ class Follower:
                 self._failures += 1
                 if self._failures == 1:
                     unforeseen = not isinstance(error, ERRORS)
-                    logger.warning("the log on Redis cannot be followed: %r", error, exc_info=unforeseen)
+                    logger.warning("the log on Redis cannot be followed: %s", error, exc_info=unforeseen)
                 self._sound.clear()
                 self._connection_id = None
                 self._closed.wait(random.uniform(0.5, 1.0) * min(0.05 * 2**self._failures, _LONGEST_WAIT))

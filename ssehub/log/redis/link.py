@@ -21,9 +21,12 @@ class Link:
     :param server: a URL, or a client whose settings are to be used. ``redis+cluster://`` and ``rediss+cluster://`` name
         a node of a cluster.
     :raises ValueError: if the URL is none.
+    :raises TypeError: if it is something else.
     """
 
     def __init__(self, server: str | Client) -> None:
+        if not isinstance(server, str | redis.Redis | RedisCluster):
+            raise TypeError(f"the server must be a URL or a client of redis-py, not {type(server).__name__}")
         self.is_cluster = isinstance(server, RedisCluster) or (isinstance(server, str) and _CLUSTER in server)
         self._nodes: list[tuple[str, int]] = []
         if isinstance(server, RedisCluster):

@@ -59,6 +59,7 @@ class RedisLog(Log):
         They are sent in order, each once, when Redis is back, and nobody gets them before; :meth:`close` waits for
         them as long as an append may take, and logs how many are lost. 0: none may.
     :raises ValueError: if a number is out of its range, or the name or the URL is none.
+    :raises TypeError: if an argument has the wrong type.
     """
 
     shared = True
@@ -74,6 +75,9 @@ class RedisLog(Log):
         partitions: int = 1,
         outbox: int = 0,
     ) -> None:
+        for what, number in (("size", size), ("partitions", partitions), ("outbox", outbox)):
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise TypeError(f"{what} must be an int, not {number!r}")
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         if not 1 <= partitions <= MAX_LANES:
@@ -90,8 +94,16 @@ class RedisLog(Log):
         self._timeout = timeout
         self._lease = lease
         self._outbox_size = outbox
-        self._renew()
+        self._is_new = True
         _logs.add(self)
+
+    def _begin(self) -> None:
+        """Make what belongs to one process when it is needed, and not at a fork: gevent may only patch after it."""
+        if self._is_new:
+            with _Making.lock:
+                if self._is_new:
+                    self._renew()
+                    self._is_new = False
 
     def _renew(self) -> None:
         """Make what belongs to one process."""
@@ -101,7 +113,7 @@ class RedisLog(Log):
         self._keys: dict[int, str] = {}
         self._client: Client | None = None
         self._writer: Writer | None = None
-        self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0))
+        self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0), self._timeout)
         self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
         self._lanes: dict[int, Lane] = {}
         self._followers: dict[int, Follower] = {}
@@ -114,6 +126,7 @@ class RedisLog(Log):
     @property
     def presence(self) -> RedisPresence:  # type: ignore[override]
         """Who is connected to the hub's other processes."""
+        self._begin()
         return self._presence
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
@@ -123,6 +136,7 @@ class RedisLog(Log):
 
         :raises LogError: if Redis cannot be reached, or a hub of this process uses this log.
         """
+        self._begin()
         with self._making:
             if self._closed:
                 self._renew()
@@ -143,6 +157,7 @@ class RedisLog(Log):
         :raises LogError: if Redis could not be reached in time. It is not known then whether the message was written;
             of several partitions some may have it.
         """
+        self._begin()
         if self._closed:
             raise LogError("the log is closed")
         nonce = new_nonce()
@@ -166,6 +181,7 @@ class RedisLog(Log):
     @property
     def unsent(self) -> int:
         """The number of messages that wait in the outbox."""
+        self._begin()
         return len(self._outbox)
 
     def lanes(self, zones: Sequence[str]) -> tuple[int, ...]:
@@ -175,6 +191,7 @@ class RedisLog(Log):
     @contextmanager
     def view(self, zones: Sequence[str]) -> Iterator[Readable]:
         """Open what the members of these zones read; see :meth:`Log.view`."""
+        self._begin()
         with ExitStack() as stack:
             yield self._view(self.lanes(zones), stack)
 
@@ -183,6 +200,7 @@ class RedisLog(Log):
 
         :raises LogError: if it cannot be.
         """
+        self._begin()
         numbers = range(self._partitions) if zones is ALL else self.lanes(zones)
         places = Places(self._place(number) for number in numbers)
         return places[0] if len(places) == 1 else places
@@ -205,6 +223,7 @@ class RedisLog(Log):
 
     def close(self) -> None:
         """Stop following, and let go of the connections; what is held can still be read. Idempotent."""
+        self._begin()
         with self._lock:
             self._closed = True
             followers, lanes = list(self._followers.values()), list(self._lanes.values())
@@ -273,7 +292,7 @@ class RedisLog(Log):
     def _write(self) -> Writer:
         writer = self._writer
         if writer is None:
-            writer = self._writer = Writer(self._sending, self._size)
+            writer = self._writer = Writer(self._sending, self._name, self._partitions, self._size)
         return writer
 
     def _key(self, number: int) -> str:
@@ -290,6 +309,7 @@ class RedisLog(Log):
     # What is followed
 
     def _follow_all(self) -> Readable:
+        self._begin()
         with self._making:
             if self._whole is None:
                 self._whole = self._view(range(self._partitions), self._always)
@@ -323,6 +343,7 @@ class RedisLog(Log):
     def _open(self, lane: Lane) -> None:
         assert self._callbacks is not None
         deliver, broken = self._callbacks
+        self._write().agree()
         lane.open(lambda tail: broken(tail, ()))
         group = lane.number if self._link.is_cluster else 0
         with self._making:
@@ -374,9 +395,16 @@ def _key(name: str, number: int, partitions: int) -> str:
 _logs: weakref.WeakSet[RedisLog] = weakref.WeakSet()
 
 
+class _Making:
+    """Hold the lock under which it is made, which takes no time."""
+
+    lock = threading.Lock()
+
+
 def _renew_all() -> None:
+    _Making.lock = threading.Lock()
     for log in list(_logs):
-        log._renew()
+        log._is_new = True
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
 import logging
 import random
@@ -25,10 +26,12 @@ class Outbox:
 
     :param size: entries it holds at the most.
     :param send: makes one attempt.
+    :param patience: seconds that the end of the process waits for them.
     """
 
-    def __init__(self, size: int, send: Callable[[Letter], object]) -> None:
+    def __init__(self, size: int, send: Callable[[Letter], object], patience: float) -> None:
         self._size = size
+        self._patience = patience
         self._send = send
         self._letters: collections.deque[Letter] = collections.deque()
         self._changed = threading.Condition()
@@ -47,6 +50,10 @@ class Outbox:
             if self._closed or len(self._letters) >= self._size:
                 why = "closed" if self._closed else f"full: {self._size} messages wait in it"
                 raise LogError(f"the message was not accepted: Redis is away, and the outbox is {why}")
+            if not self._letters:
+                logger.warning("Redis is away: messages wait in the outbox")
+                atexit.unregister(self._at_exit)
+                atexit.register(self._at_exit)
             self._letters.append(letter)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ssehub-outbox", daemon=True)
@@ -67,6 +74,11 @@ class Outbox:
             thread.join(max(0.0, deadline - time.monotonic()) + 1.0)
         if self._letters:
             logger.error("%d messages in the outbox were not sent, and are lost", len(self._letters))
+
+    def _at_exit(self) -> None:
+        """Do for an application that forgets to close what closing would have done."""
+        if self._letters and not self._closed:
+            self.close(self._patience)
 
     def _run(self) -> None:
         failures = 0
