@@ -60,12 +60,15 @@ class Proxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self.port = free_port()
-        self._thread = threading.Thread(target=self._run)
+        listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(listening,))
         self._thread.start()
+        listening.wait(GUARD)
 
-    def _run(self) -> None:
+    def _run(self, listening: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
         self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        listening.set()
         self._loop.run_forever()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
