@@ -37,7 +37,7 @@ from ssehub import Backoff, Client, Hub, LogError, RedisLog
 from ssehub.log.redis.log import _key
 from tests.apps.shared import zone_of
 from tests.redis_server import RedisServer
-from tests.servers import ROOT, free_port, gunicorn, process
+from tests.servers import ROOT, children, free_port, gunicorn, process
 from tests.streams import GUARD, until
 
 SIZE = 5000
@@ -195,12 +195,8 @@ class Storm:
                 self.faults[fault.__name__.strip("_")] += 1
             time.sleep(self.chance.uniform(0.1, 1.5))
 
-    def _workers(self) -> list[int]:
-        children = Path(f"/proc/{self._gunicorn.pid}/task/{self._gunicorn.pid}/children").read_text()
-        return [int(number) for number in children.split()]
-
     def _kill_worker(self) -> None:
-        if workers := self._workers():
+        if workers := sorted(children(self._gunicorn)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.chance.choice(workers), signal.SIGKILL)
 

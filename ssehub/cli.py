@@ -27,6 +27,7 @@ from ssehub.client import Backoff, Client, publish
 from ssehub.client.listeners import OWN, check_type
 from ssehub.client.refusal import reason
 from ssehub.exceptions import SSEHubError
+from ssehub.integrations.settings import open_log
 from ssehub.log import Log, MemoryLog
 from ssehub.server.app import create_app, packet_of
 from ssehub.server.hub import Hub
@@ -134,7 +135,7 @@ class _OpenResponses:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    log = _log(options, options.history) if options.log else MemoryLog(options.history)
+    log = _log(options, options.history) or MemoryLog(options.history)
     hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections)
     app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
     open_responses = _OpenResponses(app)
@@ -266,13 +267,8 @@ def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callabl
     return lambda fields: hub.send_message(packet_of(fields))._asdict()
 
 
-def _log(options: argparse.Namespace, size: int) -> Log:
-    """Make the log that is asked for; its package is an extra."""
-    try:
-        from ssehub.log.redis import RedisLog
-    except ImportError:
-        raise ValueError("a log on Redis needs another package: pip install 'ssehub[redis]'") from None
-    return RedisLog(options.log, name=options.name, size=size, partitions=options.partitions)
+def _log(options: argparse.Namespace, size: int) -> Log | None:
+    return open_log(options.log, {"name": options.name, "size": size, "partitions": options.partitions})
 
 
 def _port(text: str) -> int:

@@ -115,8 +115,19 @@ def running(kind: str, threads: int = 40, **environment: str) -> Iterator[int]:
         yield port
 
 
+def children(running: subprocess.Popen[bytes]) -> set[int]:
+    """Return the ids of the processes that one has started and not yet ended: gunicorn's workers."""
+    listed = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text()
+    return {int(number) for number in listed.split()}
+
+
 def _answers(port: int, started: list[subprocess.Popen[bytes]]) -> bool:
     assert all(one.poll() is None for one in started), "the server has ended"
+    return answers(port)
+
+
+def answers(port: int) -> bool:
+    """Tell whether a service answers on a port."""
     try:
         return call(port, "GET", "/health")[0] == 200
     except OSError:

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "ssehub"
-FLOORS = {"exceptions": 0, "hooks": 0, "wire": 1, "log": 2, "server": 3, "client": 3, "integrations": 4, "cli": 5}
+FLOORS = {
+    "exceptions": 0,
+    "forks": 0,
+    "hooks": 0,
+    "wire": 1,
+    "log": 2,
+    "server": 3,
+    "client": 3,
+    "integrations": 4,
+    "cli": 5,
+}
 FLOORS |= {"__init__": 6, "__main__": 6}
 ONLY_IN = {
     "redis": ("log/redis/",),

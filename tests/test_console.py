@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.redis_server import RedisServer
-from tests.servers import free_port, missing, process
+from tests.servers import answers, free_port, missing, process
 from tests.streams import call, until
 
 PATIENCE = 20
@@ -43,15 +43,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @contextlib.contextmanager
 def serving(port: int, *options: str) -> Iterator[None]:
     with process(sys.executable, "-m", "ssehub", "serve", "--port", str(port), "--heartbeat", "0.5", *options):
-        until(lambda: _answers(port), "the service to answer")
+        until(lambda: answers(port), "the service to answer")
         yield
-
-
-def _answers(port: int) -> bool:
-    try:
-        return call(port, "GET", "/health")[0] == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from ssehub import Hub, MemoryLog, RedisLog
 from ssehub.integrations.gunicorn import post_worker_init
 from ssehub.server import advice
-from tests.servers import free_port, gunicorn, process
+from tests.servers import answers, children, free_port, gunicorn, process
 from tests.streams import GUARD, Stream, call, until
 
 STREAMS = 20
@@ -30,17 +29,6 @@ def served(worker: str, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], i
     with process(*gunicorn(worker, port, *hook, *more)) as running:
         until(lambda: answers(port), "gunicorn to answer")
         yield running, port
-
-
-def answers(port: int) -> bool:
-    try:
-        return call(port, "GET", "/health")[0] == 200
-    except OSError:
-        return False
-
-
-def workers(running: subprocess.Popen[bytes]) -> set[str]:
-    return set(Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split())
 
 
 def check_ended(streams: list[Stream]) -> None:
@@ -74,10 +62,10 @@ def test_told_to_stop_it_ends_all_streams_and_goes(worker: str, number: int, pre
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_told_to_reload_it_ends_the_old_workers_streams_and_a_new_one_takes_over(worker: str) -> None:
     with served(worker) as (running, port):
-        streams, before = opened(port), workers(running)
+        streams, before = opened(port), children(running)
         running.send_signal(signal.SIGHUP)
         check_ended(streams)
-        until(lambda: not before & workers(running))  # until then it may still be the old one that answers
+        until(lambda: not before & children(running))  # until then it may still be the old one that answers
         again = opened(port)
         call(port, "POST", "/send", {"data": "hello", "broadcast": "true"})
         for stream in again:

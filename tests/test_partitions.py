@@ -353,7 +353,7 @@ def test_all_processes_agree_on_metadata_that_several_have_set_at_once(make: Mak
 
 
 def test_what_nobody_needs_is_followed_no_more(make: MakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssehub.log.redis.log._LINGER", 0.05)
+    monkeypatch.setattr("ssehub.log.redis.lanes._LINGER", 0.05)
     hub = make()
     for _ in range(2):
         follower = Follower(hub, zone=list(ZONES))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from ssehub.log import Position
 from tests.apps.shared import CLIENTS, zone_of
 from tests.followers import Follower
 from tests.redis_server import RedisServer
-from tests.servers import ROOT, free_port, gunicorn, process
+from tests.servers import ROOT, answers, free_port, gunicorn, process
 from tests.streams import GUARD, Stream, call, until
 
 MakeHub = Callable[..., Hub]
@@ -222,17 +223,27 @@ def test_what_was_trimmed_during_an_outage_is_told_with_its_number(
     follower.wait_for("seen", "gap trimmed 5", "5", "6", "7", "8", "9")
 
 
-def test_publishing_while_connections_are_killed_writes_each_message_once(server: RedisServer) -> None:
-    hub = Hub(RedisLog(server.url, size=100_000))
+@contextmanager
+def connections_killed(server: RedisServer, every: float) -> Iterator[None]:
+    """Kill all connections to a server again and again while the block lasts."""
     done = threading.Event()
 
     def kill() -> None:
         with redis.Redis(port=server.port) as client:
-            while not done.wait(0.004):
+            while not done.wait(every):
                 client.client_kill_filter(_type="normal", skipme=True)
 
     killer = threading.Thread(target=kill)
     killer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        killer.join()
+
+
+def test_publishing_while_connections_are_killed_writes_each_message_once(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url, size=100_000))
     sent: list[list[str]] = [[] for _ in range(4)]
 
     def publish(k: int) -> None:
@@ -241,12 +252,11 @@ def test_publishing_while_connections_are_killed_writes_each_message_once(server
             sent[k].append(f"{k} {n}")
 
     publishers = [threading.Thread(target=publish, args=(k,)) for k in range(4)]
-    for thread in publishers:
-        thread.start()
-    for thread in publishers:
-        thread.join()
-    done.set()
-    killer.join()
+    with connections_killed(server, every=0.004):
+        for thread in publishers:
+            thread.start()
+        for thread in publishers:
+            thread.join()
     written = entries(server)
     assert len(written) == 6000 and sorted(written) == sorted(text for part in sent for text in part)
     for k in range(4):
@@ -362,7 +372,7 @@ def test_under_preload_workers_patched_or_not_follow_and_send(server: RedisServe
     command[command.index("-w") + 1] = "2"
     command[-1] = "tests.apps.shared:app"
     with process(*command, REDIS_URL=server.url):
-        until(lambda: _is_up(port))
+        until(lambda: answers(port))
         streams = [Stream(port, "/events") for _ in range(8)]
         for stream in streams:
             stream.opened()
@@ -371,13 +381,6 @@ def test_under_preload_workers_patched_or_not_follow_and_send(server: RedisServe
         for stream in streams:
             assert stream.data(3) == ["0", "1", "2"]
             stream.close()
-
-
-def _is_up(port: int) -> bool:
-    try:
-        return bool(call(port, "GET", "/health")[0] == 200)
-    except OSError:
-        return False
 
 
 def test_closing_waits_for_the_outbox_and_tells_what_is_lost(
@@ -406,18 +409,8 @@ def test_through_an_outbox_each_message_is_written_once_and_in_order_while_conne
     server: RedisServer,
 ) -> None:
     hub = Hub(RedisLog(server.url, size=100_000, timeout=0.005, outbox=10_000))
-    done = threading.Event()
-
-    def kill() -> None:
-        with redis.Redis(port=server.port) as client:
-            while not done.wait(0.003):
-                client.client_kill_filter(_type="normal", skipme=True)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    receipts = [hub.broadcast(str(n)) for n in range(1500)]
-    done.set()
-    killer.join()
+    with connections_killed(server, every=0.003):
+        receipts = [hub.broadcast(str(n)) for n in range(1500)]
     hub._log._timeout = GUARD  # type: ignore[attr-defined]
     hub.close()
     assert entries(server) == [str(n) for n in range(1500)]

@@ -13,15 +13,14 @@ from flask.cli import AppGroup
 from flask.typing import ResponseReturnValue
 
 from ssehub.exceptions import LogError
-from ssehub.log import ALL, All, Log, Packet, Receipt
+from ssehub.integrations.settings import hub_options, open_log, send_and_close
+from ssehub.log import ALL, All, Receipt
 from ssehub.server.access import Authorize, check, check_origins, cors_headers
 from ssehub.server.hub import Hub
 from ssehub.wire import Message
 
 logger = logging.getLogger("ssehub")
 
-_OPTIONS = ("heartbeat", "retry", "max_pending", "max_replay", "max_connections", "max_per_client", "max_age",
-            "stall_timeout", "headers", "refuse_with")  # fmt: skip
 _OTHERS = ("LOG", "LOG_OPTIONS", "URL", "ORIGINS")
 
 
@@ -62,13 +61,10 @@ class SSEHub:
         :raises ValueError: if a setting is unfit, or its name is unknown.
         """
         own = {name.removeprefix("SSEHUB_"): value for name, value in app.config.items() if name.startswith("SSEHUB_")}
-        options = {name: own.pop(name.upper()) for name in _OPTIONS if name.upper() in own}
-        unknown = sorted(own.keys() - set(_OTHERS))
-        if unknown:
-            raise ValueError(f"unknown settings: {', '.join('SSEHUB_' + name for name in unknown)}")
+        options = hub_options(own, _OTHERS, "SSEHUB_")
         app.config.setdefault("SSEHUB_ORIGINS", ())
         check_origins(app.config["SSEHUB_ORIGINS"])
-        app.extensions["ssehub"] = Hub(_log(own.get("LOG"), own.get("LOG_OPTIONS") or {}), **options)
+        app.extensions["ssehub"] = Hub(open_log(own.get("LOG"), own.get("LOG_OPTIONS") or {}), **options)
         if own.get("URL"):
             app.add_url_rule(own["URL"], "ssehub.events", self._events)
         app.cli.add_command(_commands)
@@ -133,14 +129,6 @@ class SSEHub:
         return current_app.make_response(response)
 
 
-def _log(where: str | Log | None, options: dict[str, Any]) -> Log | None:
-    if where is None or isinstance(where, Log):
-        return where
-    from ssehub.log.redis import RedisLog
-
-    return RedisLog(where, **options)
-
-
 def _warn_of_open_transactions(app: Flask) -> None:
     """Warn of changes that are lost: with the view Flask-SQLAlchemy's session ends, and its connection is free."""
     database = app.extensions.get("sqlalchemy")
@@ -164,10 +152,7 @@ def _send(text: str, zone: str | None, client_id: str | None, event: str, id: st
     if not hub.is_shared:
         raise click.ClickException("the log is in the memory of the server's process: set SSEHUB_LOG to a shared one")
     try:
-        message = Message(text, event, id=id)
-        receipt = hub.send_message(Packet(message, zone or ALL, client_id, client_id is None))
+        receipt = send_and_close(hub, text, zone, client_id, event, id)
     except (ValueError, LogError) as error:
         raise click.ClickException(str(error)) from None
-    finally:
-        hub.close()
     click.echo(receipt.id)

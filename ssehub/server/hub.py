@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from ssehub.exceptions import HubClosed, UnknownClient
+from ssehub.forks import Forked
 from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.log.packet import check_name
 from ssehub.server import peer
@@ -32,7 +31,7 @@ from ssehub.wire import Message
 MAX_ZONES = 100
 
 
-class Hub:
+class Hub(Forked):
     """Send messages to the clients that are connected, and to those that will be back.
 
     Every public method may be called from any thread, and none waits for a client. A hub starts nothing when it is
@@ -96,21 +95,17 @@ class Hub:
         #: The last is this process's, the others are its parents'. They are kept: to let go of one would end its
         #: streams here, under locks that nobody will release.
         self._boards: list[Switchboard] = []
-        self._is_new = True
+        super().__init__()
         _hubs.add(self)
+
+    def _renew(self) -> None:
+        closed = bool(self._boards) and self._boards[-1].closed
+        self._boards.append(Switchboard(self._log, self._pace, self._hooks, closed))
 
     @property
     def _board(self) -> Switchboard:
-        """Everything that may not cross a fork: the child's locks may have been held in the parent.
-
-        It is made when it is needed: in a worker that gevent patches after the fork, locks from before would not do.
-        """
-        if self._is_new:
-            with _Making.lock:
-                if self._is_new:
-                    closed = bool(self._boards) and self._boards[-1].closed
-                    self._boards.append(Switchboard(self._log, self._pace, self._hooks, closed))
-                    self._is_new = False
+        """Everything that may not cross a fork."""
+        self._begin()
         return self._boards[-1]
 
     # Clients
@@ -349,7 +344,7 @@ def _check_name(client_id: str) -> str:
     return check_name("client_id", client_id)
 
 
-#: The hubs of this process, to make them anew in a child: gunicorn --preload, multiprocessing.
+#: The hubs of this process.
 _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 
 
@@ -367,19 +362,3 @@ def close_all(timeout: float = 1.0) -> None:
     """
     for hub in hubs():
         hub.close(timeout)
-
-
-class _Making:
-    """Hold the lock under which boards are made, which takes no time."""
-
-    lock = threading.Lock()
-
-
-def _renew_all() -> None:
-    _Making.lock = threading.Lock()
-    for hub in list(_hubs):
-        hub._is_new = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)

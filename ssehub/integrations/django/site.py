@@ -10,12 +10,11 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from ssehub.integrations.settings import hub_options, open_log
 from ssehub.log import Log
 from ssehub.server.access import Authorize, check_origins
 from ssehub.server.hub import Hub
 
-_OPTIONS = ("heartbeat", "retry", "max_pending", "max_replay", "max_connections", "max_per_client", "max_age",
-            "stall_timeout", "headers", "refuse_with")  # fmt: skip
 _OTHERS = ("LOG", "LOG_OPTIONS", "ORIGINS", "CLIENT_ID", "AUTHORIZE")
 
 _lock = threading.Lock()
@@ -45,11 +44,8 @@ def read_settings() -> Settings:
     :raises ImproperlyConfigured: if a setting is unfit, or its name is unknown.
     """
     given = dict(getattr(settings, "SSEHUB", {}))
-    options = {name: given.pop(name.upper()) for name in _OPTIONS if name.upper() in given}
-    unknown = sorted(given.keys() - set(_OTHERS))
-    if unknown:
-        raise ImproperlyConfigured(f"unknown names in settings.SSEHUB: {', '.join(unknown)}")
     try:
+        options = hub_options(given, _OTHERS)
         origins = check_origins(given.get("ORIGINS", ()))
         client_id, authorize = _function(given.get("CLIENT_ID", _user)), _function(given.get("AUTHORIZE"))
     except (ValueError, TypeError, ImportError) as error:
@@ -67,18 +63,10 @@ def hub() -> Hub:
         if _hub is None:
             found = read_settings()
             try:
-                _hub = Hub(_log(found), **found.options)
+                _hub = Hub(open_log(found.log, found.log_options), **found.options)
             except (ValueError, TypeError) as error:
                 raise ImproperlyConfigured(f"settings.SSEHUB: {error}") from error
         return _hub
-
-
-def _log(found: Settings) -> Log | None:
-    if found.log is None or isinstance(found.log, Log):
-        return found.log
-    from ssehub.log.redis import RedisLog
-
-    return RedisLog(found.log, **found.log_options)
 
 
 def _function(given: Any) -> Any:

@@ -75,17 +75,14 @@ class Follower:
         """Read at once, if entries are being gathered: one of this process is among them."""
         self._news.set()
 
-    def hurry(self, lane: Lane, client: Client) -> None:
-        """Have a new lane followed at once, and not when the read that goes on has ended; wait for that a little.
-
-        :param client: another client of the same server.
-        """
+    def hurry(self, lane: Lane) -> None:
+        """Have a new lane followed at once, and not when the read that goes on has ended; wait for that a little."""
         self._news.set()
         for _ in range(BLOCK // 10):
-            if self._connection_id is None or isinstance(client, RedisCluster):
+            if self._connection_id is None or isinstance(lane.client, RedisCluster):
                 return
             try:
-                client.client_unblock(self._connection_id)
+                lane.client.client_unblock(self._connection_id)  # through another connection than ours
             except ERRORS:  # it may be forbidden
                 return
             if lane.followed.wait(0.01) or self._closed.is_set():
@@ -153,7 +150,7 @@ class Follower:
             except Broken:
                 lane.begin_anew(self._client, self._broken)
         except redis.ResponseError as error:
-            if isinstance(error, redis.exceptions.BusyLoadingError | redis.exceptions.ClusterError):
+            if isinstance(error, redis.exceptions.ClusterError):
                 raise
             if lane not in self._bad:
                 logger.error("the stream %r cannot be read: %s", lane.key, error)

@@ -42,7 +42,7 @@ class Lane(Readable):
         #: Set once the lane is among those that are followed.
         self.followed = threading.Event()
         self._size = size
-        self._client = client
+        self.client = client
         self._timeout = timeout
         self._ring: Ring | None = None
         self._delivered: Position
@@ -72,7 +72,7 @@ class Lane(Readable):
         """
         with self._opening:
             if self._ring is None:
-                ring = self._fetch(self._client)
+                ring = self._fetch(self.client)
                 began(ring.tail)
                 self._delivered = ring.tail
                 self._ring = ring
@@ -112,7 +112,7 @@ class Lane(Readable):
 
     def end(self, client: Client | None = None) -> Position:
         """Ask for the place where the stream ends now; one that is not there is begun."""
-        id, fields = (client or self._client).register_script(TOP)(keys=[self.key])
+        id, fields = (client or self.client).register_script(TOP)(keys=[self.key])
         return self._position(id, fields[1])[0]
 
     # For those who append

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 import zlib
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from ssehub.exceptions import LogError
+from ssehub.forks import Forked
 from ssehub.log.base import Gap, Log, Page, Readable
 from ssehub.log.packet import ALL, All, Entry, Order, Packet, Receipt, check_name
 from ssehub.log.position import MAX_LANES, Place, Places, Position, new_nonce
-from ssehub.log.redis.follower import BLOCK, Follower
 from ssehub.log.redis.lane import Lane
+from ssehub.log.redis.lanes import Lanes
 from ssehub.log.redis.link import ERRORS, Client, Link, disconnect
 from ssehub.log.redis.outbox import Outbox
 from ssehub.log.redis.presence import RedisPresence
 from ssehub.log.redis.stream import route_of
 from ssehub.log.redis.writer import Letter, Unreachable, Writer
-from ssehub.log.several import Several
 
 #: Seconds an append waits for its entry to come back to this process.
 _ECHO = 1.0
-#: Seconds a partition is still followed after the last of its connections has gone: they come back.
-_LINGER = 30.0
 #: Slots of a Redis Cluster.
 _SLOTS = 16384
 
 
-class RedisLog(Log):
+class RedisLog(Forked, Log):
     """Keep the log in a Redis stream that any number of processes append to and follow.
 
     Each process follows the stream with one connection, and keeps the newest entries in memory, where its connections
@@ -94,32 +90,21 @@ class RedisLog(Log):
         self._timeout = timeout
         self._lease = lease
         self._outbox_size = outbox
-        self._is_new = True
-        _logs.add(self)
-
-    def _begin(self) -> None:
-        """Make what belongs to one process when it is needed, and not at a fork: gevent may only patch after it."""
-        if self._is_new:
-            with _Making.lock:
-                if self._is_new:
-                    self._renew()
-                    self._is_new = False
+        super().__init__()
 
     def _renew(self) -> None:
         """Make what belongs to one process."""
-        self._lock = threading.Lock()
-        #: Clients and followers are made one at a time; that takes a while, and nobody else waits for it.
-        self._making = threading.RLock()
+        #: The client is made only once; that takes a while.
+        self._making = threading.Lock()
         self._keys: dict[int, str] = {}
         self._client: Client | None = None
         self._writer: Writer | None = None
         self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0), self._timeout)
         self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
-        self._lanes: dict[int, Lane] = {}
-        self._followers: dict[int, Follower] = {}
-        self._callbacks: tuple[Callable[[Entry], int], Callable[[Position, Sequence[Order]], None]] | None = None
+        self._lanes = Lanes(self._link, self._make_lane, lambda: self._write().agree(), self._timeout)
         #: Holds open what is followed from the start on.
         self._always = ExitStack()
+        self._opening = threading.Lock()
         self._whole: Readable | None = None
         self._closed = False
 
@@ -137,18 +122,14 @@ class RedisLog(Log):
         :raises LogError: if Redis cannot be reached, or a hub of this process uses this log.
         """
         self._begin()
-        with self._making:
-            if self._closed:
-                self._renew()
-        with self._lock:
-            if self._callbacks is not None:
-                raise LogError("this log belongs to another hub already; give each hub a log of its own")
-            self._callbacks = deliver, broken
+        if self._closed:
+            self._renew()
+        self._lanes.start(deliver, broken)
         try:
             if self._partitions == 1:
                 self._follow_all()
         except BaseException:
-            self._callbacks = None
+            self._lanes.give_up()
             raise
 
     def append(self, packet: Packet) -> Receipt:
@@ -162,14 +143,14 @@ class RedisLog(Log):
             raise LogError("the log is closed")
         nonce = new_nonce()
         numbers = range(self._partitions) if packet.zone is ALL else self.lanes((packet.zone,))
-        here = [lane for lane in map(self._lanes.get, numbers) if lane is not None and lane.is_open]
+        here = self._lanes.held(numbers)
         for lane in here:
             lane.expect(nonce)
         try:
             with self._translating():
                 places = self._post(packet, numbers, nonce)
-            for follower in list(self._followers.values()) if here else ():
-                follower.hasten()
+            if here:
+                self._lanes.hasten()
             deadline = time.monotonic() + min(_ECHO, self._timeout) * bool(places)
             queued = sum(lane.await_echo(nonce, max(0.0, deadline - time.monotonic())) for lane in here)
         finally:
@@ -193,7 +174,9 @@ class RedisLog(Log):
         """Open what the members of these zones read; see :meth:`Log.view`."""
         self._begin()
         with ExitStack() as stack:
-            yield self._view(self.lanes(zones), stack)
+            with self._translating():
+                view = self._lanes.view(self.lanes(zones), stack)
+            yield view
 
     def cursor(self, zones: Sequence[str] | All) -> Place:
         """Return where the log stands now for the members of zones, or of all. What is not followed here is asked for.
@@ -224,15 +207,10 @@ class RedisLog(Log):
     def close(self) -> None:
         """Stop following, and let go of the connections; what is held can still be read. Idempotent."""
         self._begin()
-        with self._lock:
-            self._closed = True
-            followers, lanes = list(self._followers.values()), list(self._lanes.values())
-            outbox, presence, client = self._outbox, self._presence, self._client
+        self._closed = True
+        outbox, lanes, presence, client = self._outbox, self._lanes, self._presence, self._client
         outbox.close(self._timeout)
-        for lane in lanes:
-            lane.close()
-        for follower in followers:
-            follower.close()
+        lanes.close()
         presence.close()
         if client is not None:
             disconnect(client)
@@ -302,79 +280,19 @@ class RedisLog(Log):
         return key
 
     def _place(self, number: int) -> Position:
-        lane = self._lanes.get(number)
+        held = self._lanes.held((number,))
         with self._translating():
-            return lane.tail() if lane is not None and lane.is_open else self._make_lane(number).end()
-
-    # What is followed
-
-    def _follow_all(self) -> Readable:
-        self._begin()
-        with self._making:
-            if self._whole is None:
-                self._whole = self._view(range(self._partitions), self._always)
-            return self._whole
-
-    def _view(self, numbers: Sequence[int], stack: ExitStack) -> Readable:
-        if self._callbacks is None:
-            raise LogError("the log is not started")
-        lanes: dict[int, Readable] = {number: stack.enter_context(self._lane(number)) for number in numbers}
-        return lanes[numbers[0]] if len(numbers) == 1 else Several(lanes)
-
-    @contextmanager
-    def _lane(self, number: int) -> Iterator[Lane]:
-        """Have a lane followed as long as the context lasts, and a while longer."""
-        made = None if number in self._lanes else self._make_lane(number)
-        with self._lock:
-            lane = self._lanes.get(number) or self._lanes.setdefault(number, made or self._make_lane(number))
-            lane.users += 1
-        try:
-            with self._translating():
-                self._open(lane)
-            yield lane
-        finally:
-            with self._lock:
-                lane.users -= 1
-                lane.left = time.monotonic()
+            return held[0].tail() if held else self._make_lane(number).end()
 
     def _make_lane(self, number: int) -> Lane:
         return Lane(number, self._key(number), self._size, self._sending, self._timeout)
 
-    def _open(self, lane: Lane) -> None:
-        assert self._callbacks is not None
-        deliver, broken = self._callbacks
-        self._write().agree()
-        lane.open(lambda tail: broken(tail, ()))
-        group = lane.number if self._link.is_cluster else 0
-        with self._making:
-            with self._lock:
-                follower = self._followers.get(group)
-            if follower is None:
-                client = self._link.connect(BLOCK / 1000 + self._timeout)
-                with self._lock:
-                    if self._closed:
-                        raise LogError("the log is closed")
-                    follower = Follower(client, lambda: self._followed(group), deliver, broken)
-                    self._followers[group] = follower
-        if not lane.followed.is_set():
-            follower.hurry(lane, self._sending)
-
-    def _followed(self, group: int) -> list[Lane]:
-        """Return the lanes of a follower that somebody needs, or did a short while ago, and forget the others.
-
-        One for which none is left ends.
-        """
-        now = time.monotonic()
-        with self._lock:
-            for lane in list(self._lanes.values()):
-                if not lane.users and lane.is_open and now > lane.left + _LINGER:
-                    del self._lanes[lane.number]
-            lanes = [lane for lane in self._lanes.values() if lane.is_open]
-            if self._link.is_cluster:
-                lanes = [lane for lane in lanes if lane.number == group]
-            if not lanes:
-                self._followers.pop(group, None)
-            return lanes
+    def _follow_all(self) -> Readable:
+        self._begin()
+        with self._opening, self._translating():
+            if self._whole is None:
+                self._whole = self._lanes.view(range(self._partitions), self._always)
+            return self._whole
 
 
 def _key(name: str, number: int, partitions: int) -> str:
@@ -388,24 +306,3 @@ def _key(name: str, number: int, partitions: int) -> str:
     while crc_hqx(f"{name}:{number}/{partitions}:{n}".encode(), 0) % _SLOTS * partitions // _SLOTS != number:
         n += 1
     return f"{{{name}:{number}/{partitions}:{n}}}:log"
-
-
-#: The logs of this process, to make anew in a child what belongs to one process: locks may have been held, and threads
-#: and connections are the parent's.
-_logs: weakref.WeakSet[RedisLog] = weakref.WeakSet()
-
-
-class _Making:
-    """Hold the lock under which it is made, which takes no time."""
-
-    lock = threading.Lock()
-
-
-def _renew_all() -> None:
-    _Making.lock = threading.Lock()
-    for log in list(_logs):
-        log._is_new = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)

@@ -8,8 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ssehub.exceptions import LogError
 from ssehub.integrations.django.site import hub
-from ssehub.log import ALL, Packet
-from ssehub.wire import Message
+from ssehub.integrations.settings import send_and_close
 
 
 class Command(BaseCommand):
@@ -29,12 +28,9 @@ class Command(BaseCommand):
         """Send it, and print its id."""
         if not hub().is_shared:
             raise CommandError("the log is in the memory of the server's process: set LOG in settings.SSEHUB")
-        client_id = options["client_id"]
+        given = {name: options[name] for name in ("text", "zone", "client_id", "event", "id")}
         try:
-            message = Message(options["text"], options["event"], id=options["id"])
-            receipt = hub().send_message(Packet(message, options["zone"] or ALL, client_id, client_id is None))
+            receipt = send_and_close(hub(), **given)
         except (ValueError, LogError) as error:
             raise CommandError(str(error)) from None
-        finally:
-            hub().close()
         self.stdout.write(receipt.id)
