@@ -24,9 +24,9 @@ FLOORS = {
 FLOORS |= {"__init__": 6, "__main__": 6}
 ONLY_IN = {
     "redis": ("log/redis/",),
-    "requests": ("client/", "cli.py"),
-    "urllib3": ("client/", "cli.py"),
-    "werkzeug": ("server/response.py", "server/app.py", "server/access.py", "integrations/", "cli.py"),
+    "requests": ("client/", "cli/"),
+    "urllib3": ("client/", "cli/"),
+    "werkzeug": ("server/response.py", "server/app.py", "server/access.py", "integrations/", "cli/"),
     "flask": ("integrations/flask.py",),
     "django": ("integrations/django",),
     "prometheus_client": ("integrations/prometheus.py",),

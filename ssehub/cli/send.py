@@ -1,0 +1,103 @@
+"""``ssehub send``: send a message, or each line of the input, through a service or straight to a shared log."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from urllib3.exceptions import NewConnectionError
+
+from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log
+from ssehub.cli.terminal import say
+from ssehub.client import Backoff, publish
+from ssehub.client.refusal import reason
+from ssehub.exceptions import SSEHubError
+from ssehub.server.app import packet_of
+from ssehub.server.hub import Hub
+
+if TYPE_CHECKING:
+    from ssehub.cli.arguments import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("send", help="send a message through a service: to everyone, a zone or a client")
+    command.add_argument("url", nargs="?", help="the service, for instance http://127.0.0.1:8000; not with --log")
+    command.add_argument("text", help="the message's data; - sends each line of the input as a message")
+    add_log(command, "send to this log")
+    command.add_argument("--zone", help="only to this zone")
+    command.add_argument("--client-id", help="only to this client")
+    command.add_argument("--event", help="the event's type")
+    command.add_argument("--id", help="the event's id, instead of one the hub assigns")
+    add_token(command, "the service's token")
+    command.add_argument("--json", action="store_true", help="print the service's answer, one JSON object a line")
+    add_headers(command)
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    fields: dict[str, Any] = {"broadcast": options.client_id is None}
+    for name in ("zone", "client_id", "event", "id"):
+        if getattr(options, name) is not None:
+            fields[name] = getattr(options, name)
+    if bool(options.log) == bool(options.url):
+        raise ValueError("say where to send to: either the service's address, or --log")
+    with contextlib.ExitStack() as stack:
+        send = _to_log(options, stack) if options.log else _to_service(options, stack)
+        if options.text != "-":
+            _tell(send({**fields, "data": options.text}), options)
+            return 0
+        failed = False
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            try:
+                _tell(send({**fields, "data": line.decode("utf-8", "replace").rstrip("\r\n")}), options)
+            except (SSEHubError, requests.RequestException, ValueError) as error:
+                failed = True
+                say(f"ssehub: line {number} was not sent: {reason(error)}")
+        return int(failed)
+
+
+def _tell(answer: dict[str, Any], options: argparse.Namespace) -> None:
+    # Who sends past every service cannot know who is there.
+    said = str(answer.get("id")) if options.log else f"{answer.get('id')} queued for {answer.get('queued')}"
+    print(json.dumps(answer) if options.json else said, flush=True)
+
+
+def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    session = stack.enter_context(requests.Session())
+    url, headers = _send_url(options.url), dict(options.header)
+
+    def _send_once_more(fields: dict[str, Any]) -> dict[str, Any]:
+        failures = 0
+        while True:
+            try:
+                return publish(url, fields, options.token, headers=headers, session=session)
+            except requests.ConnectionError as error:
+                # Only what was never sent is sent again; and one message alone is not worth waiting.
+                refused = error.args and isinstance(getattr(error.args[0], "reason", None), NewConnectionError)
+                if not refused or options.text != "-":
+                    raise
+                failures += 1
+                delay = Backoff().delay(failures, 0.0)
+                say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
+                time.sleep(delay)
+
+    return _send_once_more
+
+
+def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    # So long that nothing is trimmed: that is the business of those who serve.
+    hub = stack.enter_context(contextlib.closing(Hub(shared_log(options, 2**31))))
+    return lambda fields: hub.send_message(packet_of(fields))._asdict()
+
+
+def _send_url(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path="/send")) if parts.path in ("", "/") else url

@@ -1,0 +1,116 @@
+"""``ssehub serve``: a hub as a service, with its console page."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.wsgi import ClosingIterator
+
+from ssehub.cli.arguments import add_log, add_token, shared_log
+from ssehub.cli.terminal import say
+from ssehub.log import MemoryLog
+from ssehub.server.app import create_app
+from ssehub.server.hub import Hub
+
+if TYPE_CHECKING:
+    from ssehub.cli.arguments import Commands
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("serve", help="run a hub as a service, with its console page")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    command.add_argument("--port", type=_port, default=8000, help="port to listen on, 0 for any (%(default)s)")
+    add_token(command, "what a sender must know")
+    add_log(command, "a log that is shared")
+    command.add_argument("--history", type=int, default=10_000, help="messages kept for the late (%(default)s)")
+    command.add_argument("--heartbeat", type=float, default=15.0, help="seconds of silence at most (%(default)s)")
+    command.add_argument("--max-connections", type=int, default=1000, help="streams at most (%(default)s)")
+    command.set_defaults(run=_run)
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """werkzeug's handler without a line for every request: the console asks each second."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing."""
+
+
+class _OpenResponses:
+    """Know when all responses have been written to their end: the threads that write them end with the process."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+        self._open = 0
+        self._changed = threading.Condition()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        self._count(+1)
+        try:
+            return ClosingIterator(self._app(environ, start_response), lambda: self._count(-1))
+        except BaseException:
+            self._count(-1)
+            raise
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._open += change
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, timeout)
+
+
+def _run(options: argparse.Namespace) -> int:
+    log = shared_log(options, options.history) or MemoryLog(options.history)
+    hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections)
+    app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
+    open_responses = _OpenResponses(app)
+    server = make_server(options.host, options.port, open_responses, threaded=True, request_handler=_QuietHandler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # Not in this thread, where the signals arrive: one that comes as a request is handed on would cut it off.
+    serving = threading.Thread(target=server.serve_forever, name="ssehub-serve", daemon=True)
+    serving.start()
+    _announce(server, options)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            serving.join()
+    finally:
+        hub.close()
+        open_responses.wait(5.0)
+        server.server_close()
+    return 0
+
+
+def _announce(server: BaseWSGIServer, options: argparse.Namespace) -> None:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"ssehub is at http://{host}:{server.port}/ (console) and /events (stream); Ctrl-C ends it", flush=True)
+    if options.token is None and not _is_loopback(options.host):
+        say("ssehub: it can be reached from elsewhere, so nobody may send without a --token")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(address == "::1" or str(address).startswith("127.") for address in addresses)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:6]) < 65536):
+        raise argparse.ArgumentTypeError(f"not a port, 0 to 65535: {text!r}")
+    return int(text)
