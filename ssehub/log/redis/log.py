@@ -90,6 +90,9 @@ class RedisLog(Forked, Log):
         self._timeout = timeout
         self._lease = lease
         self._outbox_size = outbox
+        #: What holds open the lanes that are followed from the start on. The last is this process's, the others are its
+        #: parents'. They are kept: to let go of one would leave its lanes here, under a lock that nobody will release.
+        self._always: list[ExitStack] = []
         super().__init__()
 
     def _renew(self) -> None:
@@ -102,8 +105,7 @@ class RedisLog(Forked, Log):
         self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0), self._timeout)
         self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
         self._lanes = Lanes(self._link, self._make_lane, lambda: self._write().agree(), self._timeout)
-        #: Holds open what is followed from the start on.
-        self._always = ExitStack()
+        self._always.append(ExitStack())
         self._opening = threading.Lock()
         self._whole: Readable | None = None
         self._closed = False
@@ -291,7 +293,7 @@ class RedisLog(Forked, Log):
         self._begin()
         with self._opening, self._translating():
             if self._whole is None:
-                self._whole = self._lanes.view(range(self._partitions), self._always)
+                self._whole = self._lanes.view(range(self._partitions), self._always[-1])
             return self._whole
 
 
