@@ -248,7 +248,11 @@ def test_several_gzip_members_are_one_stream(follow: Follow) -> None:
     assert data(follow(bodies(GZIP + members))) == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"data: x\n\n" * 9)[:-12], gzip.compress(b"x")[:4]])
+@pytest.mark.parametrize(
+    "body",
+    [b"no gzip at all", gzip.compress(b"data: x\n\n" * 9)[:-12], gzip.compress(b"x")[:4]],
+    ids=["none", "cut", "head"],
+)
 def test_gzip_that_is_broken_breaks_the_connection_only(follow: Follow, body: bytes) -> None:
     client = follow(bodies(GZIP + body, "data: y\n\n"), max_attempts=3)
     assert data(client)[-1] == "y"
