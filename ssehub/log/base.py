@@ -111,6 +111,18 @@ class Log(Readable):
     #: Who is connected to the hub's other processes; None if there are none.
     presence: Presence | None = None
 
+    @property
+    def unsent(self) -> int:
+        """The number of messages that were taken and wait to be sent to where the log is."""
+        return 0
+
+    def lag(self) -> int:
+        """Return how many entries there are that were not delivered in this process yet.
+
+        :raises LogError: if the log cannot be reached.
+        """
+        return 0
+
     @abstractmethod
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
         """Begin to deliver. Called once in a process, and again in a forked child or after :meth:`close`.

@@ -60,12 +60,12 @@ class MemoryLog(Log):
 
     def append(self, packet: Packet) -> Receipt:
         """Add a packet and deliver it before returning; see :meth:`Log.append`."""
-        body = packet.encode()
+        body, now = packet.encode(), time.time()
         with self._lock:
             if self._deliver is None:
                 raise LogError("the log is not started, or closed")
             tail = self._ring.tail
-            entry = Entry(packet, Position(tail.epoch, tail.offset + 1, new_nonce()), tail.nonce, body)
+            entry = Entry(packet, Position(tail.epoch, tail.offset + 1, new_nonce()), tail.nonce, body, now)
             self._ring.keep(entry)
             queued = self._deliver(entry)
             self._delivered = entry.position

@@ -155,15 +155,17 @@ class Entry:
     :ivar previous: the nonce of the entry before it, or :data:`~ssehub.log.position.GENESIS`.
     :ivar id: the id on the wire: the message's own if it has one, else the cursor of the place.
     :ivar data: the encoded event, id included.
+    :ivar sent: when it was sent, in seconds since 1970 by the sender's clock; 0 if that is not known.
     """
 
-    __slots__ = ("data", "id", "packet", "place", "position", "previous")
+    __slots__ = ("data", "id", "packet", "place", "position", "previous", "sent")
 
-    def __init__(self, packet: Packet, position: Position, previous: str, body: bytes) -> None:
+    def __init__(self, packet: Packet, position: Position, previous: str, body: bytes, sent: float = 0.0) -> None:
         self.packet = packet
         self.position = position
         self.place: Place = position
         self.previous = previous
+        self.sent = sent
         own_id = packet.message.id
         self.id = str(position) if own_id is None else own_id
         self.data = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
@@ -171,7 +173,7 @@ class Entry:
     def seen_from(self, place: Place) -> Entry:
         """Return the same entry for a reader who stands at another place after it."""
         body = self.data if self.packet.message.id is not None else self.data[self.data.index(b"\n") + 1 :]
-        seen = Entry(self.packet, self.position, self.previous, body)
+        seen = Entry(self.packet, self.position, self.previous, body, self.sent)
         seen.place = place
         if self.packet.message.id is None:
             seen.id = str(place)

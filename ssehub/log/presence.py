@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ssehub.log.packet import ALL, All
@@ -37,6 +37,9 @@ class Process(NamedTuple):
     pid: int
     #: Streams it has open.
     connections: int
+    #: What :meth:`ssehub.Hub.stats` says there, and ``log_lag``: the entries that the log has and it has not delivered,
+    #: None if it cannot be found out. They are from up to a third of the log's ``lease`` ago.
+    stats: Mapping[str, Any]
 
 
 class Here(Protocol):
@@ -87,8 +90,11 @@ class Presence(ABC):
     process: str
 
     @abstractmethod
-    def start(self, local: Local) -> None:
-        """Begin to tell the others; who only asks need not."""
+    def start(self, local: Local, stats: Callable[[], Mapping[str, Any]]) -> None:
+        """Begin to tell the others; who only asks need not.
+
+        :param stats: gives the numbers of this process. It may block.
+        """
 
     @abstractmethod
     def changed(self, client_id: str, zones: Sequence[str]) -> None:

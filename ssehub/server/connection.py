@@ -14,6 +14,7 @@ from typing import Any
 from ssehub.exceptions import Backlogged, LogError
 from ssehub.log import ALL, Entry, Gap, Order, Readable
 from ssehub.log.packet import check_type
+from ssehub.server.delays import Delays
 from ssehub.server.pace import Pace, jitter
 from ssehub.server.pages import Pages
 from ssehub.server.parking import Parking
@@ -80,6 +81,8 @@ class Connection:
         #: When the write began that is still going on (``time.monotonic()``), else None.
         self.writing_since: float | None = None
         self.sent_bytes = 0
+        #: For each write, how long before its end its oldest message was sent.
+        self.delays = Delays()
         #: When it has to wake for a heartbeat, or because it is too old (``time.monotonic()``).
         self.alarm = 0.0
         self._tail = log.tail
@@ -194,6 +197,9 @@ class Connection:
             self.writing_since = time.monotonic()
             yield chunk
             self.writing_since = None
+            if self.reader.sent > self.connected_at:  # others had to wait for the client
+                self.delays.add(time.time() - self.reader.sent)
+                self.reader.sent = 0.0
             self.alarm = min(time.monotonic() + self._beat, self._expires)
 
     def _chunks(self) -> Iterator[bytes]:

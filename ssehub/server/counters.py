@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from ssehub.server.connection import Connection
+from ssehub.server.delays import BOUNDS, Delays
 
 #: Counted by each reader for itself, without a lock, and added up when somebody asks.
 _OWN = ("delivered", "gaps")
@@ -18,6 +20,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._totals = dict.fromkeys(("messages", "opened", "refused", "hang_ups", "stalled", "sent_bytes", *_OWN), 0)
+        self._delays = Delays()
 
     def count(self, name: str) -> None:
         """Add one."""
@@ -28,18 +31,27 @@ class Counters:
         """Add what a connection that has ended counted for itself, and how it ended."""
         with self._lock:
             _add(self._totals, connection)
+            self._delays.take_in(connection.delays)
             if connection.closed in _ENDS:
                 self._totals[_ENDS[connection.closed]] += 1
 
-    def read(self, connections: Sequence[Connection]) -> dict[str, int]:
+    def read(self, connections: Sequence[Connection]) -> dict[str, Any]:
         """Return all counters, and how far behind connections are."""
+        delays = Delays()
         with self._lock:
             totals = dict(self._totals)
+            delays.take_in(self._delays)
         for connection in connections:
             _add(totals, connection)
+            delays.take_in(connection.delays)
         lags = [connection.lag for connection in connections]
-        now = {"behind": sum(lag > 0 for lag in lags), "lag": max(lags, default=0)}
-        return {"connections": len(connections), **now, **totals}
+        now = {
+            "behind": sum(lag > 0 for lag in lags),
+            "lag": max(lags, default=0),
+            "pending": sum(connection.reader.private for connection in connections),
+        }
+        spread = {"bounds": BOUNDS, "counts": delays.counts, "sum": delays.total}
+        return {"connections": len(connections), **now, **totals, "delays": spread}
 
 
 def _add(totals: dict[str, int], connection: Connection) -> None:

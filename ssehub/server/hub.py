@@ -243,7 +243,7 @@ class Hub(Forked):
         )
 
     def processes(self) -> list[Process]:
-        """Return the processes that share the log and serve streams; none if the log is not shared.
+        """Return the processes that share the log and serve streams, with their numbers; this one if none share it.
 
         :raises LogError: if they cannot be found out.
         """
@@ -293,13 +293,18 @@ class Hub(Forked):
         """
         return self._board.roster.disconnect(_check_name(client_id), _check_zone(zone), session_id)
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """Return what is there in this process now, and counters since its start.
 
         Now: ``connections``, ``clients``, ``zones``, connections ``behind`` the log, and the ``lag`` of the one that is
-        furthest behind, in entries. Since the start: ``messages`` delivered by the log, streams ``opened`` and
-        ``refused``, messages ``delivered`` and ``sent_bytes`` handed to the server, ``gaps`` told, streams ended by
-        ``hang_ups`` and as ``stalled``.
+        furthest behind, in entries; messages to single sessions that are ``pending``, and messages ``unsent`` in the
+        log's outbox. Since the start: ``messages`` delivered by the log, streams ``opened`` and ``refused``, messages
+        ``delivered`` and ``sent_bytes`` handed to the server, ``gaps`` told, streams ended by ``hang_ups`` and as
+        ``stalled``.
+
+        And ``delays``: for each write, how many seconds before its end its oldest message was sent, by the clocks of
+        both processes. ``counts`` are those up to each of ``bounds`` and beyond the last, ``sum`` is of all. What a
+        client had missed while it was away is not counted.
         """
         return self._board.stats()
 

@@ -26,7 +26,8 @@ class Piece(NamedTuple):
     messages: int
     #: The place it reaches to; the place it was asked for if there is nothing new.
     after: Place
-    #: The last of those messages.
+    #: The first and the last of those messages.
+    first: Entry | None
     last: Entry | None
 
 
@@ -83,7 +84,9 @@ def _piece(after: Place, entries: Sequence[Entry], wanted: Callable[[Entry], boo
         reached = mine[-1].place
     else:  # others' messages behind the last of ours are passed as well
         reached = entries[-1].place if entries else after
-    return Piece(b"".join([entry.data for entry in mine]), len(mine), reached, mine[-1] if mine else None)
+    return Piece(
+        b"".join([entry.data for entry in mine]), len(mine), reached, *((mine[0], mine[-1]) if mine else (None, None))
+    )
 
 
 def _fitting(entries: Sequence[Entry]) -> int:

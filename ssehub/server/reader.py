@@ -56,6 +56,8 @@ class Reader:
         self._wanted = wanted
         self._on_gap = on_gap
         self._max_replay = max_replay
+        #: When the oldest message of what was last taken was sent (seconds since 1970); 0 if that is not known.
+        self.sent = 0.0
         #: Whether the log may have changed behind its back.
         self.doubts = False
         self._private: collections.deque[_Private] = collections.deque()
@@ -84,7 +86,7 @@ class Reader:
     def take(self) -> bytes:
         """Take what is due now, as one chunk; empty if nothing is."""
         parts: list[bytes] = []
-        size = 0
+        size, self.sent = 0, 0.0
         while size < CHUNK:
             piece = self._next()
             if isinstance(piece, Gap):
@@ -142,6 +144,8 @@ class Reader:
     def _pass(self, piece: Piece) -> None:
         self.place = piece.after
         self.delivered += piece.messages
+        if piece.first is not None and not self.sent:
+            self.sent = piece.first.sent
         if piece.last is not None:
             self._told = piece.last.place if piece.last.packet.message.id is None else None
 

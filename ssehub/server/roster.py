@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from ssehub.exceptions import LogError, UnknownClient
@@ -22,16 +25,18 @@ class Roster:
 
     :param registry: who is connected here.
     :param log: knows who is connected elsewhere, if there is an elsewhere, and carries orders there.
+    :param stats: gives the numbers of this process.
     """
 
-    def __init__(self, registry: Registry, log: Log) -> None:
+    def __init__(self, registry: Registry, log: Log, stats: Callable[[], dict[str, Any]]) -> None:
         self._registry = registry
         self._log = log
+        self._stats = stats
 
     def start(self) -> None:
         """Begin to tell the others who is here."""
         if self._log.presence:
-            self._log.presence.start(self._registry)
+            self._log.presence.start(self._registry, self.stats)
 
     def enter(self, connection: Connection, metadata: Any) -> None:
         """Tell the others of a connection, and have the client's sessions share one metadata.
@@ -71,8 +76,20 @@ class Roster:
         return here + ([] if presence is None else presence.others(client_id, zone))
 
     def processes(self) -> list[Process]:
-        """Return the processes that serve streams; none if the log is not shared."""
-        return [] if self._log.presence is None else self._log.presence.processes()
+        """Return the processes that serve streams; of this one the numbers are those of now."""
+        presence = self._log.presence
+        if presence is None:
+            return [Process("", socket.gethostname(), os.getpid(), len(self._registry), self.stats())]
+        own = presence.process
+        return [one._replace(stats=self.stats()) if one.id == own else one for one in presence.processes()]
+
+    def stats(self) -> dict[str, Any]:
+        """Return the numbers of this process, with how far it lags behind the log."""
+        try:
+            lag: int | None = self._log.lag()
+        except LogError:
+            lag = None
+        return {**self._stats(), "log_lag": lag}
 
     def is_present(self, client_id: str, zone: str | All) -> bool:
         """Tell whether a client is connected anywhere, or anywhere in a zone."""

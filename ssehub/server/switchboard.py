@@ -44,7 +44,7 @@ class Switchboard:
 
     def __init__(self, log: Log, pace: Pace, hooks: Hooks, closed: bool) -> None:
         self.registry = Registry()
-        self.roster = Roster(self.registry, log)
+        self.roster = Roster(self.registry, log, self.stats)
         self.closed = closed
         self._lock = threading.Lock()
         self._started = False
@@ -118,9 +118,13 @@ class Switchboard:
             return False
         return len(self.registry.find(client_id=client_id)) >= own_limit
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """Return all counters; :meth:`ssehub.Hub.stats` says what they are."""
-        there = {"clients": self.registry.clients(), "zones": len(self.registry.zones())}
+        there = {
+            "clients": self.registry.clients(),
+            "zones": len(self.registry.zones()),
+            "unsent": self._log.unsent,
+        }
         return {**self._counters.read(self.registry.find()), **there}
 
     def close(self, timeout: float) -> None:

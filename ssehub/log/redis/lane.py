@@ -115,6 +115,11 @@ class Lane(Readable):
         id, fields = (client or self.client).register_script(TOP)(keys=[self.key])
         return self._position(id, fields[1])[0]
 
+    def lag(self) -> int:
+        """Ask how many entries have been written that were not delivered in this process."""
+        delivered, end = self._delivered, self.end()
+        return max(0, end.offset - delivered.offset) if end.epoch == delivered.epoch else end.offset
+
     # For those who append
 
     def expect(self, nonce: str) -> None:

@@ -167,6 +167,15 @@ class RedisLog(Forked, Log):
         self._begin()
         return len(self._outbox)
 
+    def lag(self) -> int:
+        """Return how many entries there are that this process follows and has not delivered yet.
+
+        :raises LogError: if Redis cannot be asked.
+        """
+        self._begin()
+        with self._translating():
+            return sum(lane.lag() for lane in self._lanes.held(range(self._partitions)))
+
     def lanes(self, zones: Sequence[str]) -> tuple[int, ...]:
         """Return the partitions that zones are in."""
         return tuple(sorted({zlib.crc32(zone.encode()) % self._partitions for zone in zones}))
@@ -248,9 +257,9 @@ class RedisLog(Forked, Log):
 
     def _post(self, packet: Packet, numbers: Sequence[int], nonce: str) -> Places | None:
         """Send a packet to lanes; None if it waits in the outbox."""
-        body, places = packet.encode(), Places()
+        body, places, now = packet.encode(), Places(), time.time()
         for number in numbers:
-            place = self._put(Letter(self._key(number), nonce, route_of(packet), body))
+            place = self._put(Letter(self._key(number), nonce, route_of(packet, now), body))
             if place is not None:
                 place = place._replace(lane=number)
                 places = Places((*places, place))

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ssehub.exceptions import LogError
@@ -129,6 +129,9 @@ class RedisPresence(Presence):
         )
         self.process = secrets.token_hex(8)
         self._local: Local | None = None
+        self._measure: Callable[[], Mapping[str, Any]]
+        #: What that gave when the lease was last renewed.
+        self._stats: Mapping[str, Any] = {}
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._dirty_clients: set[str] = set()
@@ -139,9 +142,9 @@ class RedisPresence(Presence):
         #: When it was last looked after the neighbours (``time.monotonic()``).
         self._looked = 0.0
 
-    def start(self, local: Local) -> None:
+    def start(self, local: Local, stats: Callable[[], Mapping[str, Any]]) -> None:
         """Begin to tell the others, in a thread that starts with the first change."""
-        self._local = local
+        self._local, self._measure = local, stats
 
     def changed(self, client_id: str, zones: Sequence[str]) -> None:
         """Note that a client of this process has come, gone, or had its metadata replaced."""
@@ -182,7 +185,10 @@ class RedisPresence(Presence):
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
         with _asking():
-            return sorted(Process(process, *json.loads(alive)) for process, alive, _ in self._living(self._zones, ""))
+            living = self._living(self._zones, "")
+            return sorted(
+                (Process(process, *json.loads(alive)) for process, alive, _ in living), key=lambda one: one.id
+            )
 
     def close(self) -> None:
         """Have the others forget this process."""
@@ -270,14 +276,17 @@ class RedisPresence(Presence):
         if whole:
             clients = {one.client_id for one in self._local.find()}
             zones = set(self._local.zones())
-        itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count()])
+        is_time = time.monotonic() > self._looked + self._lease / 3
+        if is_time:
+            self._stats = self._measure()
+        itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count(), self._stats])
         arguments: list[Any] = [self.process, itself, int(self._lease * 1000), int(whole), len(clients)]
         for client_id in clients:
             arguments += [client_id, self._record(client_id)]
         for zone in zones:
             arguments += [zone, self._local.count(zone) or ""]
         known = self._connect().register_script(_TELL)(keys=self._keys(self.process), args=arguments)
-        if time.monotonic() > self._looked + self._lease / 3:
+        if is_time:
             self._looked = time.monotonic()
             self._look_after_neighbours()
         return whole or bool(known)

@@ -81,9 +81,10 @@ def named(id: bytes, fields: list[bytes]) -> tuple[str, str]:
     return id.decode(), fields[1][:8].decode("latin-1")
 
 
-def route_of(packet: Packet) -> str:
-    """Write down whom a packet is for."""
+def route_of(packet: Packet, sent: float) -> str:
+    """Write down whom a packet is for, and when it was sent, in seconds since 1970."""
     route: dict[str, Any] = {
+        "t": round(sent, 4),
         "z": None if packet.zone is ALL else packet.zone,
         "c": packet.client_id,
         "x": sorted(packet.exclude),
@@ -97,12 +98,13 @@ def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> E
     """Read an entry; one that is not ours becomes a comment."""
     body = fields.get(b"d", b"")
     try:
-        packet = _packet_of(json.loads(fields[b"r"]), body, position)
+        route = json.loads(fields[b"r"])
+        packet, sent = _packet_of(route, body, position), float(route.get("t", 0))
     except (KeyError, ValueError, TypeError, AttributeError):
         logger.error("entry %s of the log on Redis was not written by ssehub", position)
-        packet = Packet(Message(comment="an entry that cannot be read"), broadcast=True)
+        packet, sent = Packet(Message(comment="an entry that cannot be read"), broadcast=True), 0.0
         body = packet.encode()
-    return Entry(packet, position, previous, body)
+    return Entry(packet, position, previous, body, sent)
 
 
 def _packet_of(route: dict[str, Any], body: bytes, position: Position) -> Packet:
