@@ -10,7 +10,7 @@ import pytest
 from werkzeug.exceptions import Unauthorized
 
 from ssehub import ALL, Hub
-from ssehub.server.app import MAX_BODY, create_app
+from ssehub.service.app import MAX_BODY, create_app
 from tests.conftest import Site
 from tests.streams import call
 

@@ -140,6 +140,19 @@ def test_each_tab_shows_what_is_for_it_and_nothing_else(browser: Any, port: int)
     assert bob.messages()[-1] == "to all"
 
 
+def test_the_page_draws_how_well_it_goes(browser: Any, port: int) -> None:
+    tab = Tab(browser, port, "ada")
+    until(lambda: tab.run("return document.getElementById('n-connections').textContent") == "1")
+    for _ in range(3):
+        tab.send("send-all", "hello")
+    tab.wait_for("hello", "hello", "hello")
+    until(lambda: tab.run("return document.getElementById('n-delivered').textContent") == "3")
+    until(lambda: tab.run("return document.getElementById('delay').textContent").endswith("of 3 writes."))
+    shown = "return [...document.querySelectorAll('#delays span')].filter(one => one.offsetHeight).length"
+    assert tab.run(shown) >= 1
+    assert tab.run("return document.getElementById('n-gaps').textContent") == "0"
+
+
 def test_a_message_of_html_stays_text(browser: Any, port: int) -> None:
     tab = Tab(browser, port, "<b>ada</b>")
     hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"

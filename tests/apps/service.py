@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from werkzeug.wrappers import Response
 
 from ssehub import Hub, MemoryLog
-from ssehub.server.app import create_app
+from ssehub.service import create_app
 
 hub = Hub(MemoryLog(int(os.environ.get("LOG_SIZE", "10000"))), heartbeat=float(os.environ.get("HEARTBEAT", "3600")))
 service = create_app(hub)

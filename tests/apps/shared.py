@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from ssehub import Hub, LogError, RedisLog
-from ssehub.server.app import create_app
+from ssehub.service import create_app
 
 ZONES, CLIENTS = 10, int(os.environ.get("CLIENTS", "400"))
 LOG_SIZE, PARTITIONS = int(os.environ.get("LOG_SIZE", "100000")), int(os.environ.get("PARTITIONS", "1"))
@@ -53,7 +53,13 @@ if __name__ == "__main__":
     publish(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)
 elif "REDIS_URL" in os.environ:
     hub = Hub(
-        RedisLog(os.environ["REDIS_URL"], size=LOG_SIZE, partitions=PARTITIONS),
+        RedisLog(
+            os.environ["REDIS_URL"],
+            name=os.environ.get("NAME", "ssehub"),
+            size=LOG_SIZE,
+            partitions=PARTITIONS,
+            lease=float(os.environ.get("LEASE", "15")),
+        ),
         heartbeat=float(os.environ.get("HEARTBEAT", "5")),
         retry=100,
         headers={"X-Worker": str(os.getpid())},

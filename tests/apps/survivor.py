@@ -17,7 +17,7 @@ from ssehub import Hub, LogError, MemoryLog, Message, Packet, Receipt
 from ssehub.log.packet import Entry, Order
 from ssehub.log.position import GENESIS, Position, new_nonce
 from ssehub.log.ring import Ring
-from ssehub.server.app import create_app
+from ssehub.service import create_app
 
 
 class FileLog(MemoryLog):

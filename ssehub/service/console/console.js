@@ -13,6 +13,7 @@ let again = 0;                // the timer for that
 let sessionId = "";
 let rates = [];               // messages per second, oldest first
 let before = null;            // the last counter, and when it was read
+let minute = [];              // the numbers of all processes, as they were in the last minute, oldest first
 
 // Connecting
 
@@ -164,6 +165,7 @@ async function ask() {
     const answer = await response.json();
     drawConnections(answer.zones, answer.processes);
     measure(answer.stats.messages);
+    judge(answer);
   } catch {
     drawConnections(null);  // it restarts; we ask again anyway
     before = null;
@@ -226,6 +228,54 @@ function drawRates() {
   const mean = rates.reduce((sum, rate) => sum + rate, 0) / rates.length;
   const words = value => value >= 10 ? value.toFixed(0) : value.toFixed(1);
   $("rate").textContent = `now ${words(rates.at(-1))}, mean ${words(mean)}, most ${words(Math.max(...rates))} a second`;
+}
+
+// How well it goes: of all processes that share the log, whichever of them has answered
+
+function judge(answer) {
+  const known = (answer.processes || []).map(one => one.stats).filter(stats => stats.delays);
+  const all = known.length ? known : [answer.stats];
+  const sum = name => all.reduce((total, stats) => total + stats[name], 0);
+  const now = {at: performance.now(), counts: all[0].delays.counts.map((_, n) =>
+    all.reduce((total, stats) => total + stats.delays.counts[n], 0))};
+  for (const name of ["connections", "delivered", "behind", "gaps", "stalled"]) now[name] = sum(name);
+  const last = minute.at(-1);
+  if (last && now.counts.some((count, n) => count < last.counts[n])) minute = [];  // a process has ended
+  minute = [...minute.filter(one => now.at - one.at <= SECONDS * 1000), now];
+  const since = name => now[name] - minute[0][name];
+  const lags = all.map(stats => stats.log_lag);
+  const lag = lags.includes(null) ? "unknown" : lags.includes(undefined) ? "–" : Math.max(...lags);
+  const shown = {connections: now.connections, delivered: since("delivered"), behind: now.behind,
+    gaps: since("gaps"), stalled: since("stalled"), "log-lag": lag};
+  for (const [name, value] of Object.entries(shown)) {
+    $(`n-${name}`).textContent = value.toLocaleString();
+    $(`n-${name}`).className = ["gaps", "stalled"].includes(name) && value ? "bad" : "";
+  }
+  drawDelays(all[0].delays.bounds, now.counts.map((count, n) => count - minute[0].counts[n]));
+}
+
+function drawDelays(bounds, counts) {
+  const total = counts.reduce((sum, count) => sum + count, 0), top = Math.max(1, ...counts);
+  $("delays").replaceChildren(...counts.map((count, n) => {
+    const bucket = element("div", ""), bar = element("span", "");
+    // By logarithm: the few that took long are what one looks for.
+    bar.style.height = `${100 * Math.log1p(count) / Math.log1p(top)}%`;
+    bucket.title = `${count.toLocaleString()} writes`;
+    bucket.append(bar, element("small", "", n < bounds.length ? duration(bounds[n]) : "more"));
+    return bucket;
+  }));
+  const within = share => {
+    let sum = 0;
+    const n = counts.findIndex(count => (sum += count) >= share * total);
+    return n < bounds.length ? `within ${duration(bounds[n])}` : `after more than ${duration(bounds.at(-1))}`;
+  };
+  $("delay").textContent = total
+    ? `From send to write: half ${within(0.5)}, 99 of 100 ${within(0.99)}, of ${total.toLocaleString()} writes.`
+    : "From send to write: nothing was written in the last minute.";
+
+  function duration(seconds) {
+    return seconds < 1 ? `${seconds * 1000} ms` : `${seconds} s`;
+  }
 }
 
 // The page itself

@@ -11,7 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEntityTooLarge, Unauthorized
+from werkzeug.exceptions import (
+    BadRequest,
+    Forbidden,
+    HTTPException,
+    RequestEntityTooLarge,
+    Unauthorized,
+)
 from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
@@ -44,6 +50,7 @@ _RULES = Map(
         Rule("/events", endpoint="events", methods=["GET"]),
         Rule("/send", endpoint="send", methods=["POST"]),
         Rule("/stats", endpoint="stats", methods=["GET"]),
+        Rule("/metrics", endpoint="metrics", methods=["GET"]),
         Rule("/health", endpoint="health", methods=["GET"]),
     ]
 )
@@ -61,7 +68,8 @@ def create_app(
 
     ``GET /events?zone=&client_id=&since=`` is a stream; ``zone`` may be repeated. ``POST /send`` takes a form or a JSON
     object with ``data``, ``event``, ``id``, ``retry``, ``comment`` and ``zone``, ``client_id``, ``broadcast``, and
-    answers with ``id`` and ``queued``. ``GET /stats`` and ``GET /health`` answer in JSON, ``GET /`` is the console.
+    answers with ``id`` and ``queued``. ``GET /stats`` and ``GET /health`` answer in JSON, ``GET /metrics`` answers
+    Prometheus (with ``?zones=1`` also of each zone, for those who may look), ``GET /`` is the console.
     What is refused is answered with a 4xx and ``{"error": reason}``, and nothing has happened.
 
     :param hub: whose streams these are.
@@ -110,7 +118,7 @@ class App:
             return _refusal(error)
 
     def _page(self, request: Request, name: str) -> Response:
-        content = importlib.resources.files("ssehub.server").joinpath("console", name).read_bytes()
+        content = importlib.resources.files("ssehub.service").joinpath("console", name).read_bytes()
         return Response(content, mimetype=_TYPES[name], headers=_PAGE_HEADERS)
 
     def _events(self, request: Request) -> Response:
@@ -140,13 +148,21 @@ class App:
     def _stats(self, request: Request) -> Response:
         stats: dict[str, Any] = {"stats": self._hub.stats()}
         try:
-            if self._authorize is None or self._knows_token(request):
-                self._check_permission(request)
-            else:
-                check(self._authorize, request, "look")
+            self._check_look(request)
         except HTTPException:
             return _json(stats)  # numbers are for everyone, names are not
         return _json({**stats, **self._who()})
+
+    def _metrics(self, request: Request) -> Response:
+        zones = "zones" in request.args
+        if zones:
+            self._check_look(request)
+        try:
+            from ssehub.integrations.prometheus import exposition
+        except ImportError:
+            return _json({"error": "metrics need another package: pip install 'ssehub[prometheus]'"}, 501)
+        text, content_type = exposition(self._hub, request.headers.get("Accept"), zones=zones)
+        return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _health(self, request: Request) -> Response:
         return _json({"status": "closing"}, 503) if self._hub.closed else _json({"status": "ok"})
@@ -172,6 +188,13 @@ class App:
         secret = given[2].encode("latin-1", "replace")
         token = self._token or ""
         return bool(token) and given[0].lower() == "bearer" and hmac.compare_digest(secret, token.encode())
+
+    def _check_look(self, request: Request) -> None:
+        """Let in who may see who is there."""
+        if self._authorize is None or self._knows_token(request):
+            self._check_permission(request)
+        else:
+            check(self._authorize, request, "look")
 
     def _check_permission(self, request: Request) -> None:
         """Let in who knows the token, or without one, who sits at this machine and is not some website."""

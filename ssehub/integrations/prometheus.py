@@ -1,0 +1,119 @@
+"""Prometheus: a hub's numbers for a scrape. ``REGISTRY.register(HubCollector(hub))``; the service has ``GET /metrics``.
+
+With a log that is shared, whichever process is asked answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ssehub.exceptions import LogError
+from ssehub.log import Process
+from ssehub.server.hub import Hub
+
+_GAUGES = (
+    ("connections", "connections", "Streams that are open."),
+    ("clients", "clients", "Clients that have a stream open."),
+    ("pending_messages", "pending", "Messages to single sessions that wait."),
+    ("behind_connections", "behind", "Streams that have not been given all that the log holds for them."),
+    ("lag_entries", "lag", "Entries of the log that the stream which is furthest behind has to look at."),
+    ("unsent_messages", "unsent", "Messages in the outbox, because the log cannot be reached."),
+    ("log_lag_entries", "log_lag", "Entries of the log that the process has not taken yet."),
+)
+_COUNTERS = (
+    ("messages", "messages", "Messages that the log has delivered to the process."),
+    ("deliveries", "delivered", "Messages handed to the server, each once for each stream."),
+    ("sent_bytes", "sent_bytes", "Bytes handed to the server."),
+    ("gaps", "gaps", "Gaps told to clients: messages were lost."),
+    ("opened", "opened", "Streams opened."),
+    ("refused", "refused", "Streams refused, because the hub was full or closing."),
+    ("hang_ups", "hang_ups", "Streams that their clients left."),
+    ("stalled", "stalled", "Streams cut because their clients had stopped reading."),
+)
+_DELAY = "Seconds from the sending of the oldest message in a write to the end of the write."
+
+
+class HubCollector(Collector):
+    """Give the numbers of a hub to a Prometheus registry. Safe to use from any thread.
+
+    Every series has the label ``process``, ``host:pid``. With a :class:`~ssehub.RedisLog` there are those of all
+    processes that serve streams, so that any of a server's workers can be scraped; those of the others are up to a
+    third of the log's ``lease`` old. While Redis is away there are those of this process alone.
+
+    :param hub: whose numbers.
+    :param zones: True for the number of streams in each zone. Every zone is a series then: only for a few zones.
+    """
+
+    def __init__(self, hub: Hub, *, zones: bool = False) -> None:
+        self._hub = hub
+        self._zones = zones
+
+    def describe(self) -> Iterable[Metric]:
+        """Name what there will be, without asking the hub: that may be before a server forks."""
+        return self._families((), None)
+
+    def collect(self) -> Iterable[Metric]:
+        """Ask the hub. It blocks for a round trip if the log is shared."""
+        try:
+            processes, zones = self._hub.processes(), self._hub.zones() if self._zones else None
+        except LogError:
+            stats = {**self._hub.stats(), "log_lag": None}
+            return self._families([Process("", socket.gethostname(), os.getpid(), 0, stats)], None)
+        return self._families(processes, zones)
+
+    def _families(self, processes: Sequence[Process], zones: dict[str, int] | None) -> Iterator[Metric]:
+        everyone = [(f"{one.host}:{one.pid}", one.stats) for one in processes if one.stats]
+        for name, key, meaning in _GAUGES:
+            yield _filled(GaugeMetricFamily(f"ssehub_{name}", meaning, labels=("process",)), key, everyone)
+        for name, key, meaning in _COUNTERS:
+            yield _filled(CounterMetricFamily(f"ssehub_{name}", meaning, labels=("process",)), key, everyone)
+        delays = HistogramMetricFamily("ssehub_send_to_write_seconds", _DELAY, labels=("process",))
+        for process, stats in everyone:
+            delays.add_metric((process,), _buckets(stats["delays"]), stats["delays"]["sum"])
+        yield delays
+        if zones is not None:
+            family = GaugeMetricFamily("ssehub_zone_connections", "Streams that are open in a zone.", labels=("zone",))
+            for zone, count in sorted(zones.items()):
+                family.add_metric((zone,), count)
+            yield family
+
+
+def exposition(hub: Hub, accept: str | None, *, zones: bool = False) -> tuple[bytes, str]:
+    """Write down the numbers of a hub as Prometheus wants them.
+
+    Specification: https://prometheus.io/docs/instrumenting/exposition_formats/
+
+    :param accept: the header of that name, which says in which of the formats.
+    :param zones: see :class:`HubCollector`.
+    :returns: the text and its content type.
+    """
+    registry = CollectorRegistry()
+    registry.register(HubCollector(hub, zones=zones))
+    encode, content_type = choose_encoder(accept or "")
+    return encode(registry), content_type
+
+
+def _filled(family: Any, key: str, everyone: Iterable[tuple[str, Any]]) -> Metric:
+    for process, stats in everyone:
+        if stats[key] is not None:
+            family.add_metric((process,), stats[key])
+    metric: Metric = family
+    return metric
+
+
+def _buckets(delays: dict[str, Any]) -> list[tuple[str, float]]:
+    """Return the buckets as Prometheus counts them: each holds those before it, too."""
+    buckets, sum_so_far = [], 0
+    for bound, count in zip([*delays["bounds"], "+Inf"], delays["counts"], strict=True):
+        sum_so_far += count
+        buckets.append((str(bound), float(sum_so_far)))
+    return buckets
