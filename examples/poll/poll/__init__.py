@@ -1,0 +1,1 @@
+"""A poll whose results are live."""

@@ -1,0 +1,13 @@
+"""What is voted on."""
+
+from django.db import models
+
+
+class Choice(models.Model):
+    """One answer, and how many have given it."""
+
+    text = models.CharField(max_length=100)
+    votes = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ("pk",)

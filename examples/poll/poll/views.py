@@ -1,0 +1,48 @@
+"""The page, and a vote."""
+
+from django.db import transaction
+from django.db.models import F
+from django.http import JsonResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_GET, require_POST
+
+from poll.models import Choice
+from ssehub import LogError, Message
+from ssehub.integrations.django.site import hub
+
+
+def results():
+    """Return the votes by choice, and their number: as votes only become more, it tells the newer of two results."""
+    votes = dict(Choice.objects.values_list("pk", "votes"))
+    return {"votes": votes, "total": sum(votes.values())}
+
+
+@require_GET
+@ensure_csrf_cookie
+def page(request):
+    """Show the poll."""
+    cursor = hub().cursor()  # before the votes are read: the stream goes on from here
+    voted = request.session.get("voted")
+    context = {"choices": Choice.objects.all(), "results": results(), "cursor": cursor, "voted": voted}
+    return render(request, "poll.html", context)
+
+
+@require_POST
+def vote(request, pk):
+    """Count a vote, and tell everybody once it is certain."""
+    choice = get_object_or_404(Choice, pk=pk)
+    if "voted" in request.session:
+        return JsonResponse({"error": "you have voted already"}, status=409)
+    request.session["voted"] = choice.pk
+    Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # counted by the database: nobody's vote is lost
+    transaction.on_commit(tell)
+    return JsonResponse({"voted": choice.pk})
+
+
+def tell():
+    """Send the results to everybody. The vote stands, whether this works or not; the next one tells of both."""
+    try:
+        hub().broadcast(Message.from_json(results(), event="results"), zone="default")
+    except LogError as error:
+        print("nobody was told of a vote:", error)
