@@ -1,0 +1,91 @@
+"""A real browser for tests, headless Chromium: one that all tests of a run share, and the tabs they open in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.servers import missing
+from tests.streams import until
+
+_ARGUMENTS = (
+    "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+    "disable-component-update", "disable-sync", "disable-dev-shm-usage", "disable-background-timer-throttling",
+    "disable-renderer-backgrounding",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Give the browser; :func:`open_tab` is what tests use."""
+    try:
+        from selenium import webdriver
+    except ImportError:
+        missing("selenium")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        missing("chromium, or its chromedriver,")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in (*_ARGUMENTS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(f"--{argument}")
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
+
+
+class Tab:
+    """One tab with a page."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser = browser
+        browser.switch_to.new_window("tab")
+        self.handle = browser.current_window_handle
+        browser.get(url)
+        self.run("window.isTheSame = true")
+
+    @property
+    def was_reloaded(self) -> bool:
+        """Whether the page is another one than at first."""
+        return not self.run("return window.isTheSame")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run JavaScript, and return what it does."""
+        self.browser.switch_to.window(self.handle)
+        return self.browser.execute_script(script, *arguments)
+
+    def text(self, selector: str) -> str:
+        """Return the text of the first element that a selector finds; empty if there is none."""
+        return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts of all of them."""
+        return list(self.run("return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector))
+
+    def fill(self, selector: str, value: str) -> None:
+        """Write into a field."""
+        self.run("document.querySelector(arguments[0]).value = arguments[1]", selector, value)
+
+    def click(self, selector: str) -> None:
+        """Click the first element that a selector finds."""
+        self.run("document.querySelector(arguments[0]).click()", selector)
+
+    def wait_for(self, selector: str, *texts: str) -> None:
+        """Wait until a selector finds exactly these texts."""
+        until(lambda: self.texts(selector) == list(texts), f"{texts}, but it shows {self.texts(selector)}")
+
+
+@pytest.fixture
+def open_tab(chromium: Any) -> Iterator[Callable[[str], Tab]]:
+    """Give a function that opens a page in a tab of its own; the tabs are closed, and cookies gone, after the test."""
+    first = chromium.current_window_handle
+    yield lambda url: Tab(chromium, url)
+    for handle in chromium.window_handles:
+        if handle != first:
+            chromium.switch_to.window(handle)
+            chromium.close()
+    chromium.switch_to.window(first)
+    chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
