@@ -25,7 +25,6 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DATABASE", Path(__file__).parent.parent / "poll.sqlite3"),
-        "ATOMIC_REQUESTS": True,
         "OPTIONS": {"timeout": 20},
     }
 }

@@ -35,8 +35,9 @@ def vote(request, pk):
     if "voted" in request.session:
         return JsonResponse({"error": "you have voted already"}, status=409)
     request.session["voted"] = choice.pk
-    Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # counted by the database: nobody's vote is lost
-    transaction.on_commit(tell)
+    with transaction.atomic():
+        Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # counted by the database: nobody's vote is lost
+        transaction.on_commit(tell)
     return JsonResponse({"voted": choice.pk})
 
 
