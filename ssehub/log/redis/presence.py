@@ -1,10 +1,5 @@
 """RedisPresence: the presence of a hub, kept on Redis.
 
-Of every process that serves streams there are three keys. ``alive:<process>`` expires with its lease and says where it
-runs. ``clients:<process>`` is a hash of its clients: what is noted about each, and its sessions. ``zones:<process>`` is
-a hash of the number of connections by zone. The set ``processes`` names them all, and the hash ``where`` names for each
-client the processes that it is connected to: to find a client costs the same however many processes there are.
-
 What a process that was killed has left is nobody's from the end of its lease on; the others, which look after each
 other at random, then clear it away.
 """
@@ -26,6 +21,7 @@ from typing import Any
 from ssehub.exceptions import LogError
 from ssehub.log.packet import ALL, All
 from ssehub.log.presence import Local, Presence, Process, Session
+from ssehub.log.redis.ledger import Ledger
 from ssehub.log.redis.link import ERRORS, Client, disconnect
 
 logger = logging.getLogger("ssehub")
@@ -42,75 +38,6 @@ _AGAIN = 0.5
 #: Neighbours to look after each time the lease is renewed.
 _NEIGHBOURS = 3
 
-#: Keys of all that follow: where, processes, and a process's clients, zones and alive.
-_WHERE = """
-local function drop(client, process)
-  local rest = {}
-  for one in string.gmatch(redis.call('HGET', KEYS[1], client) or '', '%S+') do
-    if one ~= process then rest[#rest + 1] = one end
-  end
-  if #rest == 0 then redis.call('HDEL', KEYS[1], client)
-  else redis.call('HSET', KEYS[1], client, table.concat(rest, ' ')) end
-end
-local function clear(process)
-  for _, client in ipairs(redis.call('HKEYS', KEYS[3])) do drop(client, process) end
-  redis.call('DEL', KEYS[3])
-  redis.call('DEL', KEYS[4])
-end
-"""
-#: Arguments: the process, what is to be said of it, its lease, whether to begin anew; the number of clients, and each
-#: with its record; the zones, each with its count. What is empty is gone. Says whether the process was known.
-_TELL = (
-    _WHERE
-    + """
-local process, last = ARGV[1], 5 + 2 * ARGV[5]
-local known = redis.call('EXISTS', KEYS[5])
-if ARGV[4] == '1' then clear(process) end
-redis.call('SET', KEYS[5], ARGV[2], 'PX', ARGV[3])
-redis.call('SADD', KEYS[2], process)
-for n = 6, last, 2 do
-  if ARGV[n + 1] == '' then
-    redis.call('HDEL', KEYS[3], ARGV[n])
-    drop(ARGV[n], process)
-  elseif redis.call('HSET', KEYS[3], ARGV[n], ARGV[n + 1]) == 1 then
-    local others = redis.call('HGET', KEYS[1], ARGV[n])
-    redis.call('HSET', KEYS[1], ARGV[n], others and others .. ' ' .. process or process)
-  end
-end
-for n = last + 1, #ARGV, 2 do
-  if ARGV[n + 1] == '' then redis.call('HDEL', KEYS[4], ARGV[n])
-  else redis.call('HSET', KEYS[4], ARGV[n], ARGV[n + 1]) end
-end
-return known
-"""
-)
-#: Arguments: a process, and whether it is known to be gone. Clears away what is left of it.
-_BURY = (
-    _WHERE
-    + """
-if ARGV[2] == '1' then redis.call('DEL', KEYS[5]) end
-if redis.call('EXISTS', KEYS[5]) == 0 then
-  clear(ARGV[1])
-  redis.call('SREM', KEYS[2], ARGV[1])
-end
-"""
-)
-#: Arguments: a client, a process not to look at, and what the names of the keys of clients and of the living begin
-#: with. Gives the processes where the client is, each with its record.
-_LOOK = """
-local found = {}
-for process in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '%S+') do
-  if process ~= ARGV[2] and redis.call('EXISTS', ARGV[4] .. process) == 1 then
-    local record = redis.call('HGET', ARGV[3] .. process, ARGV[1])
-    if record then
-      found[#found + 1] = process
-      found[#found + 1] = record
-    end
-  end
-end
-return found
-"""
-
 
 class RedisPresence(Presence):
     """Keep a hub's presence on Redis; see :class:`~ssehub.log.presence.Presence`.
@@ -123,10 +50,7 @@ class RedisPresence(Presence):
     def __init__(self, connect: Callable[[], Client], name: str, lease: float) -> None:
         self._connect = connect
         self._lease = lease
-        #: All in one slot of a cluster.
-        self._where, self._processes, self._clients, self._zones, self._alive = (
-            f"{{{name}}}:{what}" for what in ("where", "processes", "clients:", "zones:", "alive:")
-        )
+        self._ledger = Ledger(connect, name, lease)
         self.process = secrets.token_hex(8)
         self._local: Local | None = None
         self._measure: Callable[[], Mapping[str, Any]]
@@ -170,7 +94,14 @@ class RedisPresence(Presence):
     def others(self, client_id: str | All = ALL, zone: str | All = ALL) -> list[Session]:
         """Return the sessions at other processes."""
         with _asking():
-            records = self._all() if client_id is ALL else self._look(client_id)
+            if client_id is ALL:
+                everybody = self._ledger.clients(but=self.process)
+                records = [
+                    (one.process, name.decode(), record) for one in everybody for name, record in one.part.items()
+                ]
+            else:
+                found = self._ledger.look(client_id, but=self.process)
+                records = [(process, client_id, record) for process, record in found]
             sessions = [session for record in records for session in _sessions(*record)]
         return [one for one in sessions if zone is ALL or zone in one.zones]
 
@@ -178,17 +109,14 @@ class RedisPresence(Presence):
         """Return the zones that have connections at other processes, and how many."""
         zones: Counter[str] = Counter()
         with _asking():
-            for _, _, counts in self._living(self._zones):
-                zones.update({zone.decode(): int(count) for zone, count in counts.items()})
+            for one in self._ledger.zones(but=self.process):
+                zones.update({zone.decode(): int(count) for zone, count in one.part.items()})
         return dict(zones)
 
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
         with _asking():
-            living = self._living(self._zones, "")
-            return sorted(
-                (Process(process, *json.loads(alive)) for process, alive, _ in living), key=lambda one: one.id
-            )
+            return [Process(one.process, *json.loads(one.alive)) for one in self._ledger.zones()]
 
     def close(self) -> None:
         """Have the others forget this process."""
@@ -201,33 +129,6 @@ class RedisPresence(Presence):
             if thread.is_alive():  # the server does not answer
                 disconnect(self._connect())
                 thread.join()
-
-    def _all(self) -> list[tuple[str, str, bytes]]:
-        there = self._living(self._clients)
-        return [
-            (process, client.decode(), record) for process, _, clients in there for client, record in clients.items()
-        ]
-
-    def _look(self, client_id: str) -> list[tuple[str, str, bytes]]:
-        look = self._connect().register_script(_LOOK)
-        found: Any = look(keys=[self._where], args=[client_id, self.process, self._clients, self._alive])
-        return [(process.decode(), client_id, record) for process, record in zip(found[::2], found[1::2], strict=True)]
-
-    def _living(self, prefix: str, but: str | None = None) -> list[tuple[str, bytes, dict[bytes, bytes]]]:
-        """Return the processes that live, what they say of themselves, and the hash whose name begins like that.
-
-        :param but: one to leave out; this one by default.
-        """
-        but = self.process if but is None else but
-        members: Any = self._connect().smembers(self._processes)
-        names = sorted(name.decode() for name in members if name.decode() != but)
-        with self._connect().pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.get(self._alive + name)
-                pipe.hgetall(prefix + name)
-            found = pipe.execute()
-        there = zip(names, found[::2], found[1::2], strict=True)
-        return [(name, alive, part) for name, alive, part in there if alive is not None]
 
     # What follows runs in the thread.
 
@@ -280,28 +181,18 @@ class RedisPresence(Presence):
         if is_time:
             self._stats = self._measure()
         itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count(), self._stats])
-        arguments: list[Any] = [self.process, itself, int(self._lease * 1000), int(whole), len(clients)]
-        for client_id in clients:
-            arguments += [client_id, self._record(client_id)]
-        for zone in zones:
-            arguments += [zone, self._local.count(zone) or ""]
-        known = self._connect().register_script(_TELL)(keys=self._keys(self.process), args=arguments)
+        records = {client_id: self._record(client_id) for client_id in clients}
+        known = self._ledger.tell(
+            self.process, itself, records, {zone: self._local.count(zone) for zone in zones}, whole
+        )
         if is_time:
             self._looked = time.monotonic()
             self._look_after_neighbours()
-        return whole or bool(known)
+        return whole or known
 
     def _look_after_neighbours(self) -> None:
-        some: Any = self._connect().srandmember(self._processes, _NEIGHBOURS)
-        for process in some:
-            self._bury(process.decode(), is_gone=False)
-
-    def _bury(self, process: str, is_gone: bool) -> None:
-        self._connect().register_script(_BURY)(keys=self._keys(process), args=[process, int(is_gone)])
-
-    def _keys(self, process: str) -> list[str]:
-        own = (prefix + process for prefix in (self._clients, self._zones, self._alive))
-        return [self._where, self._processes, *own]
+        for process in self._ledger.some(_NEIGHBOURS):
+            self._ledger.bury(process)
 
     def _record(self, client_id: str) -> str:
         assert self._local is not None
@@ -325,7 +216,7 @@ class RedisPresence(Presence):
 
     def _leave(self) -> None:
         try:
-            self._bury(self.process, is_gone=True)
+            self._ledger.bury(self.process, is_gone=True)
         except Exception as error:
             logger.warning("the others will see this process until its lease has run out: %s", error)
 
