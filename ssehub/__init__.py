@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from ssehub.exceptions import (
-    Backlogged,
-    EventTooLarge,
-    HubClosed,
-    LogError,
-    SSEHubError,
-    SubscriptionClosed,
-    UnknownClient,
-)
-from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
-from ssehub.server import Connection, Hub, close_all, event_stream, last_event_id
-from ssehub.wire import Decoder, Message, decode
 
 if TYPE_CHECKING:
     from ssehub.client import Backoff, Client, StreamRefused, Subscription, Timeout
+    from ssehub.exceptions import (
+        Backlogged,
+        EventTooLarge,
+        HubClosed,
+        LogError,
+        SSEHubError,
+        SubscriptionClosed,
+        UnknownClient,
+    )
+    from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
     from ssehub.log.redis import RedisLog
+    from ssehub.server import Connection, Hub, close_all, event_stream, last_event_id
+    from ssehub.wire import Decoder, Message, decode
 
 __version__ = "0.1.0"
 
@@ -56,14 +56,33 @@ __all__ = [
 ]
 
 
+#: Where each name is at home, from where it is fetched when it is first asked for: a script needs no werkzeug, a server
+#: no requests, which brings ssl before gevent may have patched it, and redis is an extra.
+_HOMES = {
+    "ssehub.client": ("Backoff", "Client", "StreamRefused", "Subscription", "Timeout"),
+    "ssehub.exceptions": (
+        "Backlogged",
+        "EventTooLarge",
+        "HubClosed",
+        "LogError",
+        "SSEHubError",
+        "SubscriptionClosed",
+        "UnknownClient",
+    ),
+    "ssehub.log": ("ALL", "Gap", "Log", "MemoryLog", "Packet", "Process", "Receipt", "Session"),
+    "ssehub.log.redis": ("RedisLog",),
+    "ssehub.server": ("Connection", "Hub", "close_all", "event_stream", "last_event_id"),
+    "ssehub.wire": ("Decoder", "Message", "decode"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    # A server needs no requests, and one that gevent patches late must not have it: it brings ssl.
-    if name in ("Backoff", "Client", "StreamRefused", "Subscription", "Timeout"):
-        import ssehub.client
-
-        return getattr(ssehub.client, name)
-    if name == "RedisLog":  # needs redis, which is an extra
-        from ssehub.log.redis import RedisLog
-
-        return RedisLog
+    for home, names in _HOMES.items():
+        if name in names:
+            found = globals()[name] = getattr(importlib.import_module(home), name)
+            return found
     raise AttributeError(f"module 'ssehub' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import ssehub
+
 ROOT = Path(__file__).parent.parent / "ssehub"
 FLOORS = {
     "exceptions": 0,
@@ -64,6 +66,19 @@ def test_no_optional_package_and_no_thread_comes_with_the_import() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[] 1"
+
+
+@pytest.mark.parametrize(("name", "unneeded"), [("Client", "werkzeug"), ("Hub", "requests"), ("Decoder", "werkzeug")])
+def test_a_name_brings_only_what_it_needs(name: str, unneeded: str) -> None:
+    code = f"import sys, ssehub; ssehub.{name}; print({unneeded!r} in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(ssehub, name) for name in ssehub.__all__) and set(ssehub.__all__) <= set(dir(ssehub))
+    with pytest.raises(AttributeError, match="has no attribute 'hub'"):
+        ssehub.hub  # noqa: B018
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: file.relative_to(ROOT).as_posix())
