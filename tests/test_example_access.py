@@ -110,6 +110,7 @@ def test_whoever_may_not_is_refused_before_anything_is_registered(start: Callabl
     assert here.token(bob, "garden", "kitchen").status_code == 403
     assert here.say(bob, "kitchen", "hello").status_code == 403
     assert here.say(bob, ["garden"], "hello").status_code == here.say(bob, "garden", 7).status_code == 400
+    assert here.say(bob, "garden", "\ud800").status_code == 400
     form = requests.post(f"{here.url}/say", {"room": "garden", "text": "x"}, headers={"Cookie": bob}, timeout=GUARD)
     assert form.status_code == 415
     wrong_password = requests.post(f"{here.url}/login", {"user": "ada", "password": "babbage"}, timeout=GUARD)

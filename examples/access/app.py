@@ -104,10 +104,10 @@ def create_app(other_site=OTHER_SITE, **settings):
     @app.post("/say")
     def say():
         match request.get_json():  # 415 for a form, which another site's page could send
-            case {"room": str(room), "text": str(text)}:
+            case {"room": str(room), "text": str(text)} if text.isprintable():
                 message = {"room": room, "user": check_rooms([room]), "text": text[:500]}
                 return {"id": sse.broadcast(Message.from_json(message), zone=room).id}
-        abort(400, "a JSON object with the texts room and text is needed")
+        abort(400, "a JSON object with the texts room and text, each on one line, is needed")
 
     app.after_request(add_headers)
     app.register_error_handler(HTTPException, refuse)
