@@ -21,13 +21,19 @@ FOLDER = ROOT / "examples" / "script_and_page"
 TOKEN = "a secret"
 
 
+@contextlib.contextmanager
+def serving(port: int) -> Iterator[None]:
+    (line,) = (one for one in (FOLDER / "README.rst").read_text().splitlines() if "/gunicorn -c" in one)
+    more = ("--chdir", str(FOLDER), "-b", f"127.0.0.1:{port}", "--log-level", "error", *line.split()[1:])
+    with process(sys.executable, "-m", "gunicorn", *more, SECRET_KEY="a key", WORKER_TOKEN=TOKEN):
+        until(lambda: _answers(port), "the application to answer")
+        yield
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    (line,) = (one for one in (FOLDER / "README.rst").read_text().splitlines() if "/gunicorn -c" in one)
     number = free_port()
-    more = ("--chdir", str(FOLDER), "-b", f"127.0.0.1:{number}", "--log-level", "error", *line.split()[1:])
-    with process(sys.executable, "-m", "gunicorn", *more, WORKER_TOKEN=TOKEN):
-        until(lambda: _answers(number), "the application to answer")
+    with serving(number):
         yield number
 
 
@@ -110,22 +116,32 @@ def test_only_workers_see_jobs_and_report_and_only_visitors_post(port: int) -> N
     assert requests.post(f"{url}/jobs", json={"text": "x"}, timeout=GUARD).status_code == 403
 
 
-def test_in_a_browser_the_page_shows_how_far_its_own_jobs_are(
-    port: int, tmp_path: Path, open_tab: Callable[[str], Tab]
-) -> None:
-    ada, bob = open_tab(f"http://127.0.0.1:{port}/"), open_tab(f"http://localhost:{port}/")
-    for tab in (ada, bob):
-        until(lambda tab=tab: tab.text("#notice") == "live")
-    ada.fill("[name=text]", "<b>hello</b> there")
-    ada.click("button")
-    ada.wait_for("output", "waiting")
-    until(lambda: "No worker" in ada.text("#notice"))
-    with working(port, tmp_path / "place"):
+def test_in_a_browser_the_page_shows_how_far_its_own_jobs_are(tmp_path: Path, open_tab: Callable[[str], Tab]) -> None:
+    port = free_port()
+    with serving(port):
+        ada, bob = open_tab(f"http://127.0.0.1:{port}/"), open_tab(f"http://localhost:{port}/")
+        for tab in (ada, bob):
+            until(lambda tab=tab: tab.text("#notice") == "live")
+        post(ada, "<b>hello</b> there")
+        ada.wait_for("output", "waiting")
+        until(lambda: "No worker" in ada.text("#notice"))
+        with working(port, tmp_path / "place"):
+            ada.wait_for("output", "<b>hello</b> 12, there 5")
+            post(bob, "mine")
+            bob.wait_for("output", "mine 4")
+        assert ada.texts("li .text") == ["<b>hello</b> there"] and bob.texts("li .text") == ["mine"]
+        ada.run("location.reload()")
+        until(lambda: ada.was_reloaded)
         ada.wait_for("output", "<b>hello</b> 12, there 5")
-        bob.fill("[name=text]", "mine")
-        bob.click("button")
-        bob.wait_for("output", "mine 4")
-    assert ada.texts("li .text") == ["<b>hello</b> there"] and bob.texts("li .text") == ["mine"]
-    ada.run("location.reload()")
-    until(lambda: ada.was_reloaded)
-    ada.wait_for("output", "<b>hello</b> 12, there 5")
+        post(ada, "forgotten")
+        ada.wait_for("output", "waiting", "<b>hello</b> 12, there 5")
+    with serving(port):
+        ada.wait_for("output", "may be lost: post it again", "<b>hello</b> 12, there 5")
+        with working(port, tmp_path / "place"):
+            post(ada, "again")
+            ada.wait_for("output", "again 5", "may be lost: post it again", "<b>hello</b> 12, there 5")
+
+
+def post(tab: Tab, text: str) -> None:
+    tab.fill("[name=text]", text)
+    tab.click("button")

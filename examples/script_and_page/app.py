@@ -12,15 +12,16 @@ from ssehub import Hub, Message
 LONGEST = 500  # characters of a job
 
 
-def create_app(token):
+def create_app(secret_key, worker_token):
     """Make the application.
 
-    :param token: what a worker says who it is with.
+    :param secret_key: what the cookies are signed with; with another one all visitors are new.
+    :param worker_token: what workers show.
     """
     hub = Hub(max_connections=180)
     app = Flask(__name__)
     app.config.from_mapping(
-        SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),
+        SECRET_KEY=secret_key,
         SESSION_COOKIE_NAME="jobs",
         SESSION_COOKIE_SAMESITE="Lax",
     )
@@ -68,7 +69,7 @@ def create_app(token):
 
     def check_token():
         given = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+        if not hmac.compare_digest(given, f"Bearer {worker_token}".encode()):
             abort(401, "this is for workers, who know the token")
 
     def report(job, user, text, done=0, of=0, result=None):
@@ -83,6 +84,6 @@ def create_app(token):
     return app
 
 
-if "WORKER_TOKEN" not in os.environ:
-    raise RuntimeError("set WORKER_TOKEN to a secret, the same for the application and its workers")
-app = create_app(os.environ["WORKER_TOKEN"])
+if missing := {"SECRET_KEY", "WORKER_TOKEN"} - os.environ.keys():
+    raise RuntimeError(f"set {' and '.join(sorted(missing))}: two secrets, the second of which the workers know")
+app = create_app(os.environ["SECRET_KEY"], os.environ["WORKER_TOKEN"])

@@ -6,8 +6,15 @@ const rows = new Map();  // by the job's id
 
 const source = new EventSource("/events");
 source.onopen = () => notice.textContent = "live";
-source.onerror = () => notice.textContent = "connecting";
+source.onerror = () => {
+  // Closed is for good: we were refused, because the application no longer knows our cookie.
+  notice.textContent = source.readyState === EventSource.CLOSED ? "refused: load the page anew" : "connecting";
+};
 source.addEventListener("progress", event => draw(JSON.parse(event.data)));
+source.addEventListener("ssehub.gap", () => {
+  for (const row of rows.values())
+    if (!row.querySelector("progress").hidden) row.querySelector("output").textContent = "may be lost: post it again";
+});
 
 function draw({job, text, done, of, result}) {
   const row = rows.get(job) || newRow(job);
