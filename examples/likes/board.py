@@ -21,8 +21,8 @@ return {redis.call('HGETALL', KEYS[1]), redis.call('ZSCORE', KEYS[3], ARGV[3])}
 class Board:
     """Keep comments and likes.
 
-    A comment is a dictionary with ``id``, ``nickname``, ``content``, ``created_at`` (seconds), ``score`` (its likes) and
-    ``version``, which grows with each change of the score: of two states the one with the higher version is the newer.
+    A comment is a dictionary with ``id``, ``nickname``, ``content``, ``created_at`` (seconds), ``score`` (how many like
+    it) and ``version``, which grows with each change of the score: of two states that with the higher one is newer.
 
     :param url: of the Redis server.
     :param name: what the board's keys begin with; two boards can share a server.
@@ -37,9 +37,8 @@ class Board:
         try:
             self._redis.ping()
         except redis.RedisError as error:
-            raise RuntimeError(
-                f"the board needs a Redis, and does not reach it: {error} Start redis-server, or name another in REDIS_URL."
-            ) from None
+            hint = "Start redis-server, or name another in REDIS_URL."
+            raise RuntimeError(f"the board needs a Redis, and does not reach it: {error} {hint}") from None
 
     def secret(self):
         """Return what the cookies are signed with, the same in all processes.

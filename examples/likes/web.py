@@ -35,9 +35,9 @@ def create_app(redis_url, name="likes"):
     )
 
     def tell(comment):
-        # The message has the whole state, not the step: to get it twice does no harm, and if this process dies right
-        # here, when Redis has the change and nobody has heard of it, the comment's next message makes up for it. It also
-        # goes out when nothing has changed, so that whoever repeats a request that failed makes up for it at once. The
+        # The message has the whole state, not the step: to get it twice does no harm. If this process dies right here,
+        # when Redis has the change and nobody has heard of it, the comment's next message makes up for it. It also goes
+        # out when nothing has changed, so that whoever repeats a request that failed makes up for it at once. The
         # messages of two workers may overtake each other; the page compares their versions.
         hub.broadcast(Message.from_json(comment, "comment"), zone="board")
 
