@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import http.client
 import importlib.util
+import json
 import os
 import re
 import shlex
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -19,8 +23,10 @@ from typing import Any
 import pytest
 import requests
 
+from ssehub import Hub, Message, RedisLog
+from ssehub.server.app import create_app
 from tests.redis_server import RedisServer
-from tests.servers import ROOT, free_port, process
+from tests.servers import ROOT, free_port, missing, process
 from tests.streams import GUARD, Stream, call, until
 from tests.test_console import browser  # noqa: F401 - a fixture
 
@@ -215,6 +221,118 @@ def test_the_page_in_a_browser(browser: Any, serve: Callable[[int], Any]) -> Non
     call(here.port, "POST", "/news", {"text": "after"})
     until(lambda: lines() == ["after", "bob: a note", "<b>before</b>"], "the news to be shown")
     browser.get("about:blank")
+
+
+def test_the_configuration_of_nginx_passes_streams_on(site: Any, tmp_path: Path) -> None:
+    if shutil.which("nginx") is None:
+        missing("nginx")
+    hub = Hub()
+    behind = site(create_app(hub)).port
+    port = free_port()
+    (server,) = blocks((DOCS / "deployment.rst").read_text(), "nginx")
+    certificate = ROOT / "tests" / "data" / "localhost.pem"
+    server = server.replace("listen 443", f"listen 127.0.0.1:{port}").replace(":8000;", f":{behind};")
+    server = re.sub(r"/etc/ssl/\S+(pem|key);", f"{certificate};", server)
+    temporary = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{ }}\n"
+        f"http {{ access_log off; client_body_temp_path {tmp_path}/body; {temporary} {server} }}\n"
+    )
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    with process("nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")):
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=GUARD, context=context)
+        until(lambda: _connects(connection), "nginx to listen")
+        connection.request("GET", "/events")
+        response = connection.getresponse()
+        assert b"ssehub.open" in response.readline()
+        hub.broadcast("through nginx", zone="default")
+        until(lambda: response.readline() == b"data: through nginx\n")
+        response.close()
+        connection.close()
+        until(lambda: hub.stats()["connections"] == 0)
+    hub.close()
+
+
+def _connects(connection: http.client.HTTPSConnection) -> bool:
+    with contextlib.suppress(OSError):
+        connection.connect()
+        return True
+    return False
+
+
+def test_the_unit_of_systemd_starts_what_the_page_recommends() -> None:
+    page = (DOCS / "deployment.rst").read_text()
+    (unit,) = blocks(page, "ini")
+    (docker,) = blocks(page, "docker")
+    gthread = commands(page, "gunicorn -c python:ssehub.integrations.gunicorn -k gthread")[0]
+    address = " -b 127.0.0.1:8000 app:app"
+    assert f"bin/{gthread.replace(' app:app', address)}\n" in unit
+    started = json.loads(re.findall(r"CMD (\[.*\])", docker.replace("\\\n", ""))[0])
+    assert shlex.join(started) == gthread.replace(" app:app", address.replace("127.0.0.1", "0.0.0.0"))
+
+
+@pytest.mark.parametrize("caption", ["before", "after"])
+def test_what_is_migrated_does_what_it_did(caption: str, site: Any) -> None:
+    (code,) = blocks((DOCS / "migrating.rst").read_text(), "python", caption)
+    scope: dict[str, Any] = {"__name__": "app"}
+    exec(code, scope)
+    here = site(scope["app"])
+    connection = http.client.HTTPConnection("127.0.0.1", here.port, timeout=GUARD)
+    connection.request("GET", "/events")
+    until(lambda: scope["listeners"] if caption == "before" else scope["hub"].zones())
+    assert call(here.port, "POST", "/news", {"text": "hello"}) == (200, b"sent")
+    response = connection.getresponse()
+    until(lambda: response.readline() == b"data: hello\n")
+    response.close()
+    connection.close()
+    if caption == "before":  # only what is sent tells it that its client has gone
+        call(here.port, "POST", "/news", {"text": "is anybody there?"})
+    else:
+        scope["hub"].close()
+
+
+def test_the_stream_on_the_page_about_the_wire_is_what_a_hub_sends(site: Any) -> None:
+    (shown,) = blocks((DOCS / "wire.rst").read_text(), "text", "a stream")
+    hub = Hub(heartbeat=0.1)
+    stream = site(create_app(hub)).stream("/events?client_id=ada")
+    stream.opened()
+    hub.broadcast("hello", zone="default")
+    hub.send("ada", Message.from_json({"score": 42}, "score"))
+    stream.data(2)
+    hub.send("bob", "something for somebody else")
+    assert stream.event().event == "ssehub.cursor"
+    hub.broadcast("two\nlines", zone="default")
+    stream.data(1)
+    hub.close()
+    stream.rest()
+    assert _without_chance(stream.raw.decode()) == _without_chance(shown + "\n")
+    stream.close()
+
+
+def _without_chance(stream: str) -> str:
+    """Replace what differs from stream to stream, and leave out the heartbeats that say nothing."""
+    stream = re.sub(r"[0-9a-z]+\.(\d+)\.[0-9a-f]{8}", r"epoch.\1.nonce", stream.replace(":\n\n", ""))
+    return re.sub(r"(?<=retry: )\d{4}|[0-9a-f]{16}", "...", stream)
+
+
+def test_the_rights_of_the_user_of_redis_suffice(redis_server: RedisServer) -> None:
+    (rule,) = commands((DOCS / "security.rst").read_text(), "ACL SETUSER")
+    redis_server.client.execute_command(*rule.replace("ssehub", "docs").replace(" app ", " docs ").split())
+    url = redis_server.url.replace("redis://", "redis://docs:secret@")
+    for partitions in (1, 2):
+        redis_server.client.delete("{docs}:partitions")
+        here, there = (Hub(RedisLog(url, name="docs", partitions=partitions)) for _ in range(2))
+        stream = here.stream(zone="news", client_id="ada", metadata="she")
+        next(stream)
+        there.broadcast("hello")
+        assert b"data: hello\n" in next(stream)
+        assert there.is_present("ada") and there.zones() == {"news": 1} and there.get_metadata("ada") == "she"
+        assert there.disconnect("ada") == 1
+        list(stream)
+        here.close()
+        there.close()
+    assert redis_server.client.execute_command("ACL", "LOG") == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
