@@ -101,6 +101,11 @@ class Server:
         """Where it is."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The id of gunicorn's own process."""
+        return self._process.pid
+
     def ask(self, method: str, path: str, timeout: float) -> dict[str, Any]:
         """Return the JSON that answers a request.
 

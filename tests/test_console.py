@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.redis_server import RedisServer
 from tests.servers import answers, free_port, missing, process
-from tests.streams import call, until
+from tests.streams import Stream, call, until
 
 PATIENCE = 20
 
@@ -229,3 +232,37 @@ def test_the_rate_is_drawn_and_said_and_no_script_has_failed(browser: Any, port:
     assert tab.run("return document.getElementById('rate-line').getAttribute('points').length") > 0
     said = [entry["message"] for entry in browser.get_log("browser")]
     assert not [text for text in said if "Uncaught" in text or "Content Security" in text]
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_the_page_fits_its_window(browser: Any, port: int, width: int) -> None:
+    others = [
+        Stream(port, f"/events?client_id={who}") for who in ("bob&zone=news", "grace&zone=news&zone=room+7", "bob")
+    ]
+    tab = Tab(browser, port, "ada", zone="news, room 7, default", connect=False)
+    tab.fill("listen-types", "score")
+    tab.click("connect")
+    tab.wait_until("return document.getElementById('state').dataset.state === 'open'")
+    browser.set_window_size(width, 1000)
+    tab.send("send-zone", "The ferry is late", to_zone="news")
+    tab.send("send-zone", '{"home":2,"guests":1}', to_zone="room 7", event_type="score")
+    tab.send("send-client", "Are you there?", to_client="ada", to_zone="", event_type="")
+    until(lambda: len(tab.messages()) == 3 and len(tab.connections()) == 3)
+    assert tab.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    folder = os.environ.get("SSEHUB_SCREENSHOTS")
+    if folder and width == 1200:
+        _take_picture(tab, port, Path(folder))
+    for other in others:
+        other.close()
+
+
+def _take_picture(tab: Tab, port: int, folder: Path) -> None:
+    """Let half a minute go by, so that there is a rate to be drawn, and keep what the page looks like."""
+    tab.fill("to-client", "bob")
+    for second in range(30):
+        for _ in range((7 * second) % 12 + second // 3):
+            call(port, "POST", "/send", {"data": "tick", "zone": "elsewhere"})
+        time.sleep(1.0)
+    tab.run("document.documentElement.style.overflow = 'hidden'")  # no bar to scroll with
+    tab.browser.set_window_size(1200, tab.run("return document.documentElement.scrollHeight") + 150)
+    tab.browser.save_screenshot(str(folder / "console.png"))

@@ -98,7 +98,7 @@ class Log(Readable):
     A log has one lane, or spreads its zones over several; each lane is an order of its own. What is for everyone, or
     for a client in any zone, is in all of them. A log of one lane is its own view.
 
-    The contract every log keeps, besides that of :class:`Readable`:
+    The contract every log keeps, besides that of :class:`~ssehub.log.Readable`:
 
     * ``deliver`` is called once for each entry that is appended from ``start`` on (with several lanes: from when a view
       of its lane is opened), in the order of its lane, never by two threads at a time for the same lane. It only does

@@ -16,7 +16,7 @@ class Decoder:
     """Read one event stream, in pieces cut anywhere. It belongs to one thread and to one response.
 
     It follows https://html.spec.whatwg.org/multipage/server-sent-events.html section 9.2.6, and takes time in
-    proportion to the bytes, whatever their cut. Usual events take short ways; :meth:`_lines` is the specification.
+    proportion to the bytes, whatever their cut. Usual events take short ways; ``_lines`` is the specification.
 
     :param last_event_id: the id to begin with, that of the connection before.
     :param max_event_size: what one event's data may come to, in characters, and one line's value, in bytes. Comments
