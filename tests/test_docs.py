@@ -24,7 +24,7 @@ import pytest
 import requests
 
 from ssehub import Hub, Message, RedisLog
-from ssehub.server.app import create_app
+from ssehub.service import create_app
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, free_port, missing, process
 from tests.streams import GUARD, Stream, call, until
