@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from werkzeug.wrappers import Response
@@ -59,12 +59,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Tab:
-    """One tab with the page."""
+    """One tab with the page. Tabs are used again: to make one takes a quarter of a second."""
+
+    free: ClassVar[list[str]] = []
 
     def __init__(self, browser: Any, port: int, query: str = "") -> None:
         self._browser = browser
-        browser.switch_to.new_window("tab")
-        self.handle = browser.current_window_handle
+        if self.free:
+            self.handle = self.free.pop()
+            browser.switch_to.window(self.handle)
+        else:
+            browser.switch_to.new_window("tab")
+            self.handle = browser.current_window_handle
         browser.get(f"http://127.0.0.1:{port}/page{query}")
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -77,14 +83,37 @@ class Tab:
     def wait(self, what: str, value: Any) -> None:
         until(lambda: self.read(what) == value, f"{what} to be {value}, but it is {self.read(what)}")
 
+    def wait_for_numbers(self, count: int) -> None:
+        """Wait until the page has had the numbers up to this one, each once and in order."""
+        until(lambda: self.read("got.length") >= count, f"{count} numbers, but there are {self.read('got.length')}")
+        assert self.read("got.findIndex((text, n) => text !== String(n))") == -1
+        assert self.read("got.length") == count
+
     def tell(self, command: str, **arguments: Any) -> None:
         """Give a command of the DevTools protocol."""
         self._browser.switch_to.window(self.handle)
         self._browser.execute_cdp_cmd(command, arguments)
 
+    def freeze(self) -> None:
+        self.tell("Page.setWebLifecycleState", state="frozen")
+
+    def wake(self) -> None:
+        self.tell("Page.setWebLifecycleState", state="active")
+
+    def crash(self) -> None:
+        from selenium.common.exceptions import WebDriverException
+
+        with pytest.raises(WebDriverException, match="crash"):
+            self.tell("Page.crash")
+
     def close(self) -> None:
         self._browser.switch_to.window(self.handle)
         self._browser.close()
+
+    def release(self) -> None:
+        """End what the page does, and let another test have the tab."""
+        self.run("if (stream) stream.close()")
+        self.free.append(self.handle)
 
 
 class Place:
@@ -96,9 +125,15 @@ class Place:
         self._port = port
         self.tabs: list[Tab] = []
 
-    def open(self, count: int = 1, url: str = "/events", types: Sequence[str] = (), query: str = "") -> list[Tab]:
+    def blank(self, count: int, query: str = "") -> list[Tab]:
+        """Open tabs that do not follow anything yet."""
         opened = [Tab(self._browser, self._port, query) for _ in range(count)]
         self.tabs += opened
+        return opened
+
+    def open(self, count: int = 1, url: str = "/events", types: Sequence[str] = (), query: str = "") -> list[Tab]:
+        """Open tabs that follow a stream, and wait until it is open in each."""
+        opened = self.blank(count, query)
         for tab in opened:
             tab.run("follow(...arguments)", url, *types)
         for tab in opened:
@@ -111,9 +146,9 @@ class Place:
         assert len(found) == 1
         return found[0]
 
-    def lose(self, tab: Tab) -> None:
-        tab.close()
+    def lose(self, tab: Tab, end: Callable[[Tab], None] = Tab.close) -> None:
         self.tabs.remove(tab)
+        end(tab)
 
     def connections(self) -> int:
         return self.hub.stats()["connections"]
@@ -121,7 +156,7 @@ class Place:
 
 @pytest.fixture
 def make_place(browser: Any, make_hub: Callable[..., Hub], site: Callable[[Any], Any]) -> Iterator[Any]:
-    first = browser.current_window_handle
+    made: list[Place] = []
 
     def make(log: MemoryLog | None = None) -> Place:
         hub = make_hub(log, heartbeat=0.2, retry=50)
@@ -131,15 +166,13 @@ def make_place(browser: Any, make_hub: Callable[..., Hub], site: Callable[[Any],
             is_page = environ["PATH_INFO"] == "/page"
             return (Response(PAGE, mimetype="text/html") if is_page else service)(environ, start_response)
 
-        return Place(browser, hub, site(app).port)
+        made.append(Place(browser, hub, site(app).port))
+        return made[-1]
 
     yield make
-    for handle in browser.window_handles:
-        if handle != first:
-            browser.switch_to.window(handle)
-            with contextlib.suppress(Exception):  # one that has crashed
-                browser.close()
-    browser.switch_to.window(first)
+    for one in made:
+        for tab in one.tabs:
+            tab.release()
 
 
 @pytest.fixture
@@ -148,15 +181,16 @@ def place(make_place: Callable[..., Place]) -> Place:
 
 
 @contextlib.contextmanager
-def numbers(hub: Hub) -> Iterator[list[str]]:
-    """Send numbers as long as the block lasts, some two thousand a second; they are listed as they are sent."""
+def numbers(hub: Hub, at_once: int = 1) -> Iterator[list[str]]:
+    """Send numbers as long as the block lasts, so many each millisecond; they are listed as they are sent."""
     sent: list[str] = []
     over = threading.Event()
 
     def send() -> None:
-        while not over.wait(0.0005):
-            sent.append(str(len(sent)))
-            hub.broadcast(sent[-1])
+        while not over.wait(0.001):
+            for _ in range(at_once):
+                sent.append(str(len(sent)))
+                hub.broadcast(sent[-1])
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -173,7 +207,7 @@ def test_eight_tabs_get_everything_over_one_connection(place: Place) -> None:
     for number in range(100):
         place.hub.broadcast(str(number))
     for tab in tabs:
-        tab.wait("got", [str(number) for number in range(100)])
+        tab.wait_for_numbers(100)
         assert tab.read("states") == ["open"]
     sessions = {session for tab in tabs for session in tab.read("sessions")}
     assert sessions == {place.hub.connections()[0].id}
@@ -181,7 +215,7 @@ def test_eight_tabs_get_everything_over_one_connection(place: Place) -> None:
 
 
 def test_with_event_sources_of_their_own_the_seventh_tab_waits(place: Place) -> None:
-    tabs = [Tab(place._browser, place._port) for _ in range(7)]
+    tabs = place.blank(7)
     for tab in tabs:
         tab.run("stream = new EventSource('/events')")
     until(lambda: place.connections() == 6)
@@ -193,23 +227,126 @@ def test_with_event_sources_of_their_own_the_seventh_tab_waits(place: Place) -> 
 
 
 def test_when_the_leader_is_closed_or_crashes_nobody_misses_or_doubles_anything(place: Place) -> None:
-    place.open(6)
+    place.open(5)
     with numbers(place.hub) as sent:
-        for end in ("close", "crash", "close()"):
+        for end in (Tab.close, Tab.crash, lambda tab: tab.run("stream.close()")):
             until(lambda: len(sent) % 100 > 50)
-            leader = place.leader()
-            if end == "close":
-                place.lose(leader)
-            elif end == "crash":
-                place.tabs.remove(leader)
-                with contextlib.suppress(Exception):  # the driver says that the tab has crashed
-                    leader.tell("Page.crash")
-            else:
-                leader.run("stream.close()")
-                place.tabs.remove(leader)
+            place.lose(place.leader(), end)
             place.leader()
     assert len(sent) > 200
     for tab in place.tabs:
-        until(lambda tab=tab: tab.read("got.at(-1)") == sent[-1], "the last number")
-        assert tab.read("got") == sent
+        tab.wait_for_numbers(len(sent))
     until(lambda: place.connections() == 1)
+
+
+def test_a_frozen_leader_hands_over_and_a_frozen_follower_catches_up(place: Place) -> None:
+    tabs = place.open(3)
+    with numbers(place.hub, at_once=4) as sent:
+        for chosen in (lambda tab: tab.read("stream._leads"), lambda tab: not tab.read("stream._leads")):
+            frozen = next(tab for tab in tabs if chosen(tab))
+            until(lambda frozen=frozen: frozen.read("got.length") > 100)
+            frozen.freeze()
+            others = [tab for tab in tabs if tab is not frozen]
+            until(lambda others=others: any(tab.read("stream._leads") for tab in others), "another leader")
+            so_far = len(sent)
+            until(lambda so_far=so_far: len(sent) > so_far + 1200)  # more than a tab knows again
+            frozen.wake()
+    for tab in tabs:
+        tab.wait_for_numbers(len(sent))
+        assert tab.read("gaps") == []
+    until(lambda: place.connections() == 1)
+
+
+def test_a_gap_is_told_to_the_tab_that_has_it_and_no_other(
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssehub.server.pages.FRESH", 0.0)  # what the log has let go of is gone at once
+    place = make_place(MemoryLog(size=50))
+    place.hub.on_gap(lambda connection, gap: connection.send("all anew"))
+    awake, frozen = place.open(2)
+    frozen.freeze()
+    for number in range(100):
+        place.hub.broadcast(str(number))
+        if number % 40 == 39:  # or the other has a gap, too
+            awake.wait("got.length", number + 1)
+    awake.wait("got.length", 100)
+    frozen.wake()
+    frozen.wait("got", ["all anew", *map(str, range(50, 100))])
+    assert frozen.read("gaps") == ["trimmed"] and awake.read("gaps") == []
+    until(lambda: place.connections() == 1)
+    place.hub.broadcast("and on")
+    for tab in (awake, frozen):
+        tab.wait("got.at(-1)", "and on")
+        assert tab.read("sessions.length") == 1
+
+
+def test_each_tab_gets_the_types_it_listens_to_also_after_a_change_of_the_leader(place: Place) -> None:
+    first, second, third = place.open(types=["score"]) + place.open(types=["goal"]) + place.open()
+    place.hub.broadcast(Message("1", "score"))
+    place.hub.broadcast(Message("1", "goal"))
+    place.hub.broadcast("no type")
+    for tab, named in ((first, ["score 1"]), (second, ["goal 1"]), (third, [])):
+        tab.wait("got", ["no type"])
+        assert tab.read("named") == named
+    third.run("listen('card')")
+    until(lambda: first.read("stream._types.has('card')"))
+    place.hub.broadcast(Message("1", "card"))
+    third.wait("named", ["card 1"])
+    place.lose(first)
+    for number in range(2, 5):
+        for kind in ("score", "goal", "card"):
+            place.hub.broadcast(Message(str(number), kind))
+    second.wait("named", ["goal 1", "goal 2", "goal 3", "goal 4"])
+    third.wait("named", ["card 1", "card 2", "card 3", "card 4"])
+
+
+def test_each_tab_begins_where_it_says_and_tabs_with_other_urls_have_other_streams(place: Place) -> None:
+    cursor = place.hub.cursor()
+    place.hub.broadcast("before")
+    (now,) = place.open()
+    since, page = place.open(url="/events?since=1") + place.open(url=f"/events?lastEventId={cursor}")
+    (other,) = place.open(url="/events?zone=news")
+    for tab in (since, page):
+        tab.wait("got", ["before"])
+    until(lambda: place.connections() == 2)  # those that had to catch up have left
+    place.hub.broadcast("to news", zone="news")
+    place.hub.broadcast("after")
+    now.wait("got", ["after"])
+    since.wait("got", ["before", "after"])
+    page.wait("got", ["before", "after"])
+    other.wait("got", ["to news", "after"])
+    for tab in place.tabs:
+        assert tab.read("states") == ["open"]
+        tab.run("stream.close(); stream.close()")
+        assert tab.read("stream.readyState") == 2
+    until(lambda: place.connections() == 0)
+    place.hub.broadcast("to nobody")
+    assert now.read("got") == ["after"]
+
+
+def test_without_locks_each_tab_has_its_own_connection_and_all_else_is_the_same(place: Place) -> None:
+    tabs = place.open(2, types=["score"], query="?nolocks")
+    assert place.connections() == 2
+    with numbers(place.hub) as sent:
+        until(lambda: len(sent) > 100)
+        tabs[0].freeze()
+        so_far = len(sent)
+        until(lambda: len(sent) > so_far + 100)
+        tabs[0].wake()
+    place.hub.broadcast(Message("7", "score"))
+    for tab in tabs:
+        tab.wait("named", ["score 7"])
+        tab.wait_for_numbers(len(sent))
+    tabs[0].run("stream.close()")
+    until(lambda: place.connections() == 1)
+
+
+def test_all_tabs_are_told_of_the_end_of_the_connection_and_that_it_is_back(place: Place) -> None:
+    tabs = place.open(2)
+    place.hub.connections()[0].close()
+    for tab in tabs:
+        tab.wait("states", ["open", "error", "open"])
+        assert tab.read("sessions.length") == 2
+    place.hub.broadcast("back")
+    for tab in tabs:
+        tab.wait("got", ["back"])
