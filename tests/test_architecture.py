@@ -19,6 +19,7 @@ FLOORS = {
     "server": 3,
     "client": 3,
     "integrations": 4,
+    "testing": 4,
     "cli": 5,
 }
 FLOORS |= {"__init__": 6, "__main__": 6}
@@ -26,10 +27,11 @@ ONLY_IN = {
     "redis": ("log/redis/",),
     "requests": ("client/", "cli/"),
     "urllib3": ("client/", "cli/"),
-    "werkzeug": ("server/response.py", "server/app.py", "server/access.py", "integrations/", "cli/"),
+    "werkzeug": ("server/response.py", "server/app.py", "server/access.py", "integrations/", "cli/", "testing/"),
     "flask": ("integrations/flask.py",),
     "django": ("integrations/django",),
     "prometheus_client": ("integrations/prometheus.py",),
+    "pytest": (),
 }
 
 
