@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ssehub import Client, Hub, HubClosed, LogError, MemoryLog, Message, Packet, RedisLog, event_stream
+from ssehub import Client, Hub, HubClosed, LogError, MemoryLog, Message, RedisLog, event_stream
 from ssehub.integrations.flask import SSEHub
 from ssehub.server.app import create_app
-from ssehub.testing import AppStream, FaultyLog, RecordedHub, capture, serve, stream
+from ssehub.testing import FaultyLog, RecordedHub, capture, serve, stream
 from tests.followers import Follower
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
@@ -60,7 +60,10 @@ def test_the_recorder_tells_who_would_have_got_what(hub: RecordedHub) -> None:
     assert texts(hub.events("b", "ada")) == ["to all", "to b", "to ada"]
     assert texts(hub.events(["b", "c"], session_id="session")) == ["to all"]
     assert texts(hub.events("elsewhere")) == ["to all"]
-    assert [(packet.zone, packet.client_id) for packet in hub.packets()][3:] == [(hub.packets()[0].zone, "ada"), ("a", "ada")]
+    assert [(packet.zone, packet.client_id) for packet in hub.packets()][3:] == [
+        (hub.packets()[0].zone, "ada"),
+        ("a", "ada"),
+    ]
     assert hub.connections() == [] and hub.stats()["opened"] == 0
     hub.clear()
     assert hub.events() == [] and hub.packets() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,26 +24,22 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Listener(ThreadedWSGIServer):
-    """Know the connections that are open, to cut them at the end; their threads are waited for."""
-
-    daemon_threads = False
+    """Know the connections that are open, and the thread of each."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         super().__init__("127.0.0.1", 0, app, _Handler)
-        self._open: set[Any] = set()
+        self.open: dict[Any, threading.Thread] = {}
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="ssehub-test-request", daemon=True
+        )
+        self.open[request] = thread
+        thread.start()
 
     def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
+        self.open.pop(request, None)
         super().shutdown_request(request)
-
-    def cut(self) -> None:
-        for request in list(self._open):
-            with contextlib.suppress(OSError):  # it has just ended
-                request.shutdown(socket.SHUT_RDWR)
 
 
 class Server:
@@ -61,12 +58,23 @@ class Server:
         )
         self._thread.start()
 
-    def close(self) -> None:
-        """Cut all connections, as a server that falls does, and wait for their threads. Idempotent."""
+    def close(self, timeout: float = 5.0) -> None:
+        """Cut all connections, as a server that falls does, and wait for their threads. Idempotent.
+
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if the application goes on with one.
+        """
         self._listener.shutdown()
         self._thread.join()
-        self._listener.cut()
-        self._listener.server_close()
+        deadline = time.monotonic() + timeout
+        left = list(self._listener.open.items())
+        for request, _ in left:
+            with contextlib.suppress(OSError):  # it has just ended
+                request.shutdown(socket.SHUT_RDWR)
+        for _, thread in left:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                raise TimeoutError(f"the application has not ended a request for {timeout} s")
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def events(request: HttpRequest) -> HttpResponseBase:
 def script(request: HttpRequest) -> HttpResponse:
     """Answer with the script by which the tabs of a browser share one stream."""
     answer = shared_script(request.environ)
-    content = b"" if request.method == "HEAD" else answer.get_data()
+    content = answer.get_data() if request.method == "GET" and answer.status_code == 200 else b""
     return HttpResponse(content, status=answer.status_code, headers=dict(answer.headers))
 
 
