@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +12,9 @@ from typing import Any, ClassVar
 import pytest
 from werkzeug.wrappers import Response
 
-from ssehub import Hub, MemoryLog, Message
+from ssehub import Hub, Log, MemoryLog, Message, RedisLog
 from ssehub.server.app import create_app
+from tests.redis_server import RedisServer
 from tests.servers import missing
 from tests.streams import until
 
@@ -158,7 +160,7 @@ class Place:
 def make_place(browser: Any, make_hub: Callable[..., Hub], site: Callable[[Any], Any]) -> Iterator[Any]:
     made: list[Place] = []
 
-    def make(log: MemoryLog | None = None) -> Place:
+    def make(log: Log | None = None) -> Place:
         hub = make_hub(log, heartbeat=0.2, retry=50)
         service = create_app(hub)
 
@@ -242,19 +244,47 @@ def test_when_the_leader_is_closed_or_crashes_nobody_misses_or_doubles_anything(
 def test_a_frozen_leader_hands_over_and_a_frozen_follower_catches_up(place: Place) -> None:
     tabs = place.open(3)
     with numbers(place.hub, at_once=4) as sent:
-        for chosen in (lambda tab: tab.read("stream._leads"), lambda tab: not tab.read("stream._leads")):
-            frozen = next(tab for tab in tabs if chosen(tab))
+        for leads, meanwhile in ((True, 1200), (False, 100)):  # the first is more than a tab knows again
+            frozen = next(tab for tab in tabs if tab.read("stream._leads") == leads)
             until(lambda frozen=frozen: frozen.read("got.length") > 100)
             frozen.freeze()
             others = [tab for tab in tabs if tab is not frozen]
             until(lambda others=others: any(tab.read("stream._leads") for tab in others), "another leader")
-            so_far = len(sent)
-            until(lambda so_far=so_far: len(sent) > so_far + 1200)  # more than a tab knows again
+            enough = len(sent) + meanwhile
+            until(lambda enough=enough: len(sent) > enough)
             frozen.wake()
     for tab in tabs:
         tab.wait_for_numbers(len(sent))
         assert tab.read("gaps") == []
     until(lambda: place.connections() == 1)
+
+
+def test_a_tab_that_finds_something_missing_in_what_it_is_told_reads_it_itself(place: Place) -> None:
+    leader, deaf = place.open(2)
+    deaf.run("window.hear = stream._channel.onmessage; stream._channel.onmessage = null")
+    place.hub.broadcast("0")
+    leader.wait_for_numbers(1)
+    deaf.run("stream._channel.onmessage = hear")
+    place.hub.broadcast("1")
+    for tab in (leader, deaf):
+        tab.wait_for_numbers(2)
+    assert place.hub.stats()["opened"] == 2
+
+
+def test_what_the_former_leader_said_comes_too_late_for_the_new_one(place: Place) -> None:
+    leader, late = place.open(2)
+    late.run("""
+        const channel = stream._channel, hear = channel.onmessage, lead = stream._lead, kept = [];
+        channel.onmessage = event => kept.push(event);
+        stream._lead = () => { lead.call(stream); channel.onmessage = hear; kept.forEach(hear); };
+    """)
+    for number in range(3):
+        place.hub.broadcast(str(number))
+    leader.wait_for_numbers(3)
+    place.lose(leader)
+    late.wait_for_numbers(3)
+    place.hub.broadcast("3")
+    late.wait_for_numbers(4)
 
 
 def test_a_gap_is_told_to_the_tab_that_has_it_and_no_other(
@@ -308,7 +338,6 @@ def test_each_tab_begins_where_it_says_and_tabs_with_other_urls_have_other_strea
     (other,) = place.open(url="/events?zone=news")
     for tab in (since, page):
         tab.wait("got", ["before"])
-    until(lambda: place.connections() == 2)  # those that had to catch up have left
     place.hub.broadcast("to news", zone="news")
     place.hub.broadcast("after")
     now.wait("got", ["after"])
@@ -350,3 +379,25 @@ def test_all_tabs_are_told_of_the_end_of_the_connection_and_that_it_is_back(plac
     place.hub.broadcast("back")
     for tab in tabs:
         tab.wait("got", ["back"])
+
+
+def test_a_log_of_several_partitions_which_each_connection_reads_in_another_order(
+    make_place: Callable[..., Place], redis_server: RedisServer
+) -> None:
+    place = make_place(RedisLog(redis_server.url, name=secrets.token_hex(4), partitions=4))
+    place.open(4, url=f"/events?{'&'.join(f'zone={zone}' for zone in 'abcdef')}")
+    sent = []
+    for number in range(300):
+        if number == 100:
+            place.lose(place.leader(), lambda tab: tab.run("stream.close()"))
+        if number == 200:
+            place.tabs[0].freeze()
+        sent.append(f"{'abcdef'[number % 6]} {number}")
+        place.hub.broadcast(sent[-1], zone=sent[-1][0])
+    place.tabs[0].wake()
+    for tab in place.tabs:
+        until(lambda tab=tab: tab.read("got.length") >= len(sent))
+        got = tab.read("got")
+        assert sorted(got) == sorted(sent) and tab.read("gaps") == []
+        for zone in "abcdef":  # each zone has its order
+            assert [text for text in got if text[0] == zone] == [text for text in sent if text[0] == zone]
