@@ -20,19 +20,21 @@ FLOORS = {
     "log": 2,
     "server": 3,
     "client": 3,
-    "integrations": 4,
-    "service": 5,
-    "cli": 6,
+    "testing": 4,
+    "integrations": 5,
+    "service": 6,
+    "cli": 7,
 }
-FLOORS |= {"__init__": 7, "__main__": 7}
+FLOORS |= {"__init__": 8, "__main__": 8}
 ONLY_IN = {
     "redis": ("log/redis/",),
     "requests": ("client/", "cli/"),
     "urllib3": ("client/", "cli/"),
-    "werkzeug": ("server/response.py", "server/access.py", "integrations/", "service/", "cli/"),
+    "werkzeug": ("server/response.py", "server/access.py", "testing/", "integrations/", "service/", "cli/"),
     "flask": ("integrations/flask.py",),
     "django": ("integrations/django",),
     "prometheus_client": ("integrations/prometheus.py",),
+    "pytest": ("integrations/pytest.py",),
 }
 
 

@@ -19,7 +19,7 @@ from django.db import connections  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from ssehub import Hub, Message, RedisLog  # noqa: E402
+from ssehub import Hub, Message, RedisLog, testing  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
 from tests.streams import Stream, call, until  # noqa: E402
 
@@ -65,6 +65,7 @@ def in_use(request: HttpRequest) -> JsonResponse:
 
 
 urlpatterns = [path("events", views.events), path("mine", mine), path("news", news), path("open", in_use)]
+urlpatterns += [path("shared.js", views.script)]
 counted: set[object] = set()
 
 
@@ -179,3 +180,18 @@ def test_the_command_sends_through_a_shared_log(
     monkeypatch.setattr(settings, "SSEHUB", {})
     with pytest.raises(CommandError, match="LOG"):
         call_command("ssehub_send", "hello")
+
+
+def test_the_script_for_tabs_that_share_a_stream_is_a_view() -> None:
+    from tests.test_script import check
+
+    check(get_wsgi_application(), "/shared.js")
+
+
+def test_a_stream_of_a_site_is_tested_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse_site, "_hub", None)
+    with testing.stream(get_wsgi_application(), "/mine?name=ada") as events, testing.capture(sse_site.hub()) as sent:
+        sse_site.hub().broadcast("hello", zone="news")
+        assert next(events).data == sent.events("news")[0].data == "hello"
+        assert events.opened["client_id"] == "ada"
+    sse_site.hub().close()

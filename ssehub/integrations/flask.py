@@ -17,11 +17,12 @@ from ssehub.integrations.settings import hub_options, open_log, send_and_close
 from ssehub.log import ALL, All, Receipt
 from ssehub.server.access import Authorize, check, check_origins, cors_headers
 from ssehub.server.hub import Hub
+from ssehub.server.script import shared_script
 from ssehub.wire import Message
 
 logger = logging.getLogger("ssehub")
 
-_OTHERS = ("LOG", "LOG_OPTIONS", "URL", "ORIGINS")
+_OTHERS = ("LOG", "LOG_OPTIONS", "URL", "SCRIPT_URL", "ORIGINS")
 
 
 class SSEHub:
@@ -29,9 +30,10 @@ class SSEHub:
 
     Configuration, all optional: ``SSEHUB_LOG`` is a URL (``redis://...``) or a log, the default is in memory;
     ``SSEHUB_LOG_OPTIONS`` are more arguments for a log that is named by its URL. ``SSEHUB_URL`` is the path of a
-    stream, ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_ORIGINS``
-    are those of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``, ``SSEHUB_MAX_CONNECTIONS`` and so
-    on are the arguments of :class:`~ssehub.Hub`.
+    stream, ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_SCRIPT_URL``
+    is the path of the script by which the tabs of a browser share one stream, ``/shared.js`` for instance.
+    ``SSEHUB_ORIGINS`` are those of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``,
+    ``SSEHUB_MAX_CONNECTIONS`` and so on are the arguments of :class:`~ssehub.Hub`.
 
     :param app: the application; or call :meth:`init_app` later.
     :param client_id: called for each stream, with the request at hand; returns who it is, or None for nobody. By
@@ -67,6 +69,8 @@ class SSEHub:
         app.extensions["ssehub"] = Hub(open_log(own.get("LOG"), own.get("LOG_OPTIONS") or {}), **options)
         if own.get("URL"):
             app.add_url_rule(own["URL"], "ssehub.events", self._events)
+        if own.get("SCRIPT_URL"):
+            app.add_url_rule(own["SCRIPT_URL"], "ssehub.script", lambda: shared_script(request))
         app.cli.add_command(_commands)
 
     @property

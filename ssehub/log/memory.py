@@ -39,6 +39,9 @@ class MemoryLog(Log):
     def _renew(self) -> None:
         """Begin a new epoch. The order of entries is that of the lock."""
         self._lock = threading.Lock()
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
         self._ring = Ring(*self._bounds, Position(_new_epoch(), 0, GENESIS))
         self._delivered = self._ring.tail
 

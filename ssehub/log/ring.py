@@ -50,6 +50,12 @@ class Ring:
                 self._let_go()
             self._let_go_of_old()
 
+    def clear(self) -> None:
+        """Let go of every entry; the tail stays where it is."""
+        with self._lock:
+            while self._entries:
+                self._let_go()
+
     def read(self, after: Place, limit: int) -> Page:
         """Read on from a place; see :meth:`Log.read`. Of a place in several lanes the first is read."""
         after = after.parts[0]

@@ -27,6 +27,7 @@ from ssehub.log import ALL, Packet, Process, Session
 from ssehub.server.access import Authorize, check, check_origins, cors_headers
 from ssehub.server.connection import Connection
 from ssehub.server.hub import Hub
+from ssehub.server.script import shared_script
 from ssehub.wire import Message
 
 #: Bytes of a request to /send at the most: as much as a :class:`~ssehub.Decoder` takes by default.
@@ -47,6 +48,7 @@ _RULES = Map(
     [
         Rule("/", endpoint="page", defaults={"name": "index.html"}, methods=["GET"]),
         Rule("/<any('console.css', 'console.js'):name>", endpoint="page", methods=["GET"]),
+        Rule("/shared.js", endpoint="script", methods=["GET"]),
         Rule("/events", endpoint="events", methods=["GET"]),
         Rule("/send", endpoint="send", methods=["POST"]),
         Rule("/stats", endpoint="stats", methods=["GET"]),
@@ -70,6 +72,7 @@ def create_app(
     object with ``data``, ``event``, ``id``, ``retry``, ``comment`` and ``zone``, ``client_id``, ``broadcast``, and
     answers with ``id`` and ``queued``. ``GET /stats`` and ``GET /health`` answer in JSON, ``GET /metrics`` answers
     Prometheus (with ``?zones=1`` also of each zone, for those who may look), ``GET /`` is the console.
+    ``GET /shared.js`` is the script by which the tabs of a browser share one stream.
     What is refused is answered with a 4xx and ``{"error": reason}``, and nothing has happened.
 
     :param hub: whose streams these are.
@@ -120,6 +123,9 @@ class App:
     def _page(self, request: Request, name: str) -> Response:
         content = importlib.resources.files("ssehub.service").joinpath("console", name).read_bytes()
         return Response(content, mimetype=_TYPES[name], headers=_PAGE_HEADERS)
+
+    def _script(self, request: Request) -> Response:
+        return shared_script(request)
 
     def _events(self, request: Request) -> Response:
         zones = request.args.getlist("zone") or "default"

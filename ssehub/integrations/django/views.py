@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from ssehub.integrations.django.site import hub, read_settings
 from ssehub.server.access import check, cors_headers
+from ssehub.server.script import shared_script
 
 logger = logging.getLogger("ssehub")
 
@@ -39,6 +40,14 @@ def events(request: HttpRequest) -> HttpResponseBase:
         return JsonResponse({"error": error.description}, status=error.code or 500)
     except ValueError as error:  # a zone's name
         return JsonResponse({"error": str(error)}, status=400)
+
+
+@require_safe
+def script(request: HttpRequest) -> HttpResponse:
+    """Answer with the script by which the tabs of a browser share one stream."""
+    answer = shared_script(request.environ)
+    content = answer.get_data() if request.method == "GET" and answer.status_code == 200 else b""
+    return HttpResponse(content, status=answer.status_code, headers=dict(answer.headers))
 
 
 def stream(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:

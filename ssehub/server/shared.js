@@ -1,0 +1,217 @@
+"use strict";
+// SharedEventSource: an EventSource that all tabs of a browser share.
+//
+// One tab, the leader, holds a lock and has the connection. It tells the others what comes, each event with the id of
+// the one before. When it goes, the next in line goes on after the last event that it saw itself; what the others know
+// already they skip. A tab that finds something missing reads on from its own last event, through a connection of its
+// own, until it is level. Without Web Locks (they need https or localhost) or BroadcastChannel every tab has its own.
+{
+const CONNECTING = 0, OPEN = 1, CLOSED = 2;
+const KEPT = 1000;    // ids by which a tab knows again what it has seen
+const SETTLE = 1000;  // milliseconds for which a tab that is level keeps its own connection: after a gap a hook may send
+const ALWAYS = ["message", "ssehub.open", "ssehub.cursor", "ssehub.gap"];
+
+globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
+  constructor(url, {withCredentials = false} = {}) {
+    super();
+    const shared = new URL(url, document.baseURI), query = shared.searchParams;
+    this.url = shared.href;
+    this.withCredentials = Boolean(withCredentials);
+    this.readyState = CONNECTING;
+    this.lastEventId = query.get("lastEventId") || query.get("last_event_id") || "";
+    for (const name of ["open", "message", "error"]) {
+      this["on" + name] = null;
+      super.addEventListener(name, event => this["on" + name] && this["on" + name](event));
+    }
+    // Where a tab begins is its own affair; the rest of the URL says with whom it shares.
+    this._since = query.has("since") && !this.lastEventId;
+    for (const name of ["lastEventId", "last_event_id", "since"]) if (query.has(name)) query.delete(name);
+    shared.hash = "";
+    this._shared = shared.href;
+    this._types = new Set(ALWAYS);  // of all tabs: each of them may have to lead
+    this._seen = new Set([this.lastEventId]);
+    this._begin = this._begin.bind(this);
+    this._rest = this._rest.bind(this);
+    this._watch("addEventListener");
+    queueMicrotask(this._begin);  // the page adds its listeners first
+  }
+
+  addEventListener(type, ...more) {
+    super.addEventListener(type, ...more);
+    if (!this._types.has(type)) this._post({types: [type]});
+    this._learn([type]);
+  }
+
+  close() {
+    this.readyState = CLOSED;
+    this._watch("removeEventListener");
+    this._rest();
+  }
+
+  // Coming and going
+
+  _watch(change) {
+    for (const name of ["pageshow", "resume", "visibilitychange"]) globalThis[change](name, this._begin, true);
+    // A page that is frozen, or kept for the back button, must neither hold the lock nor wait for it.
+    for (const name of ["pagehide", "freeze"]) globalThis[change](name, this._rest, true);
+  }
+
+  _begin() {
+    if (this.readyState === CLOSED) return;
+    if (this._life) return this._hello();
+    const {signal} = this._life = new AbortController();
+    const lead = () => { if (!signal.aborted) this._lead(); };
+    if (!navigator.locks || !globalThis.BroadcastChannel) return lead();
+    const name = `ssehub ${this.withCredentials} ${this._shared}`;
+    const over = new Promise(resolve => signal.addEventListener("abort", resolve));
+    this._channel = new BroadcastChannel(name);
+    this._channel.onmessage = ({data}) => this._hear(data);
+    this._hello();
+    navigator.locks.request(name, {signal}, () => { lead(); return over; }).catch(lead);
+  }
+
+  _rest() {
+    if (!this._life) return;
+    this._life.abort();
+    this._leave();
+    if (this._channel) this._channel.close();
+    this._life = this._channel = null;
+    this._leads = this._joined = false;
+  }
+
+  _lead() {
+    this._leads = true;
+    if (this._source) this._meet(this._session);
+    else this._connect();
+    this._welcome();
+  }
+
+  // What tabs tell each other
+
+  _post(message) {
+    if (this._channel) this._channel.postMessage(message);
+  }
+
+  _hello() {
+    this._post({hello: true, types: [...this._types]});
+  }
+
+  _welcome() {
+    this._post({at: this.lastEventId, state: this.readyState, session: this._session, types: [...this._types]});
+  }
+
+  _hear({hello, types, at, state, session, event}) {
+    const unheard = at !== undefined && [...this._types].some(type => !types.includes(type));
+    if (types) this._learn(types);
+    if (this._leads) return hello && this._welcome();
+    if (at !== undefined) this._join(at, session, unheard);
+    if (!this._joined) return;
+    if (state !== undefined && !this._source && (at === undefined || state === OPEN)) this._turn(state);
+    if (event) this._follow(event);
+  }
+
+  _join(at, session, unheard) {
+    const since = this._since && !this.lastEventId;
+    if (!this._joined && !this.lastEventId && !since) this._reach(at);
+    this._joined = true;
+    this._at = at;
+    this._meet(session);
+    if (unheard) this._post({types: [...this._types]});
+    if (unheard || since || !this._seen.has(at)) this._connect();
+  }
+
+  _follow(event) {
+    const {type, data, id, prev} = event;
+    this._at = id;
+    if (type === "ssehub.open") this._meet(data);
+    if (this._source) this._settle();
+    else if (prev === this.lastEventId) this._take(event);
+    else if (!this._seen.has(id)) this._connect();
+    else if (id === prev) this._fire(type, data);  // it has no place of its own, so nobody has had it before
+  }
+
+  // A connection: the leader's, or that of a tab that has missed something
+
+  _connect() {
+    if (this._source) return;
+    const url = new URL(this.lastEventId ? this._shared : this.url);
+    if (this.lastEventId) url.searchParams.set("lastEventId", this.lastEventId);
+    const source = this._source = new EventSource(url, {withCredentials: this.withCredentials});
+    let prev = this.lastEventId, named = false;
+    this._relay = ({type, data, lastEventId}) => {
+      if (data === undefined) return;  // not an event of the stream, but of the connection
+      named = named || lastEventId !== "";
+      const id = named ? lastEventId : prev;
+      if (type === "ssehub.open") this._session = data;
+      if (this._leads) this._post({event: {type, data, id, prev}});
+      if (this._leads && type === "ssehub.open") this._meet(data);
+      prev = id;
+      this._take({type, data, id});
+    };
+    source.onopen = source.onerror = ({data}) => {
+      if (data !== undefined) return;
+      if (this._leads) this._post({state: source.readyState});
+      this._turn(source.readyState);
+    };
+    for (const type of this._types) source.addEventListener(type, this._relay);
+  }
+
+  _learn(types) {
+    for (const type of types) {
+      if (this._types.has(type)) continue;
+      this._types.add(type);
+      if (this._source) this._source.addEventListener(type, this._relay);
+    }
+  }
+
+  _settle() {
+    if (this._timer || this._leads || !this._source || this._source.readyState !== OPEN) return;
+    if (this.lastEventId !== this._at) return;
+    this._timer = setTimeout(() => {
+      this._timer = 0;
+      if (!this._leads && this.lastEventId === this._at) this._leave();
+    }, SETTLE);
+  }
+
+  _leave() {
+    clearTimeout(this._timer);
+    this._timer = 0;
+    if (this._source) this._source.close();
+    this._source = this._session = null;
+  }
+
+  // What the page sees
+
+  _take({type, data, id}) {
+    this._reach(id);
+    if (type !== "ssehub.open") this._fire(type, data);
+    this._settle();
+  }
+
+  _reach(id) {
+    this.lastEventId = id;
+    this._seen.delete(id);
+    this._seen.add(id);
+    if (this._seen.size > KEPT) this._seen.delete(this._seen.values().next().value);
+  }
+
+  _meet(session) {  // as whom the shared connection is known; one of our own for a moment is not worth a word
+    if (!session || session === this._met) return;
+    this._met = session;
+    this._fire("ssehub.open", session);
+  }
+
+  _fire(type, data) {
+    const {origin} = new URL(this._shared);
+    this.dispatchEvent(new MessageEvent(type, {data, lastEventId: this.lastEventId, origin}));
+  }
+
+  _turn(state) {
+    if (state === OPEN && this.readyState === OPEN) return;
+    this.readyState = state;
+    this.dispatchEvent(new Event(state === OPEN ? "open" : "error"));
+    if (state === CLOSED) this.close();
+  }
+};
+Object.assign(SharedEventSource, {CONNECTING, OPEN, CLOSED});
+}

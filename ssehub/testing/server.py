@@ -1,0 +1,87 @@
+"""Server: an application under test on a real port of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+#: Seconds between two looks at whether it is to stop.
+_LOOK = 0.02
+
+
+class _Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Say nothing: the test's output is no server's log."""
+
+
+class _Listener(ThreadedWSGIServer):
+    """Know the connections that are open, and the thread of each."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        super().__init__("127.0.0.1", 0, app, _Handler)
+        self.open: dict[Any, threading.Thread] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="ssehub-test-request", daemon=True
+        )
+        self.open[request] = thread
+        thread.start()
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.pop(request, None)
+        super().shutdown_request(request)
+
+
+class Server:
+    """Serve a WSGI application over HTTP/1.1, each request in a thread, until it is closed.
+
+    :ivar port: where it listens, on 127.0.0.1.
+    :ivar url: ``http://127.0.0.1:port``.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._listener = _Listener(app)
+        self.port = int(self._listener.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(
+            target=self._listener.serve_forever, args=(_LOOK,), name="ssehub-test-server", daemon=True
+        )
+        self._thread.start()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Cut all connections, as a server that falls does, and wait for their threads. Idempotent.
+
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if the application goes on with one.
+        """
+        self._listener.shutdown()
+        self._thread.join()
+        deadline = time.monotonic() + timeout
+        left = list(self._listener.open.items())
+        for request, _ in left:
+            with contextlib.suppress(OSError):  # it has just ended
+                request.shutdown(socket.SHUT_RDWR)
+        for _, thread in left:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                raise TimeoutError(f"the application has not ended a request for {timeout} s")
+
+
+@contextmanager
+def serve(app: Callable[..., Iterable[bytes]]) -> Iterator[Server]:
+    """Serve an application as long as the block lasts."""
+    server = Server(app)
+    try:
+        yield server
+    finally:
+        server.close()

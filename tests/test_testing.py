@@ -1,0 +1,357 @@
+"""What the tests of applications are given: the recorder, the log that fails, streams without a server, fixtures."""
+
+from __future__ import annotations
+
+import configparser
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from ssehub import Client, Hub, HubClosed, LogError, MemoryLog, Message, RedisLog, event_stream
+from ssehub.integrations.flask import SSEHub
+from ssehub.service import create_app
+from ssehub.testing import FaultyLog, RecordedHub, capture, serve, stream
+from tests.followers import Follower
+from tests.redis_server import RedisServer
+from tests.servers import ROOT
+from tests.streams import GUARD, call, until
+
+pytest_plugins = ["pytester"]
+
+MakeHub = Callable[..., Hub]
+
+
+@pytest.fixture
+def log() -> FaultyLog:
+    return FaultyLog()
+
+
+@pytest.fixture
+def hub(log: FaultyLog) -> Iterator[RecordedHub]:
+    made = RecordedHub(log)
+    yield made
+    made.close()
+
+
+def texts(messages: list[Message]) -> list[str | None]:
+    return [message.json()["reason"] if message.event == "ssehub.gap" else message.data for message in messages]
+
+
+# The recorder
+
+
+def test_the_recorder_tells_who_would_have_got_what(hub: RecordedHub) -> None:
+    hub.broadcast("to all")
+    hub.broadcast(Message("to a", "score"), zone="a")
+    hub.broadcast("to b", zone="b", exclude=["session"])
+    hub.send("ada", "to ada")
+    hub.send("ada", "to ada in a", zone="a")
+    hub.disconnect("ada")
+    assert texts(hub.events()) == ["to all", "to a", "to b"]
+    assert texts(hub.events(client_id="ada")) == ["to all", "to a", "to b", "to ada", "to ada in a"]
+    assert texts(hub.events("a")) == ["to all", "to a"] and hub.events("a")[1].event == "score"
+    assert texts(hub.events("b", "ada")) == ["to all", "to b", "to ada"]
+    assert texts(hub.events(["b", "c"], session_id="session")) == ["to all"]
+    assert texts(hub.events("elsewhere")) == ["to all"]
+    assert [(packet.zone, packet.client_id) for packet in hub.packets()][3:] == [
+        (hub.packets()[0].zone, "ada"),
+        ("a", "ada"),
+    ]
+    assert hub.connections() == [] and hub.stats()["opened"] == 0
+    hub.clear()
+    assert hub.events() == [] and hub.packets() == []
+
+
+def test_what_the_recorder_tells_is_what_a_stream_brings(hub: RecordedHub) -> None:
+    followers = [Follower(hub, zone="a", client_id="ada"), Follower(hub, zone=["b", "c"])]
+    for number in range(300):  # more than a page
+        hub.broadcast(Message(f"{number}\nlines", id="own" if number % 7 == 0 else None), zone="abc"[number % 3])
+        hub.send("ada", str(number))
+    hub.broadcast("last")
+    for follower, told in zip(followers, (hub.events("a", "ada"), hub.events(["b", "c"])), strict=True):
+        follower.wait_for_last("last")
+        assert told == [event for event in follower.events if not event.event.startswith("ssehub.")]
+    hub.close()
+    for follower in followers:
+        follower.join()
+
+
+def test_a_hub_of_the_applications_own_is_captured(make_hub: MakeHub) -> None:
+    app = Flask(__name__)
+    sse = SSEHub(app)
+    with app.app_context():
+        sse.broadcast("before")
+        with capture(app.extensions["ssehub"]) as sent:
+            sse.broadcast("hello", zone="news")
+            assert texts(sent.events("news")) == ["hello"]
+        sse.broadcast("after", zone="news")
+        assert texts(sent.events()) == ["hello", "after"]
+        sse.hub.close()
+    assert texts(sent.events()) == ["hello", "after"]  # also when the hub is closed
+    with pytest.raises(TypeError, match="its attribute hub"), capture(sse):  # type: ignore[arg-type]
+        pass
+
+
+def test_a_captured_log_may_have_lost_something(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(size=2))
+    with capture(hub) as sent:
+        for text in "abc":
+            hub.broadcast(text)
+        assert texts(sent.events()) == ["trimmed", "b", "c"] and len(sent.packets()) == 2
+
+
+def test_a_hub_with_partitions_on_redis_is_captured_too(make_hub: MakeHub, redis_server: RedisServer) -> None:
+    name = secrets.token_hex(4)
+    hub, other = (make_hub(RedisLog(redis_server.url, name=name, partitions=4)) for _ in range(2))
+    with capture(hub) as sent:
+        for zone in "abcdefgh":
+            other.broadcast(f"to {zone}", zone=zone)
+        other.broadcast("to all")
+        assert texts(sent.wait_for(2, zone="c")) == ["to c", "to all"]
+        assert sorted(texts(sent.wait_for(9))) == sorted(["to all", *(f"to {zone}" for zone in "abcdefgh")])
+        assert len(sent.packets()) == 9
+
+
+def test_waiting_ends_with_the_message_or_says_what_there_is(hub: RecordedHub) -> None:
+    def send() -> None:
+        assert asked.wait(GUARD)
+        hub.send("ada", "late", zone="a")
+
+    asked = threading.Event()
+    thread = threading.Thread(target=send)
+    thread.start()
+    with pytest.raises(TimeoutError, match=r"for 1 events, but there are 0: \[\]"):
+        hub.wait_for(timeout=0)
+    asked.set()
+    assert texts(hub.wait_for(zone="a", client_id="ada", timeout=GUARD)) == ["late"]
+    thread.join()
+
+
+# The log that fails
+
+
+def test_the_next_messages_fail_or_are_written_without_a_word(hub: RecordedHub, log: FaultyLog) -> None:
+    log.fail(2)
+    for _ in range(2):
+        with pytest.raises(LogError, match="not accepted"):
+            hub.broadcast("lost")
+    hub.broadcast("first")
+    log.fail(written=True)
+    with pytest.raises(LogError, match="not known"):
+        hub.broadcast("second")
+    hub.broadcast("third")
+    assert texts(hub.events()) == ["first", "second", "third"]
+
+
+def test_senders_wait_as_long_as_they_are_held(hub: RecordedHub, log: FaultyLog) -> None:
+    def send(text: str) -> None:
+        try:
+            hub.broadcast(text)
+        except LogError as error:
+            refused.append(str(error))
+
+    refused: list[str] = []
+    threads = [threading.Thread(target=send, args=(text,)) for text in ("one", "other", "refused")]
+    with log.held():
+        for thread in threads[:2]:
+            thread.start()
+        log.wait_for_senders(2)
+        assert hub.events() == []
+        with pytest.raises(TimeoutError, match="2 wait"):
+            log.wait_for_senders(3, timeout=0)
+    assert len(hub.wait_for(2)) == 2
+    with log.held():
+        threads[2].start()
+        log.wait_for_senders()
+        hub.close()
+        threads[2].join(GUARD)
+    assert refused == ["the log is not started, or closed"]
+    for thread in threads:
+        thread.join()
+    with pytest.raises(HubClosed):
+        hub.broadcast("too late")
+
+
+def test_a_trimmed_log_is_a_gap_for_those_who_come_back_and_nothing_for_the_others(
+    hub: RecordedHub, log: FaultyLog
+) -> None:
+    away, there = Follower(hub), Follower(hub)
+    hub.broadcast("one")
+    away.wait_for("one")
+    away.leave(hub)
+    there.wait_for("one")
+    hub.broadcast("two")
+    there.wait_for("one", "two")
+    log.trim()
+    back = Follower(hub, last_event_id=away.decoder.last_event_id)
+    hub.broadcast("three")
+    there.wait_for("one", "two", "three")
+    back.wait_for("gap trimmed 1", "three")
+    hub.close()
+    for follower in (back, there):
+        follower.join()
+
+
+def test_a_flushed_log_is_a_gap_for_everyone(hub: RecordedHub, log: FaultyLog) -> None:
+    follower = Follower(hub)
+    hub.broadcast("one")
+    follower.wait_for("one")
+    log.flush()
+    follower.wait_for("one", "gap epoch None")
+    hub.broadcast("two")
+    follower.wait_for("one", "gap epoch None", "two")
+    hub.close()
+    follower.join()
+
+
+def test_a_log_that_is_away_refuses_senders_and_readers_until_it_is_back(hub: RecordedHub, log: FaultyLog) -> None:
+    follower = Follower(hub)
+    with log.away():
+        with pytest.raises(LogError, match="reached"):
+            hub.broadcast("lost")
+        assert list(hub.stream(last_event_id=hub.cursor())) and hub.stats()["refused"] == 1
+        with pytest.raises(LogError, match="reached"):
+            hub.events()
+    hub.broadcast("here again")
+    follower.wait_for("here again")
+    hub.close()
+    follower.join()
+
+
+# Streams
+
+
+def test_a_stream_without_a_server_is_one_that_the_hub_knows(hub: RecordedHub) -> None:
+    app = create_app(hub)
+    with stream(app, "/events?zone=a&client_id=ada", headers={"Accept": "text/event-stream"}) as events:
+        assert (events.status, events.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        assert hub.is_present("ada", "a") and hub.connections()[0].id == events.opened["session_id"]
+        hub.connections()[0].send("to this session")
+        receipt = hub.broadcast("hello", zone="a")
+        assert texts(events.read(2)) == ["to this session", "hello"] and events.last_event_id == receipt.id
+        events.timeout = 0.01
+        with pytest.raises(TimeoutError, match="silent"):
+            next(events)
+        events.timeout = GUARD
+    assert hub.connections() == [] and hub.stats()["hang_ups"] == 1
+    hub.broadcast("meanwhile", zone="a")
+    with stream(app, "/events?zone=a", last_event_id=receipt.id) as events:
+        hub.close()
+        assert texts(list(events)) == ["meanwhile"]
+
+
+def test_a_stream_of_many_messages_waits_for_its_reader_and_ends_when_he_leaves() -> None:
+    asked = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        def count() -> Iterator[str]:
+            while True:
+                asked.append(environ["PATH_INFO"])
+                yield str(len(asked))
+
+        return event_stream(count())(environ, start_response)
+
+    with stream(app, "/count") as events:
+        assert texts(events.read(3)) == ["1", "2", "3"]
+    assert 3 < len(asked) < 200
+
+
+def test_what_an_application_raises_or_refuses_is_seen(hub: RecordedHub) -> None:
+    def failing(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"data: one\n\n"
+        raise ZeroDivisionError
+
+    events = stream(failing)
+    assert next(events).data == "one"
+    with pytest.raises(ZeroDivisionError):
+        next(events)
+    events.close()
+    with stream(create_app(hub), "/nothing") as events:
+        assert events.status == 404 and list(events) == []
+
+
+def test_a_stream_that_does_not_end_is_an_error_and_not_a_test_that_hangs() -> None:
+    stuck = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b":\n\n"
+        stuck.wait(GUARD)
+
+    events = stream(app, timeout=0.05)
+    with pytest.raises(TimeoutError, match="has not ended"):
+        events.close()
+    stuck.set()
+    events.close()
+
+
+def test_a_server_serves_and_takes_its_streams_along(hub: RecordedHub) -> None:
+    with serve(create_app(hub)) as server:
+        client = Client(f"{server.url}/events")
+        messages = client.subscribe()
+        with client.start():
+            until(hub.connections)
+            call(server.port, "POST", "/send", {"data": "hello", "broadcast": "true"})
+            assert messages.get(GUARD).data == "hello"
+            server.close()
+            until(lambda: not hub.connections())
+
+
+# pytest
+
+
+def test_the_example_of_the_documents_passes_as_a_project_of_its_own(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    for file in ("app.py", "test_app.py"):
+        shutil.copy(ROOT / "examples" / "testing" / file, pytester.path)
+    result = pytester.runpytest_inprocess("-p", "ssehub.integrations.pytest", "-W", "error", "--strict-markers")
+    result.assert_outcomes(passed=5)
+
+
+def test_the_hub_of_the_fixture_takes_arguments_and_is_gone_after_the_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(
+        """
+        import threading
+        import pytest
+        from ssehub import HubClosed
+        from ssehub.service import create_app
+
+        hubs = []
+
+        @pytest.mark.ssehub(max_connections=1)
+        def test_options(ssehub_hub, ssehub_stream):
+            hubs.append(ssehub_hub)
+            app = create_app(ssehub_hub)
+            ssehub_stream(app, "/events"), ssehub_stream(app, "/events")
+            assert ssehub_hub.stats()["refused"] == 1
+
+        def test_gone(ssehub_hub):
+            assert ssehub_hub is not hubs[0] and hubs[0].closed
+            assert not [one for one in threading.enumerate() if one.name.startswith("ssehub")]
+            assert ssehub_hub.events() == []
+        """
+    )
+    pytester.runpytest_inprocess("-p", "ssehub.integrations.pytest", "--strict-markers").assert_outcomes(passed=2)
+
+
+def test_pytest_finds_the_fixtures_by_itself_and_imports_no_hub_for_it() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    (entry,) = settings["options.entry_points"]["pytest11"].split("\n")[1:]
+    assert [part.strip() for part in entry.split("=")] == ["ssehub", "ssehub.integrations.pytest"]
+    code = "import sys, ssehub.integrations.pytest; print([name for name in sys.modules if name.startswith('ssehub')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "['ssehub', 'ssehub.integrations', 'ssehub.integrations.pytest']"
