@@ -96,7 +96,7 @@ class FaultyLog(MemoryLog):
     # What the hub asks
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
-        """Begin to deliver; see :meth:`Log.start`."""
+        """Begin to deliver; see :meth:`ssehub.Log.start`."""
         self._check()
         super().start(deliver, broken)
         self._broken = broken
@@ -117,12 +117,12 @@ class FaultyLog(MemoryLog):
         return receipt
 
     def read(self, after: Place, limit: int) -> Page:
-        """Read on from a position; see :meth:`Log.read`."""
+        """Read on from a position; see :meth:`ssehub.Log.read`."""
         self._check()
         return super().read(after, limit)
 
     def locate(self, last_event_id: str) -> Position | Gap:
-        """Find the place an id names; see :meth:`Log.locate`."""
+        """Find the place an id names; see :meth:`ssehub.Log.locate`."""
         self._check()
         return super().locate(last_event_id)
 
