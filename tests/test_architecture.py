@@ -19,12 +19,13 @@ FLOORS = {
     "server": 3,
     "client": 3,
     "integrations": 4,
+    "doctor": 4,
     "cli": 5,
 }
 FLOORS |= {"__init__": 6, "__main__": 6}
 ONLY_IN = {
     "redis": ("log/redis/",),
-    "requests": ("client/", "cli/"),
+    "requests": ("client/", "doctor/", "cli/"),
     "urllib3": ("client/", "cli/"),
     "werkzeug": ("server/response.py", "server/app.py", "server/access.py", "integrations/", "cli/"),
     "flask": ("integrations/flask.py",),

@@ -20,6 +20,7 @@ from ssehub.exceptions import HubClosed, LogError
 from ssehub.log import ALL, Packet, Process, Session
 from ssehub.server.access import Authorize, check, check_origins, cors_headers
 from ssehub.server.connection import Connection
+from ssehub.server.facts import facts_of
 from ssehub.server.hub import Hub
 from ssehub.wire import Message
 
@@ -146,7 +147,7 @@ class App:
                 check(self._authorize, request, "look")
         except HTTPException:
             return _json(stats)  # numbers are for everyone, names are not
-        return _json({**stats, **self._who()})
+        return _json({**stats, **self._who(), "server": facts_of(request.environ, self._hub)})
 
     def _health(self, request: Request) -> Response:
         return _json({"status": "closing"}, 503) if self._hub.closed else _json({"status": "ok"})
