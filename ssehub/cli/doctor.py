@@ -60,10 +60,15 @@ def _run(options: argparse.Namespace) -> int:
     in_colour = not options.json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if options.insecure:  # urllib3 would say so at each request
         warnings.simplefilter("ignore")
-    with contextlib.closing(examine(case)) as findings:  # type: ignore[type-var]
-        for finding in findings:
+    with contextlib.closing(examine(case)) as findings:
+        finding = next(findings, None)
+        while finding is not None:
             failed = failed or finding.verdict == "FAIL"
-            print(json.dumps(finding._asdict()) if options.json else _line(finding, in_colour), flush=True)
+            try:
+                print(json.dumps(finding._asdict()) if options.json else _line(finding, in_colour), flush=True)
+                finding = next(findings, None)
+            except KeyboardInterrupt as interrupt:  # here, or raised by the examination at its end
+                finding = findings.throw(interrupt)
     return int(failed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from ssehub.doctor.case import Case
@@ -54,8 +54,12 @@ class Examination:
         self.main: Recording | None = None
         #: The streams beside it.
         self.others: list[Recording] = []
-        #: Whether Ctrl-C has ended the watching.
-        self.interrupted = False
+        #: Whether ordinary requests are not answered beside the streams.
+        self.is_stuck = False
+        #: Whether the first stream's head and beginning are judged.
+        self.is_judged = False
+        #: Whether the watching is over, and judged.
+        self.is_watched = False
         self._opened: list[Recording] = []
 
     @property
@@ -116,21 +120,23 @@ class Examination:
             one.close()
 
 
-def examine(case: Case) -> Iterator[Finding]:
+def examine(case: Case) -> Generator[Finding, None, None]:
     """Look at a stream, and at its log if that is asked for; yield each finding as it is there.
 
     It takes about ``case.time`` seconds, blocks the thread that iterates, and opens the streams it needs in threads of
-    its own, which are gone when it ends. Ctrl-C ends it early: what is known by then is told.
+    its own, which are gone when it ends. Ctrl-C ends it early, thrown in as well: what is known by then is told.
 
     :raises KeyboardInterrupt: after the last finding, if there was one.
     """
+    interrupted = False
     examination = Examination(case)
     with contextlib.closing(examination):
         try:
             yield from _answers(examination)
         except KeyboardInterrupt:
-            examination.interrupted = True
-    if examination.interrupted:
+            interrupted = True
+            yield from silence.judge(examination)
+    if interrupted:
         yield skip("the rest", "interrupted")
         raise KeyboardInterrupt
     if case.log is not None:
@@ -145,5 +151,3 @@ def _answers(examination: Examination) -> Iterator[Finding]:
         elif not told:
             told = True
             yield skip("server, threads, log", "there is no open stream to ask them of")
-        if examination.interrupted:
-            return

@@ -15,6 +15,8 @@ from ssehub.wire import Decoder, Message
 
 #: Pieces that are kept of a stream: more than a doctor needs, and no more memory than a stream may take.
 _KEPT = 10_000
+#: Seconds to wait for an event after first bytes that are none: a hub that is full says when to come, and ends.
+_GRACE = 0.3
 #: Seconds for a connection to be made.
 _CONNECT = 5.0
 
@@ -99,6 +101,11 @@ class Recording:
         with self._changed:
             self._changed.wait_for(lambda: self.ended is not None or condition(), max(0.0, seconds))
             return bool(condition())
+
+    def settle(self, seconds: float) -> None:
+        """Block until the stream has begun: with an event, if one follows its first bytes at once, or with its end."""
+        if self.wait(lambda: self.pieces, seconds):
+            self.wait(self.messages, _GRACE)
 
     def close(self) -> None:
         """Leave the stream. Idempotent."""

@@ -55,9 +55,10 @@ class Service:
                 value = _object(response) if "json" in response.headers.get("Content-Type", "") else None
                 return Answer(time.monotonic() - began, response.status_code, response.headers, value)
 
-    def send(self, client_id: str, data: str) -> dict[str, Any]:
+    def send(self, client_id: str, data: str, patience: float) -> dict[str, Any]:
         """Send a message to one client.
 
+        :param patience: seconds to wait for the answer.
         :raises requests.RequestException: if it was not accepted.
         """
         fields = {"client_id": client_id, "data": data, "event": "ssehub-doctor"}
@@ -65,7 +66,9 @@ class Service:
         with requests.Session() as session:
             session.verify = options["verify"]
             session.trust_env = options["verify"] is True  # the environment's certificates would win over those given
-            return publish(self.send_url, fields, self._case.token, headers=options["headers"], session=session)
+            timeout = (min(_CONNECT, patience), patience)
+            headers = options["headers"]
+            return publish(self.send_url, fields, self._case.token, headers=headers, session=session, timeout=timeout)
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._case.token}"} if self._case.token else {}

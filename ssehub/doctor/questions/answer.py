@@ -36,9 +36,8 @@ def ask(exam: Examination) -> Iterator[Finding]:
     """Open the stream, and judge its head."""
     exam.alone = exam.service.ask(exam.patience)
     main = exam.main = exam.open()
-    main.wait(lambda: main.answered, exam.patience)
+    main.settle(exam.patience)
     if main.answered is not None:
-        main.wait(lambda: main.pieces, exam.patience)
         yield from judge(exam, main)
     elif main.error is not None:
         yield _no_answer(main.error)
@@ -55,6 +54,7 @@ def judge(exam: Examination, main: Recording) -> Iterator[Finding]:
     """Judge the head of an answer that has come."""
     response = main.response
     assert response is not None
+    exam.is_judged = True
     if not main.is_stream:
         yield _refused(response)
         return

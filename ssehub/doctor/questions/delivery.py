@@ -26,6 +26,9 @@ _LATE = 1.0
 
 def ask(exam: Examination) -> Iterator[Finding]:
     """Send a message to each stream, which nobody else gets: each is a client of its own."""
+    if exam.is_stuck:
+        yield skip(_CHECK, "other requests are not answered, and sending is one")
+        return
     streams = [(one, client) for one in exam.streams if one.ended is None and (client := _own_client(one))][:_MOST]
     if not streams:
         why = "the streams are not those of a hub of ssehub, or of a client who may be connected elsewhere, too"
@@ -36,7 +39,7 @@ def ask(exam: Examination) -> Iterator[Finding]:
     for number, (one, client) in enumerate(streams):
         data, began = f"ssehub doctor {mark} {number}", time.monotonic()
         try:
-            exam.service.send(client, data)
+            exam.service.send(client, data, exam.patience)
         except requests.RequestException as error:
             yield skip(_CHECK, f"{bare(exam.service.send_url)}: {reason(error)}", "--token, --send-url")
             return

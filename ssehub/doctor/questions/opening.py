@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ssehub.doctor.finding import Finding, fail, ok, warn
@@ -37,7 +38,7 @@ def judge(exam: Examination, main: Recording) -> Finding:
 
 def never(exam: Examination, main: Recording) -> Finding:
     """Judge a stream that has not begun in all the time there was."""
-    return _held_back(exam, main, f"not even the head came in {exam.time:.1f} s")
+    return _held_back(exam, main, f"not even the head came in {time.monotonic() - main.began:.1f} s")
 
 
 def _held_back(exam: Examination, main: Recording, seen: str) -> Finding:

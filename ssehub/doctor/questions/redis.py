@@ -50,7 +50,7 @@ def _open(link: Callable[[str], Any], url: str) -> Any:
 
 
 def _look(case: Case, server: Any, log: Any, errors: tuple[type[BaseException], ...]) -> Iterator[Finding]:
-    for check, judge in (
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("redis version", lambda: _version(server.info("server"), server.info("replication"))),
         ("redis memory", lambda: _memory(server.info("memory"))),
         ("redis disk", lambda: _disk(server.info("persistence"), server.config_get("save"))),
@@ -58,7 +58,8 @@ def _look(case: Case, server: Any, log: Any, errors: tuple[type[BaseException], 
         ("redis timeouts", lambda: _timeouts(server.config_get("timeout"), server.config_get("tcp-keepalive"))),
         ("redis rights", lambda: _rights(case, log, errors)),
         ("redis log", lambda: _log(case, log)),
-    ):
+    )
+    for check, judge in checks:
         try:
             yield judge()
         except errors as error:

@@ -28,18 +28,22 @@ _BEAT = "a comment every 15 s: Hub(heartbeat=15)"
 def ask(exam: Examination) -> Iterator[Finding]:
     """Watch the first stream for as long as there is time, or until it has said enough."""
     main = exam.main
-    if main is None or (main.answered is None and main.error is not None):
+    if main is not None:
+        enough = 1 if exam.heartbeat is not None else _ENOUGH
+        main.wait(lambda: exam.is_judged and len(_beats(main)) >= enough, exam.remaining)
+    yield from judge(exam)
+
+
+def judge(exam: Examination) -> Iterator[Finding]:
+    """Judge what has come so far, once."""
+    main = exam.main
+    if main is None or exam.is_watched or (main.answered is None and main.error is not None):
         return
-    was_late = main.answered is None
-    enough = 1 if exam.heartbeat is not None else _ENOUGH
-    try:
-        main.wait(lambda: not was_late and len(_beats(main)) >= enough, exam.remaining)
-    except KeyboardInterrupt:
-        exam.interrupted = True
-    if was_late:
-        if main.answered is None:
-            yield opening.never(exam, main)
-            return
+    exam.is_watched = True
+    if main.answered is None:
+        yield opening.never(exam, main)
+        return
+    if not exam.is_judged:
         yield from answer.judge(exam, main)
     if not main.is_stream or not main.pieces:
         return

@@ -24,6 +24,7 @@ def ask(exam: Examination) -> Iterator[Finding]:
         yield skip("other requests", f"{where} is not answered even without a stream", "--stats-url URL")
         return
     if exam.service.ask(exam.patience).status is None:
+        exam.is_stuck = True
         seen = f"with one stream open, {where} is not answered in {exam.patience:.1f} s"
         yield fail("other requests", seen, f"a worker that does one thing at a time, or a single thread; {_ROOM}")
         return
@@ -34,10 +35,11 @@ def ask(exam: Examination) -> Iterator[Finding]:
     exam.others = [exam.open() for _ in range(count - 1)]
     deadline = time.monotonic() + exam.patience
     for one in exam.others:
-        one.wait(lambda one=one: one.pieces, deadline - time.monotonic())  # type: ignore[misc]
+        one.settle(deadline - time.monotonic())
     yield _opened(exam, count)
     answer = exam.service.ask(exam.patience)
     if answer.status is None:
+        exam.is_stuck = True
         seen = f"with {count} streams open, {where} is not answered in {exam.patience:.1f} s"
         yield fail("other requests", seen, f"{_ROOM}; nginx and others limit connections, too")
     else:
