@@ -47,6 +47,8 @@ class Recording:
         self.response: requests.Response | None = None
         self.answered: float | None = None
         self.pieces: list[Piece] = []
+        #: How many of them have broken a silence for its own sake; the first bytes break none.
+        self.beats = 0
         #: When the last bytes came.
         self.last: float | None = None
         #: The longest time without any since the head, except for that which goes on.
@@ -137,8 +139,10 @@ class Recording:
         asked = self.decoder.reconnection_time
         if asked is not None and [asked] != self.retries[-1:]:
             self.retries.append(asked)
+        piece = Piece(now, messages)
+        self.beats += bool(self.pieces and piece.beats)
         if len(self.pieces) < _KEPT:
-            self.pieces.append(Piece(now, messages))
+            self.pieces.append(piece)
         self._tell()
 
     def _tell(self) -> None:

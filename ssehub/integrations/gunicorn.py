@@ -47,7 +47,11 @@ def _watch(worker: Any) -> None:
 def _note_facts(worker: Any) -> None:
     """Remember what ``ssehub doctor`` wants to know."""
     kind = _KINDS.get(type(worker).__name__, type(worker).__name__)
-    streams = {"sync": 1, "gthread": worker.cfg.threads, "gevent": worker.cfg.worker_connections}.get(kind)
+    streams = {
+        "sync": 1,
+        "gthread": min(worker.cfg.threads, worker.cfg.worker_connections),
+        "gevent": worker.cfg.worker_connections,
+    }.get(kind)
     note(worker=kind, threads=streams, processes=worker.cfg.workers, preload=worker.cfg.preload_app, hook=True)
 
 

@@ -42,6 +42,7 @@ def ask(exam: Examination) -> Iterator[Finding]:
     elif main.error is not None:
         yield _no_answer(main.error)
     elif exam.alone.status is None:
+        exam.is_watched = True  # there is nothing to watch
         yield fail(
             "answer",
             f"neither the stream nor an ordinary request ({bare(exam.service.stats_url)}) is answered in"
@@ -88,7 +89,11 @@ def _refused(response: requests.Response) -> Finding:
             "answer", f"no stream, but a redirect: {seen}", f"if it is a login: {_WHO}; else the stream's own address"
         )
     if response.status_code == 200:
-        return fail("answer", f"no event stream: {seen}", "Content-Type: text/event-stream, or a browser refuses it")
+        return fail(
+            "answer",
+            f"no event stream: {seen}",
+            "Content-Type: text/event-stream, or a browser refuses it; or is the stream beside it, at /events?",
+        )
     return fail("answer", f"no event stream: {seen}", _STATUS.get(response.status_code, "the server's log says why"))
 
 
@@ -129,7 +134,7 @@ def _cors(origin: str | None, url: str, response: requests.Response) -> Finding:
     if origin is None:
         return skip("cors", "nobody said which other site's pages follow it", "--origin https://app.example")
     parts = urlsplit(url)
-    if origin == f"{parts.scheme}://{parts.netloc}":
+    if origin == f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}":
         return ok("cors", f"{origin} is the stream's own site")
     allowed = response.headers.get("Access-Control-Allow-Origin")
     fix = f'create_app(hub, origins=["{origin}"]), or the header Access-Control-Allow-Origin: {origin}'

@@ -28,9 +28,9 @@ _BEAT = "a comment every 15 s: Hub(heartbeat=15)"
 def ask(exam: Examination) -> Iterator[Finding]:
     """Watch the first stream for as long as there is time, or until it has said enough."""
     main = exam.main
-    if main is not None:
+    if main is not None and not exam.is_watched:
         enough = 1 if exam.heartbeat is not None else _ENOUGH
-        main.wait(lambda: exam.is_judged and len(_beats(main)) >= enough, exam.remaining)
+        main.wait(lambda: exam.is_judged and main.beats >= enough, exam.remaining)
     yield from judge(exam)
 
 
