@@ -17,7 +17,6 @@ def publish(
     *,
     headers: Mapping[str, str] | None = None,
     session: requests.Session | None = None,
-    timeout: tuple[float, float] = _TIMEOUT,
 ) -> dict[str, Any]:
     """Send one message to a service.
 
@@ -26,13 +25,12 @@ def publish(
     :param token: the service's token, if it has one.
     :param headers: more headers of the request.
     :param session: one to send many through; by default each message has a connection of its own.
-    :param timeout: seconds for the connection, and for the answer.
     :returns: the service's answer: ``id`` and ``queued``.
     :raises requests.RequestException: if the service does not answer, or refuses; then with its reason.
     """
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
     post = session.post if session is not None else requests.post
-    response = post(url, json=dict(fields), headers={**authorization, **(headers or {})}, timeout=timeout)
+    response = post(url, json=dict(fields), headers={**authorization, **(headers or {})}, timeout=_TIMEOUT)
     try:
         answer = response.json()
     except ValueError:

@@ -79,7 +79,7 @@ class Examination:
         """Seconds that the stream is watched."""
         if self.case.time is not None:
             return self.case.time
-        return _TIME if self.heartbeat is None else max(2.0, 1.5 * self.heartbeat)
+        return _TIME if self.heartbeat is None else 1.5 * self.heartbeat + 2.0
 
     @property
     def patience(self) -> float:

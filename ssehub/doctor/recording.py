@@ -26,11 +26,8 @@ class Piece(NamedTuple):
 
     at: float
     messages: list[Message]
-
-    @property
-    def beats(self) -> int:
-        """How many heartbeats are in it: comments, or a hub's that carry a cursor."""
-        return sum(one.data is None or one.event == "ssehub.cursor" for one in self.messages)
+    #: How many heartbeats are in it: blocks that are a comment, or a hub's that carry a cursor.
+    beats: int
 
 
 class Recording:
@@ -139,7 +136,7 @@ class Recording:
         asked = self.decoder.reconnection_time
         if asked is not None and [asked] != self.retries[-1:]:
             self.retries.append(asked)
-        piece = Piece(now, messages)
+        piece = Piece(now, messages, _beats(chunk) + sum(one.event == "ssehub.cursor" for one in messages))
         self.beats += bool(self.pieces and piece.beats)
         if len(self.pieces) < _KEPT:
             self.pieces.append(piece)
@@ -148,3 +145,8 @@ class Recording:
     def _tell(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _beats(chunk: bytes) -> int:
+    """Count the blocks that begin with a comment; of several lines, it is one all the same."""
+    return sum(block.startswith(b":") for block in chunk.replace(b"\r\n", b"\n").split(b"\n\n"))

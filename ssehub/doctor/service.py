@@ -10,7 +10,6 @@ from typing import Any
 
 import requests
 
-from ssehub.client.publish import publish
 from ssehub.doctor.case import Case
 
 _CONNECT = 5.0
@@ -27,6 +26,11 @@ class Answer:
     #: The JSON object of a 200.
     value: dict[str, Any] | None = None
     error: Exception | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the application has answered, whatever it was, and no proxy in its place."""
+        return self.status is not None and self.status not in (502, 503, 504)
 
 
 class Service:
@@ -55,20 +59,23 @@ class Service:
                 value = _object(response) if "json" in response.headers.get("Content-Type", "") else None
                 return Answer(time.monotonic() - began, response.status_code, response.headers, value)
 
-    def send(self, client_id: str, data: str, patience: float) -> dict[str, Any]:
+    def send(self, client_id: str, data: str, patience: float) -> None:
         """Send a message to one client.
 
         :param patience: seconds to wait for the answer.
         :raises requests.RequestException: if it was not accepted.
         """
         fields = {"client_id": client_id, "data": data, "event": "ssehub-doctor"}
-        options = self._case.options(self.send_url)
+        options = self._case.options(self.send_url, **self._authorization())
+        timeout = (min(_CONNECT, patience), patience)
         with requests.Session() as session:
-            session.verify = options["verify"]
-            session.trust_env = options["verify"] is True  # the environment's certificates would win over those given
-            timeout = (min(_CONNECT, patience), patience)
-            headers = options["headers"]
-            return publish(self.send_url, fields, self._case.token, headers=headers, session=session, timeout=timeout)
+            # Redirected it would be a GET, and what answers that perhaps a stream.
+            response = session.post(
+                self.send_url, json=fields, stream=True, timeout=timeout, allow_redirects=False, **options
+            )
+            with response:
+                if response.status_code != 200:
+                    raise requests.HTTPError(f"{response.status_code} {response.reason}", response=response)
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._case.token}"} if self._case.token else {}

@@ -9,6 +9,6 @@ from ssehub.server.app import create_app
 
 ORIGIN = "https://app.example"
 app = create_app(
-    Hub(heartbeat=float(os.environ.get("HEARTBEAT", "0.5")), max_connections=20),
+    Hub(heartbeat=float(os.environ.get("HEARTBEAT", "0.2")), max_connections=20),
     origins=[ORIGIN],
 )

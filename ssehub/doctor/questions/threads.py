@@ -20,10 +20,10 @@ _ROOM = (
 def ask(exam: Examination) -> Iterator[Finding]:
     """Open the streams, and make an ordinary request beside one and beside all."""
     where = bare(exam.service.stats_url)
-    if exam.alone.status is None:
+    if not exam.alone.is_there:
         yield skip("other requests", f"{where} is not answered even without a stream", "--stats-url URL")
         return
-    if exam.service.ask(exam.patience).status is None:
+    if not exam.service.ask(exam.patience).is_there:
         exam.is_stuck = True
         seen = f"with one stream open, {where} is not answered in {exam.patience:.1f} s"
         yield fail("other requests", seen, f"a worker that does one thing at a time, or a single thread; {_ROOM}")
@@ -38,7 +38,7 @@ def ask(exam: Examination) -> Iterator[Finding]:
         one.settle(deadline - time.monotonic())
     yield _opened(exam, count)
     answer = exam.service.ask(exam.patience)
-    if answer.status is None:
+    if not answer.is_there:
         exam.is_stuck = True
         seen = f"with {count} streams open, {where} is not answered in {exam.patience:.1f} s"
         yield fail("other requests", seen, f"{_ROOM}; nginx and others limit connections, too")
