@@ -456,8 +456,10 @@ def test_the_command_writes_a_line_for_each_check_and_its_exit_code_tells_of_fai
 
 
 def test_what_cannot_be_looked_at_is_a_line_and_no_traceback() -> None:
-    done = doctor("127.0.0.1:80/events")
-    assert done.returncode == 1 and done.stderr.startswith("ssehub: ") and done.stderr.count("\n") == 1
+    for wrong in (("127.0.0.1:80/events",), ("http://127.0.0.1/", "--log", "http://127.0.0.1/")):
+        done = doctor(*wrong)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("ssehub: ") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

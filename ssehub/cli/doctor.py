@@ -10,7 +10,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from ssehub.cli.arguments import add_headers, add_log, add_token
+from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log
 from ssehub.doctor import Case, Finding, examine
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def add_to(commands: Commands) -> None:
     """Add the command."""
     command = commands.add_parser("doctor", help="follow a stream through its real address, and say what is wrong")
     command.add_argument("url", help="the stream as browsers reach it, for instance https://example.org/events")
-    command.add_argument("--time", type=float, metavar="SECONDS", help="watch it for so long (20, or 1.5 heartbeats)")
+    command.add_argument(
+        "--time", type=float, metavar="SECONDS", help="watch it for so long (20, or one and a half heartbeats)"
+    )
     command.add_argument("--streams", type=int, default=6, metavar="N", help="have so many open at once (%(default)s)")
     command.add_argument("--origin", metavar="ORIGIN", help="a site whose pages follow it: https://app.example")
     add_token(command, "the service's token, to look at its server and to send test messages to these streams alone")
@@ -56,6 +58,7 @@ def _run(options: argparse.Namespace) -> int:
         log_size=options.size,
         partitions=options.partitions,
     )
+    shared_log(options, options.size)  # says at once what is wrong with its address
     failed = False
     in_colour = not options.json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if options.insecure:  # urllib3 would say so at each request
