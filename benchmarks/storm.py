@@ -34,7 +34,7 @@ import redis
 
 from benchmarks.table import table
 from ssehub import Backoff, Client, Hub, LogError, RedisLog
-from ssehub.log.redis.log import _key
+from ssehub.log.redis.log import stream_key
 from tests.apps.shared import zone_of
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, children, free_port, gunicorn, process
@@ -130,7 +130,7 @@ class Storm:
         self.rollbacks: list[tuple[float, float]] = []
         self._folder = folder
         self._server = RedisServer(folder)
-        self._keys = [_key("ssehub", number, partitions) for number in range(partitions)]
+        self._keys = [stream_key("ssehub", number, partitions) for number in range(partitions)]
         #: When they were taken, and one of each key.
         self._dumps: tuple[float, list[Any]] | None = None
         self._partitions = partitions

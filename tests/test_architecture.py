@@ -21,6 +21,7 @@ FLOORS = {
     "server": 3,
     "client": 3,
     "testing": 4,
+    "doctor": 4,
     "integrations": 5,
     "service": 6,
     "cli": 7,
@@ -28,7 +29,7 @@ FLOORS = {
 FLOORS |= {"__init__": 8, "__main__": 8}
 ONLY_IN = {
     "redis": ("log/redis/",),
-    "requests": ("client/", "cli/"),
+    "requests": ("client/", "doctor/", "cli/"),
     "urllib3": ("client/", "cli/"),
     "werkzeug": ("server/response.py", "server/access.py", "testing/", "integrations/", "service/", "cli/"),
     "flask": ("integrations/flask.py",),

@@ -89,7 +89,7 @@ class Worker:
     alive = True
 
     class cfg:
-        threads, worker_connections = 100, 1000
+        threads, worker_connections, workers, preload_app = 100, 1000, 1, False
 
 
 class ThreadWorker(Worker):

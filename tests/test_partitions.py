@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ssehub import ALL, Gap, Hub, LogError, Message, Packet, RedisLog
-from ssehub.log.redis.log import _key
+from ssehub.log.redis.log import stream_key
 from tests.followers import Follower
 from tests.redis_server import RedisCluster, RedisServer, ask
 from tests.streams import until
@@ -169,9 +169,9 @@ def test_a_process_reads_only_the_partitions_its_connections_are_in(
     hub = make_hub(RedisLog(redis_server.url, name=name, partitions=PARTITIONS))
     other = other_than("a")
     one = Follower(hub, zone="a")
-    assert read_keys(redis_server, name) == {_key(name, lane_of("a"), PARTITIONS)}
+    assert read_keys(redis_server, name) == {stream_key(name, lane_of("a"), PARTITIONS)}
     two = Follower(hub, zone=other)
-    wanted = {_key(name, lane_of(zone), PARTITIONS) for zone in ("a", other)}
+    wanted = {stream_key(name, lane_of(zone), PARTITIONS) for zone in ("a", other)}
     assert read_keys(redis_server, name) == wanted
     hub.broadcast("x", zone=other)
     two.wait_for("x")
@@ -190,7 +190,7 @@ def read_keys(server: RedisServer, name: str) -> set[str]:
 
 
 def test_keys_are_spread_evenly_over_the_slots_of_a_cluster(cluster: RedisCluster) -> None:
-    slots = [ask(cluster.servers[0], "CLUSTER KEYSLOT", _key("name", n, 16)) for n in range(16)]
+    slots = [ask(cluster.servers[0], "CLUSTER KEYSLOT", stream_key("name", n, 16)) for n in range(16)]
     assert [slot * 16 // 16384 for slot in slots] == list(range(16))
 
 
@@ -301,7 +301,7 @@ def test_what_is_lost_in_several_partitions_is_told_and_all_go_on(redis_server: 
     follower.wait_for("before")
     with redis_server.client.pipeline(transaction=True) as pipe:
         for n in range(PARTITIONS):
-            pipe.delete(_key(name, n, PARTITIONS))
+            pipe.delete(stream_key(name, n, PARTITIONS))
         pipe.execute()
     until(lambda: "gap epoch None" in follower.texts)
     hub.broadcast("after")

@@ -30,13 +30,17 @@ def publish(
     """
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
     post = session.post if session is not None else requests.post
-    response = post(url, json=dict(fields), headers={**authorization, **(headers or {})}, timeout=_TIMEOUT)
+    headers = {**authorization, **(headers or {})}
+    # A redirected POST would become a GET, without the message.
+    response = post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False)
     try:
         answer = response.json()
     except ValueError:
         answer = {}
     if response.status_code != 200:
         reason = answer.get("error") if isinstance(answer, dict) else None
+        if response.is_redirect:
+            reason = f"{response.status_code}, it is now at {response.headers['Location']}: send it there"
         raise requests.HTTPError(reason or f"{response.status_code} {response.reason}", response=response)
     if not isinstance(answer, dict):
         raise requests.HTTPError("the answer is not that of an ssehub service", response=response)

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+from ssehub.server.facts import note
 from ssehub.server.hub import close_all, hubs
 
 logger = logging.getLogger("ssehub")
@@ -21,6 +22,8 @@ logger = logging.getLogger("ssehub")
 #: Seconds between two looks at whether the worker is to stop. There is no hook that is called for each of SIGTERM,
 #: SIGINT, SIGQUIT, SIGHUP, ``--max-requests`` and ``--reload``; what they all do is to clear ``worker.alive``.
 _LOOK = 0.1
+#: What the classes of workers are called in ``-k``.
+_KINDS = {"SyncWorker": "sync", "ThreadWorker": "gthread", "GeventWorker": "gevent"}
 
 
 def post_worker_init(worker: Any) -> None:
@@ -30,6 +33,7 @@ def post_worker_init(worker: Any) -> None:
 
     :param worker: gunicorn's worker.
     """
+    _note_facts(worker)
     _check_threads(worker)
     threading.Thread(target=_watch, args=(worker,), name="ssehub-gunicorn", daemon=True).start()
 
@@ -38,6 +42,17 @@ def _watch(worker: Any) -> None:
     while worker.alive:
         time.sleep(_LOOK)
     close_all()
+
+
+def _note_facts(worker: Any) -> None:
+    """Remember what ``ssehub doctor`` wants to know."""
+    kind = _KINDS.get(type(worker).__name__, type(worker).__name__)
+    streams = {
+        "sync": 1,
+        "gthread": min(worker.cfg.threads, worker.cfg.worker_connections),
+        "gevent": worker.cfg.worker_connections,
+    }.get(kind)
+    note(worker=kind, threads=streams, processes=worker.cfg.workers, preload=worker.cfg.preload_app, hook=True)
 
 
 def _check_threads(worker: Any) -> None:

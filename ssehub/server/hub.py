@@ -314,6 +314,11 @@ class Hub(Forked):
         return self._log.shared
 
     @property
+    def pace(self) -> Pace:
+        """How its connections behave: heartbeat, limits and the rest, as they were given."""
+        return self._pace
+
+    @property
     def max_connections(self) -> int | None:
         """How many streams may be open at the most; None for any number."""
         return self._pace.max_connections

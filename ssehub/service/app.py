@@ -26,6 +26,7 @@ from ssehub.exceptions import HubClosed, LogError
 from ssehub.log import ALL, Packet, Process, Session
 from ssehub.server.access import Authorize, check, check_origins, cors_headers
 from ssehub.server.connection import Connection
+from ssehub.server.facts import facts_of
 from ssehub.server.hub import Hub
 from ssehub.server.script import shared_script
 from ssehub.wire import Message
@@ -157,7 +158,7 @@ class App:
             self._check_look(request)
         except HTTPException:
             return _json(stats)  # numbers are for everyone, names are not
-        return _json({**stats, **self._who()})
+        return _json({**stats, **self._who(), "server": facts_of(request.environ, self._hub)})
 
     def _metrics(self, request: Request) -> Response:
         zones = "zones" in request.args

@@ -117,12 +117,12 @@ class FaultyLog(MemoryLog):
         return receipt
 
     def read(self, after: Place, limit: int) -> Page:
-        """Read on from a position; see :meth:`ssehub.Log.read`."""
+        """Read on from a position; see :meth:`ssehub.log.Readable.read`."""
         self._check()
         return super().read(after, limit)
 
     def locate(self, last_event_id: str) -> Position | Gap:
-        """Find the place an id names; see :meth:`ssehub.Log.locate`."""
+        """Find the place an id names; see :meth:`ssehub.log.Readable.locate`."""
         self._check()
         return super().locate(last_event_id)
 

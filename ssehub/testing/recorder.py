@@ -30,7 +30,8 @@ class Recorder:
     Nothing is put in the hub's place. A message counts when the log has it, and who gets it is found out by what a
     stream does: it is read by a connection that no client has, and that the hub does not know of.
 
-    What was sent past the log, with :meth:`ssehub.Connection.send`, is not seen here; :func:`~ssehub.testing.stream` sees it.
+    What was sent past the log, with :meth:`ssehub.Connection.send`, is not seen here, but by
+    :func:`~ssehub.testing.stream`.
 
     :param hub: any hub, one with a shared log too.
     :raises TypeError: if it is something else.

@@ -287,7 +287,7 @@ class RedisLog(Forked, Log):
     def _key(self, number: int) -> str:
         key = self._keys.get(number)
         if key is None:
-            key = self._keys[number] = _key(self._name, number, self._partitions)
+            key = self._keys[number] = stream_key(self._name, number, self._partitions)
         return key
 
     def _place(self, number: int) -> Position:
@@ -306,7 +306,7 @@ class RedisLog(Forked, Log):
             return self._whole
 
 
-def _key(name: str, number: int, partitions: int) -> str:
+def stream_key(name: str, number: int, partitions: int) -> str:
     """Return a partition's key. They are spread evenly over the slots of a cluster.
 
     Specification: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags

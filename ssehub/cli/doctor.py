@@ -1,0 +1,83 @@
+"""``ssehub doctor``: follow a stream through its real address, and say what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log
+from ssehub.doctor import Case, Finding, examine
+
+if TYPE_CHECKING:
+    from ssehub.cli.arguments import Commands
+
+#: What terminals take for green, yellow, red and grey (ECMA-48 8.3.117).
+_COLOURS = {"ok": "32", "warn": "33", "FAIL": "1;31", "skip": "90"}
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("doctor", help="follow a stream through its real address, and say what is wrong")
+    command.add_argument("url", help="the stream as browsers reach it, for instance https://example.org/events")
+    command.add_argument(
+        "--time", type=float, metavar="SECONDS", help="watch it for so long (20, or one and a half heartbeats)"
+    )
+    command.add_argument("--streams", type=int, default=6, metavar="N", help="have so many open at once (%(default)s)")
+    command.add_argument("--origin", metavar="ORIGIN", help="a site whose pages follow it: https://app.example")
+    add_token(command, "the service's token, to look at its server and to send test messages to these streams alone")
+    command.add_argument("--stats-url", metavar="URL", help="the service's /stats; beside the stream by default")
+    command.add_argument("--send-url", metavar="URL", help="the service's /send; beside the stream by default")
+    add_log(command, "look at this log, too")
+    command.add_argument("--size", type=int, default=10_000, help="entries that log is to keep (%(default)s)")
+    trust = command.add_mutually_exclusive_group()
+    trust.add_argument("--ca", metavar="FILE", help="trust the certificates in this file")
+    trust.add_argument("--insecure", action="store_true", help="trust any certificate")
+    command.add_argument("--json", action="store_true", help="one JSON object a line: verdict, check, seen, fix")
+    add_headers(command)
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    case = Case(
+        options.url,
+        headers=dict(options.header),
+        token=options.token,
+        origin=options.origin,
+        streams=options.streams,
+        time=options.time,
+        send_url=options.send_url,
+        stats_url=options.stats_url,
+        verify=options.ca or not options.insecure,
+        log=options.log,
+        log_name=options.name,
+        log_size=options.size,
+        partitions=options.partitions,
+    )
+    shared_log(options, options.size)  # says at once what is wrong with its address
+    failed = False
+    in_colour = not options.json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    if options.insecure:  # urllib3 would say so at each request
+        warnings.simplefilter("ignore")
+    with contextlib.closing(examine(case)) as findings:
+        finding = next(findings, None)
+        while finding is not None:
+            failed = failed or finding.verdict == "FAIL"
+            try:
+                print(json.dumps(finding._asdict()) if options.json else _line(finding, in_colour), flush=True)
+                finding = next(findings, None)
+            except KeyboardInterrupt as interrupt:  # here, or raised by the examination at its end
+                finding = findings.throw(interrupt)
+    return int(failed)
+
+
+def _line(finding: Finding, in_colour: bool) -> str:
+    verdict = f"{finding.verdict:4}"
+    if in_colour:
+        verdict = f"\x1b[{_COLOURS[finding.verdict]}m{verdict}\x1b[0m"
+    fix = f" -> {finding.fix}" if finding.fix else ""
+    return f"{verdict}  {finding.check}: {finding.seen}{fix}"

@@ -1,0 +1,153 @@
+"""Examination: one stream looked at, question after question."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from ssehub.doctor.case import Case
+from ssehub.doctor.finding import Finding, skip
+from ssehub.doctor.questions import (
+    answer,
+    delivery,
+    edge,
+    leaving,
+    processes,
+    redis,
+    resuming,
+    server,
+    silence,
+    threads,
+)
+from ssehub.doctor.recording import Recording
+from ssehub.doctor.service import Answer, Service
+
+#: Seconds that a stream is watched whose heartbeat nobody tells: most send one every 15.
+_TIME = 20.0
+#: Seconds to wait for what should come at once, at the most.
+_PATIENCE = 3.0
+#: In this order; and whether there is nothing to ask of what is no stream.
+_QUESTIONS = (
+    (answer.ask, False),
+    (edge.ask, False),
+    (server.ask, True),
+    (threads.ask, True),
+    (processes.ask, True),
+    (delivery.ask, True),
+    (leaving.ask, True),
+    (silence.ask, False),
+    (resuming.ask, True),
+)
+
+
+class Examination:
+    """Hold what is known so far. It belongs to one thread."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.service = Service(case)
+        self.began = time.monotonic()
+        #: How an ordinary request went while no stream was open here.
+        self.alone = Answer(0.0)
+        self.main: Recording | None = None
+        #: The streams beside it.
+        self.others: list[Recording] = []
+        #: Whether ordinary requests are not answered beside the streams.
+        self.is_stuck = False
+        #: Whether the first stream's head and beginning are judged.
+        self.is_judged = False
+        #: Whether the watching is over, and judged.
+        self.is_watched = False
+        self._opened: list[Recording] = []
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What the service tells of its server and its hub, or None."""
+        facts = (self.alone.value or {}).get("server")
+        return facts if isinstance(facts, dict) else None
+
+    @property
+    def heartbeat(self) -> float | None:
+        """The hub's heartbeat in seconds, if it is told."""
+        value = (self.facts or {}).get("heartbeat")
+        return float(value) if isinstance(value, int | float) and value > 0 else None
+
+    @property
+    def time(self) -> float:
+        """Seconds that the stream is watched."""
+        if self.case.time is not None:
+            return self.case.time
+        return _TIME if self.heartbeat is None else 1.5 * self.heartbeat + 2.0
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for what should come at once."""
+        return min(_PATIENCE, self.time / 2)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left of those that the stream is watched."""
+        return max(0.0, self.began + self.time - time.monotonic())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a stream."""
+        return self.main is not None and self.main.is_stream
+
+    @property
+    def streams(self) -> list[Recording]:
+        """All streams that have begun."""
+        return [one for one in (self.main, *self.others) if one is not None and one.is_stream]
+
+    def open(self, **headers: str) -> Recording:
+        """Open a stream as a browser does.
+
+        :param headers: more of them.
+        """
+        own = {"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "gzip, deflate"}
+        if self.case.origin:
+            own["Origin"] = self.case.origin
+        longest = self.time + 2 * _PATIENCE
+        recording = Recording(self.case.url, self.case.options(self.case.url, **own, **headers), longest)
+        self._opened.append(recording)
+        return recording
+
+    def close(self) -> None:
+        """Leave all streams."""
+        for one in self._opened:
+            one.close()
+
+
+def examine(case: Case) -> Generator[Finding, None, None]:
+    """Look at a stream, and at its log if that is asked for; yield each finding as it is there.
+
+    It takes about ``case.time`` seconds, blocks the thread that iterates, and opens the streams it needs in threads of
+    its own, which are gone when it ends. Ctrl-C ends it early, thrown in as well: what is known by then is told.
+
+    :raises KeyboardInterrupt: after the last finding, if there was one.
+    """
+    interrupted = False
+    examination = Examination(case)
+    with contextlib.closing(examination):
+        try:
+            yield from _answers(examination)
+        except KeyboardInterrupt:
+            interrupted = True
+            yield from silence.judge(examination)
+    if interrupted:
+        yield skip("the rest", "interrupted")
+        raise KeyboardInterrupt
+    if case.log is not None:
+        yield from redis.ask(case)
+
+
+def _answers(examination: Examination) -> Iterator[Finding]:
+    told = False
+    for ask, needs_stream in _QUESTIONS:
+        if not needs_stream or examination.is_open:
+            yield from ask(examination)
+        elif not told:
+            told = True
+            yield skip("server, threads, log", "there is no open stream to ask them of")

@@ -1,0 +1,50 @@
+"""Opening: do the head and the first bytes come at once?"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ssehub.doctor.finding import Finding, fail, ok, warn
+from ssehub.doctor.recording import Recording
+from ssehub.doctor.remedies import against_buffering, proxy_of
+
+if TYPE_CHECKING:
+    from ssehub.doctor.examination import Examination
+
+_CHECK = "first bytes"
+_FIRST = "send a comment, a line that begins with a colon, as the stream opens: no server sends the head before that"
+
+
+def judge(exam: Examination, main: Recording) -> Finding:
+    """Judge how a stream has begun whose head is there."""
+    assert main.answered is not None
+    head = main.answered - main.began
+    if head > exam.patience:
+        return _held_back(exam, main, f"the head came after {head:.1f} s")
+    if not main.pieces:
+        if main.ended is not None:
+            return fail(_CHECK, "the stream ended at once, empty", "the server's log says why")
+        seen = f"the head came after {head:.3f} s, and nothing after it for {exam.patience:.1f} s"
+        return warn(_CHECK, seen, _FIRST) if exam.facts is None else _held_back(exam, main, seen)
+    if main.ended is not None and not main.messages():
+        limit = f" (max_connections={(exam.facts or {}).get('max_connections')})" if exam.facts else ""
+        seen = f"the stream only says to come back in {(main.retries or [0])[-1]} ms, and ends"
+        return fail(_CHECK, seen, f"the hub is full{limit} or closing: more threads and a higher max_connections")
+    return ok(
+        _CHECK, f"head after {1000 * head:.0f} ms, first bytes after {1000 * (main.pieces[0].at - main.began):.0f} ms"
+    )
+
+
+def never(exam: Examination, main: Recording) -> Finding:
+    """Judge a stream that has not begun in all the time there was."""
+    return _held_back(exam, main, f"not even the head came in {time.monotonic() - main.began:.1f} s")
+
+
+def _held_back(exam: Examination, main: Recording, seen: str) -> Finding:
+    proxy = proxy_of(main.response.headers if main.response is not None else exam.alone.headers)
+    held = against_buffering(proxy)
+    if exam.facts is not None:
+        return fail(_CHECK, f"{seen}; the hub sends at once, so something between holds it back", held)
+    also = ", though an ordinary request is answered" if exam.alone.status is not None else ""
+    return fail(_CHECK, seen + also, f"either the application: {_FIRST}; or a proxy that holds it back: {held}")

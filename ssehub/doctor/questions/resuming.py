@@ -1,0 +1,51 @@
+"""Resuming: does a client's last event id reach the application?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ssehub.doctor.finding import Finding, fail, ok, skip, warn
+
+if TYPE_CHECKING:
+    from ssehub.doctor.examination import Examination
+
+_CHECK = "resuming"
+#: An id that no log knows: a hub answers it with a gap.
+_UNKNOWN = "ssehub-doctor"
+_FIX = 'a proxy strips the header Last-Event-ID: pass it on (nginx: no proxy_set_header Last-Event-ID "";)'
+
+
+def ask(exam: Examination) -> Iterator[Finding]:
+    """Come back with an id: an unknown one to a hub, to another server the first of those that it has sent."""
+    assert exam.main is not None
+    if exam.main.opened is not None:
+        yield _to_hub(exam)
+        return
+    ids = list(dict.fromkeys(one.id for one in exam.main.messages() if one.data is not None and one.id))
+    if len(ids) < 2:
+        seen = "no id" if not ids else "no more than one id"
+        yield skip(
+            _CHECK,
+            f"the events that came had {seen}: there is nothing to go on from",
+            "an id for each event, or --time",
+        )
+        return
+    stream = exam.open(**{"Last-Event-ID": ids[0]})
+    if stream.wait(lambda: any(one.id == ids[1] for one in stream.messages()), exam.patience):
+        yield ok(_CHECK, "after a reconnection the stream goes on with the event after the last")
+    else:
+        yield warn(
+            _CHECK,
+            "after a reconnection the event after the last did not come again",
+            f"either no history is kept, or {_FIX}",
+        )
+
+
+def _to_hub(exam: Examination) -> Finding:
+    stream = exam.open(**{"Last-Event-ID": _UNKNOWN})
+    if stream.wait(lambda: any(one.event == "ssehub.gap" for one in stream.messages()), exam.patience):
+        return ok(_CHECK, "Last-Event-ID reaches the hub")
+    if stream.opened is None:
+        return skip(_CHECK, "the second connection was not answered with a stream")
+    return fail(_CHECK, "the hub does not get Last-Event-ID: after each reconnection messages are missing", _FIX)

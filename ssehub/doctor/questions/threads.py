@@ -1,0 +1,58 @@
+"""Threads: is there room for so many streams, and for ordinary requests beside them?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ssehub.client.refusal import bare
+from ssehub.doctor.finding import Finding, fail, ok, skip
+
+if TYPE_CHECKING:
+    from ssehub.doctor.examination import Examination
+
+_ROOM = (
+    "more threads than streams: gunicorn -k gthread --threads 200 --worker-connections 1200; Hub(max_connections=180)"
+)
+
+
+def ask(exam: Examination) -> Iterator[Finding]:
+    """Open the streams, and make an ordinary request beside one and beside all."""
+    where = bare(exam.service.stats_url)
+    if not exam.alone.is_there:
+        yield skip("other requests", f"{where} is not answered even without a stream", "--stats-url URL")
+        return
+    if not exam.service.ask(exam.patience).is_there:
+        exam.is_stuck = True
+        seen = f"with one stream open, {where} is not answered in {exam.patience:.1f} s"
+        yield fail("other requests", seen, f"a worker that does one thing at a time, or a single thread; {_ROOM}")
+        return
+    count = exam.case.streams
+    if count == 1:
+        yield ok("other requests", f"{where} is answered beside a stream")
+        return
+    exam.others = [exam.open() for _ in range(count - 1)]
+    deadline = time.monotonic() + exam.patience
+    for one in exam.others:
+        one.settle(deadline - time.monotonic())
+    yield _opened(exam, count)
+    answer = exam.service.ask(exam.patience)
+    if not answer.is_there:
+        exam.is_stuck = True
+        seen = f"with {count} streams open, {where} is not answered in {exam.patience:.1f} s"
+        yield fail("other requests", seen, f"{_ROOM}; nginx and others limit connections, too")
+    else:
+        yield ok("other requests", f"{where} is answered in {1000 * answer.seconds:.0f} ms beside {count} streams")
+
+
+def _opened(exam: Examination, count: int) -> Finding:
+    begun = [one for one in exam.streams if one.ended is None or one.messages()]
+    if len(begun) == count:
+        return ok("streams", f"{count} are open at once")
+    waiting = sum(one.response is None and one.error is None for one in exam.others)
+    refused = count - len(begun) - waiting
+    limit = (exam.facts or {}).get("max_connections")
+    told = [f"{waiting} wait for an answer"] * bool(waiting) + [f"{refused} were refused"] * bool(refused)
+    fix = f"max_connections={limit}, or somebody's limit: raise it, with the threads" if refused else _ROOM
+    return fail("streams", f"of {count} only {len(begun)} are open: {', '.join(told)}", fix)
