@@ -52,8 +52,8 @@ class Running:
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
         """Ask for something that is refused."""
-        answer = requests.get(self.url + path, headers=headers, timeout=GUARD)
-        return answer.status_code, answer.json()["error"]
+        with requests.get(self.url + path, headers=headers, timeout=GUARD, stream=True) as answer:
+            return answer.status_code, "" if answer.ok else answer.json()["error"]
 
     def token(self, cookie: str, *rooms: str) -> requests.Response:
         headers = {"Cookie": cookie, "Origin": OTHER}

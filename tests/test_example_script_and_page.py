@@ -106,14 +106,19 @@ def test_a_job_that_is_none_is_refused(port: int, fields: Any) -> None:
 
 def test_only_workers_see_jobs_and_report_and_only_visitors_post(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
+
+    def status(method: str, path: str, **options: Any) -> int:
+        with requests.request(method, url + path, timeout=GUARD, stream=True, **options) as answer:
+            return answer.status_code
+
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
-        assert requests.get(f"{url}/worker/jobs", headers=headers, timeout=GUARD).status_code == 401
-        assert requests.post(f"{url}/worker/report", json={}, headers=headers, timeout=GUARD).status_code == 401
+        assert status("GET", "/worker/jobs", headers=headers) == 401
+        assert status("POST", "/worker/report", headers=headers, json={}) == 401
     worker = {"Authorization": f"Bearer {TOKEN}"}
     for report in ({}, [], {"job": "1", "user": None, "text": "x"}, {"job": "1", "user": "x", "text": "x", "more": 1}):
-        assert requests.post(f"{url}/worker/report", json=report, headers=worker, timeout=GUARD).status_code == 400
-    assert requests.get(f"{url}/events", timeout=GUARD).status_code == 403
-    assert requests.post(f"{url}/jobs", json={"text": "x"}, timeout=GUARD).status_code == 403
+        assert status("POST", "/worker/report", headers=worker, json=report) == 400
+    assert status("GET", "/events") == 403
+    assert status("POST", "/jobs", json={"text": "x"}) == 403
 
 
 def test_in_a_browser_the_page_shows_how_far_its_own_jobs_are(tmp_path: Path, open_tab: Callable[[str], Tab]) -> None:
