@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.browser import chromium
 from tests.redis_server import RedisServer
-from tests.servers import answers, free_port, missing, process
+from tests.servers import answers, free_port, process
 from tests.streams import call, until
 
 PATIENCE = 20
@@ -19,25 +19,8 @@ PATIENCE = 20
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    try:
-        from selenium import webdriver
-    except ImportError:
-        missing("selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing("chromium, or its chromedriver,")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile}",
-        "disable-background-timer-throttling", "disable-renderer-backgrounding",
-    ):  # fmt: skip
-        options.add_argument(f"--{argument}")
-    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield running
-    running.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as running:
+        yield running
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Two heartbeats: the application's, an event with the server's time, and the hub's, which keeps silent streams open."""
+"""Two heartbeats: the application's, which tells the server's time, and the hub's, which keeps silent streams open."""
 
 import contextlib
 import itertools

@@ -20,7 +20,5 @@ class Market:
         for symbol, price in self._prices.items():
             self._prices[symbol] = round(max(1.0, price * random.uniform(0.99, 1.01)), 2)
         now = time.time_ns() // 1_000_000
-        self.last = [
-            Message.from_json({"price": price, "time": now}, symbol) for symbol, price in self._prices.items()
-        ]
+        self.last = [Message.from_json({"price": price, "time": now}, symbol) for symbol, price in self._prices.items()]
         return self.last

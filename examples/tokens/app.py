@@ -23,7 +23,8 @@ class ModelError(Exception):
 
 def model(prompt):
     """Be a language model, or at least pause like one. The word "fail" makes it fail."""
-    running.add(work := object())
+    work = object()
+    running.add(work)
     try:
         for word in f'You wrote "{prompt}". I only repeat it: {prompt} {prompt} {prompt}'.split():
             time.sleep(PAUSE)
@@ -57,9 +58,9 @@ def ask():
 
 @app.post("/answers")
 def start():
-    answer = secrets.token_urlsafe(12)  # who knows it may follow
+    prompt, answer = asked(), secrets.token_urlsafe(12)  # who knows the answer's name may follow it
     answers.append(answer)
-    threading.Thread(target=write, args=(answer, asked()), name="answer", daemon=True).start()
+    threading.Thread(target=write, args=(answer, prompt), name="answer", daemon=True).start()
     return {"answer": answer}, 201
 
 
@@ -93,7 +94,8 @@ def at_work():
 
 
 def asked():
-    prompt = request.get_json().get("prompt")
+    body = request.get_json()
+    prompt = body.get("prompt") if isinstance(body, dict) else None
     if not isinstance(prompt, str) or not 0 < len(prompt) <= 2000:
         abort(400, "prompt must be a text of 1 to 2000 characters")
     return prompt
