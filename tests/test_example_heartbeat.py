@@ -73,9 +73,9 @@ def test_who_comes_back_gets_the_news_missed_and_no_old_times(heartbeat: ModuleT
     assert [again.message().event, again.message().data] == ["time", "missed"]
 
 
-@pytest.mark.parametrize("every", ["", "0", "2", "x"])
-def test_an_interval_that_is_not_offered_is_a_400(port: int, every: str) -> None:
-    assert call(port, "GET", f"/events?every={every}")[0] == 400
+def test_an_interval_that_is_not_offered_is_a_400(port: int) -> None:
+    for every in ("", "0", "2", "x"):
+        assert call(port, "GET", f"/events?every={every}")[0] == 400, every
 
 
 def test_one_clock_serves_all_and_ends_with_the_hub(heartbeat: ModuleType, port: int) -> None:

@@ -97,7 +97,7 @@ def test_one_device_is_signed_out_and_the_others_stay(port: int) -> None:
     assert laptop.post("/note", text="alone") == {"sessions": 1}
 
 
-@pytest.mark.parametrize("query", ["", "user=ada", "user=ada&device=fridge", "user=a%0Ab&device=phone", "device=phone"])
-def test_a_user_or_device_that_is_missing_or_unknown_is_a_400(port: int, query: str) -> None:
-    assert call(port, "GET", f"/events?{query}")[0] == 400
-    assert call(port, "POST", f"/sign-in?{query}")[0] == 400
+def test_a_user_or_device_that_is_missing_or_unknown_is_a_400(port: int) -> None:
+    for query in ("", "user=ada", "user=ada&device=fridge", "user=a%0Ab&device=phone", "device=phone"):
+        assert call(port, "GET", f"/events?{query}")[0] == 400, query
+        assert call(port, "POST", f"/sign-in?{query}")[0] == 400, query
