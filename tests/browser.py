@@ -19,7 +19,7 @@ _ARGUMENTS = (
 
 
 @pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Give the browser; :func:`open_tab` is what tests use."""
     try:
         from selenium import webdriver
@@ -81,13 +81,13 @@ class Tab:
 
 
 @pytest.fixture
-def open_tab(chromium: Any) -> Iterator[Callable[[str], Tab]]:
+def open_tab(browser: Any) -> Iterator[Callable[[str], Tab]]:
     """Give a function that opens a page in a tab of its own; the tabs are closed, and cookies gone, after the test."""
-    first = chromium.current_window_handle
-    yield lambda url: Tab(chromium, url)
-    for handle in chromium.window_handles:
+    first = browser.current_window_handle
+    yield lambda url: Tab(browser, url)
+    for handle in browser.window_handles:
         if handle != first:
-            chromium.switch_to.window(handle)
-            chromium.close()
-    chromium.switch_to.window(first)
-    chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
+            browser.switch_to.window(handle)
+            browser.close()
+    browser.switch_to.window(first)
+    browser.execute_cdp_cmd("Network.clearBrowserCookies", {})

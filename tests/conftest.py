@@ -12,12 +12,12 @@ import pytest
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from ssehub import Client, Hub
-from tests.browser import chromium, open_tab
+from tests.browser import browser, open_tab
 from tests.redis_server import RedisServer
 from tests.scripted import QUICK, Exchange, Script, Server
 from tests.streams import GUARD, Stream, opened_streams
 
-__all__ = ["chromium", "open_tab"]
+__all__ = ["browser", "open_tab"]
 
 #: A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

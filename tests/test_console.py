@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,33 +13,10 @@ from typing import Any
 import pytest
 
 from tests.redis_server import RedisServer
-from tests.servers import answers, free_port, missing, process
+from tests.servers import answers, free_port, process
 from tests.streams import Stream, call, until
 
 PATIENCE = 20
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    try:
-        from selenium import webdriver
-    except ImportError:
-        missing("selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing("chromium, or its chromedriver,")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile}",
-        "disable-background-timer-throttling", "disable-renderer-backgrounding",
-    ):  # fmt: skip
-        options.add_argument(f"--{argument}")
-    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield running
-    running.quit()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -15,7 +14,6 @@ from werkzeug.wrappers import Response
 from ssehub import Hub, Log, MemoryLog, Message, RedisLog
 from ssehub.service import create_app
 from tests.redis_server import RedisServer
-from tests.servers import missing
 from tests.streams import until
 
 PAGE = """<!DOCTYPE html><title>tab</title><script>
@@ -36,28 +34,6 @@ function listen(type) {
   stream.addEventListener(type, event => named.push(`${event.type} ${event.data}`));
 }
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    try:
-        from selenium import webdriver
-    except ImportError:
-        missing("selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing("chromium, or its chromedriver,")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile}",
-    ):  # fmt: skip
-        options.add_argument(f"--{argument}")
-    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield running
-    running.quit()
 
 
 class Tab:

@@ -1,0 +1,101 @@
+"""One user, several sessions: a phone, a laptop, and each of their tabs."""
+
+from collections import defaultdict
+
+from flask import Flask, abort, request, send_file
+
+from ssehub import ALL, Hub, Message, Packet, UnknownClient
+
+DEVICES = ("laptop", "phone", "tablet")
+
+app, hub = Flask(__name__), Hub(max_connections=180, max_per_client=20)
+signed_in = defaultdict(set)  # user -> devices
+
+
+@app.get("/")
+def page():
+    return send_file("index.html")
+
+
+@app.post("/sign-in")
+def sign_in():
+    signed_in[user()].add(device())
+    return {"user": user(), "device": device()}
+
+
+@app.get("/events")
+def events():
+    if device() not in signed_in[user()]:
+        return "", 204  # "no content" is how a browser is told not to come back
+    # The user is the client; the device is the zone. Each open tab is a session with an id of its own.
+    return hub.connect(request, client_id=user(), zone=device())
+
+
+@hub.on_connection
+def tell_status(connection):
+    connection.send(Message.from_json(connection.metadata, "status"))
+
+
+@app.post("/note")
+def note():
+    """Send to the user's sessions, all or those on one device, but not to the one that writes."""
+    writer = request.form.get("session_id")
+    packet = Packet(
+        Message.from_json({"text": request.form["text"]}, "note"),
+        zone=device() if "device" in request.form else ALL,
+        client_id=user(),
+        exclude=[writer] if writer else (),
+    )
+    return {"sessions": hub.send_message(packet).queued}
+
+
+@app.post("/announce")
+def announce():
+    """Send to everybody's phones, for instance."""
+    message = Message.from_json({"text": request.form["text"]}, "announcement")
+    return {"sessions": hub.broadcast(message, zone=device()).queued}
+
+
+@app.post("/status")
+def set_status():
+    """Note something about the user: metadata. All sessions share it; with the last of them it goes."""
+    hub.set_metadata(user(), request.form["status"])
+    return {"sessions": hub.send(user(), Message.from_json(request.form["status"], "status")).queued}
+
+
+@app.get("/sessions")
+def sessions():
+    there = sorted(hub.connections(client_id=user()), key=lambda one: one.connected_at)
+    listed = [{"session_id": one.id, "device": one.zone, "since": one.connected_at} for one in there]
+    return {"status": there[0].metadata if there else None, "sessions": listed}
+
+
+@app.post("/disconnect")
+def disconnect():
+    """End one session. Its browser comes back a moment later, as another session."""
+    return {"sessions": hub.disconnect(user(), session_id=request.form["session_id"])}
+
+
+@app.post("/sign-out")
+def sign_out():
+    """End the sessions on one device, or everywhere, for good: who is signed out is not let in again."""
+    zone = device() if "device" in request.form else ALL
+    signed_in[user()] -= set(DEVICES) if zone is ALL else {zone}
+    hub.send(user(), Message("", "signed-out"), zone=zone)  # so that the page knows at once
+    return {"sessions": hub.disconnect(user(), zone=zone)}
+
+
+def user():
+    """Return who asks. Here they only say so; the example "access" shows how to be sure."""
+    name = request.values.get("user", "")
+    return name if name.isidentifier() and len(name) <= 32 else abort(400, "user must be a name of letters and digits")
+
+
+def device():
+    name = request.values.get("device")
+    return name if name in DEVICES else abort(400, f"device must be one of {', '.join(DEVICES)}")
+
+
+@app.errorhandler(UnknownClient)
+def not_there(error):
+    return {"error": str(error)}, 404

@@ -1,0 +1,26 @@
+"""Make the prices in a process of its own, for any number of workers: python feed.py redis://localhost:6379/0"""
+
+import contextlib
+import sys
+import time
+
+from market import Market
+
+from ssehub import Hub, LogError, RedisLog
+
+market, hub = Market(), Hub(RedisLog(sys.argv[1], name="ticker"))
+
+
+def send_prices():
+    try:
+        for quote in market.tick():
+            hub.broadcast(quote, zone="prices")
+    except LogError as error:  # Redis is away: these prices are lost, and soon there are newer ones
+        print("not sent:", error, file=sys.stderr)
+
+
+with contextlib.suppress(KeyboardInterrupt):
+    while True:
+        send_prices()
+        time.sleep(1)
+hub.close()
