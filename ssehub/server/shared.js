@@ -133,7 +133,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
   // A connection: the leader's, or that of a tab that has missed something
 
   _connect() {
-    if (this._source) return;
+    if (this._source || this.readyState === CLOSED) return;  // a listener may have closed it
     const url = new URL(this.lastEventId ? this._shared : this.url);
     if (this.lastEventId) url.searchParams.set("lastEventId", this.lastEventId);
     const source = this._source = new EventSource(url, {withCredentials: this.withCredentials});

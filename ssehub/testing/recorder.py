@@ -61,7 +61,7 @@ class Recorder:
         :raises LogError: if the log cannot be read.
         """
         zones = self._all_zones() if zone is ALL else _names(zone)
-        log = self._log
+        log = self._hub._log
         pace = dataclasses.replace(self._hub._pace, max_replay=None)  # a client that was there never was behind
         start = Start(self._cursor)
         with log.view(zones) as view:
@@ -99,18 +99,15 @@ class Recorder:
             time.sleep(_LOOK)
         return found
 
-    @property
-    def _log(self) -> Log:
-        return self._hub._log
-
     def _all_zones(self) -> tuple[str, ...]:
         named = [packet.zone for packet in self.packets() if isinstance(packet.zone, str)]
         return tuple(dict.fromkeys(named)) or ("default",)
 
     def _entries(self) -> list[Entry]:
-        place, entries = self._log.locate(self._cursor), list[Entry]()
+        log, entries = self._hub._log, list[Entry]()
+        place = log.locate(self._cursor)
         while True:
-            page = self._log.read(place.place if isinstance(place, Gap) else place, 1000)
+            page = log.read(place.place if isinstance(place, Gap) else place, 1000)
             if page.gap:
                 place = page.gap
                 continue
@@ -122,23 +119,15 @@ class Recorder:
                 return entries
 
 
-class RecordedHub(Hub):
+class RecordedHub(Hub, Recorder):
     """Be a hub, and tell what was sent through it since it was made.
 
     Its arguments are those of :class:`~ssehub.Hub`.
     """
 
     def __init__(self, log: Log | None = None, **options: Any) -> None:
-        super().__init__(log, **options)
-        recorder = Recorder(self)
-        #: See :meth:`Recorder.events`.
-        self.events = recorder.events
-        #: See :meth:`Recorder.packets`.
-        self.packets = recorder.packets
-        #: See :meth:`Recorder.wait_for`.
-        self.wait_for = recorder.wait_for
-        #: See :meth:`Recorder.clear`.
-        self.clear = recorder.clear
+        Hub.__init__(self, log, **options)
+        Recorder.__init__(self, self)
 
 
 @contextmanager
