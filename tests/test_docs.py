@@ -1,8 +1,7 @@
-"""The tutorial runs as it is printed, step by step; and what else the documentation shows is at least there."""
+"""The tutorial runs as it is printed, step by step, and so does what else the documentation shows."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import http.client
 import importlib.util
@@ -335,9 +334,14 @@ def test_the_rights_of_the_user_of_redis_suffice(redis_server: RedisServer) -> N
     assert redis_server.client.execute_command("ACL", "LOG") == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_the_pages_import_is_there(page: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "tutorial"], ids=lambda page: page.stem)
+def test_what_the_pages_show_runs(page: Path) -> None:
     for code in blocks(page.read_text(), "python"):
-        for node in ast.walk(ast.parse(code)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ssehub"):
-                exec(compile(ast.Module([node], []), str(page), "exec"), {})
+        exec(compile(_harmless(code), str(page), "exec"), {"__name__": "app"})
+
+
+def _harmless(code: str) -> str:
+    """Leave the imports of what runs for ever, or changes the process it runs in."""
+    if "in Client(" in code or "close_on_signals()" in code:
+        return "\n".join(line for line in code.splitlines() if line.startswith("from "))
+    return code
