@@ -27,7 +27,6 @@ from ssehub.service import create_app
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, free_port, missing, process
 from tests.streams import GUARD, Stream, call, until
-from tests.test_console import browser  # noqa: F401 - a fixture
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.rst"))
@@ -200,7 +199,7 @@ def test_four_processes_on_redis_are_one_hub(folder: Path, redis_server: RedisSe
         bob.close()
 
 
-def test_the_page_in_a_browser(browser: Any, serve: Callable[[int], Any]) -> None:  # noqa: F811
+def test_the_page_in_a_browser(browser: Any, serve: Callable[[int], Any]) -> None:
     from selenium.webdriver.common.by import By
 
     here = serve(2)
@@ -334,7 +333,16 @@ def test_the_rights_of_the_user_of_redis_suffice(redis_server: RedisServer) -> N
     assert redis_server.client.execute_command("ACL", "LOG") == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "tutorial"], ids=lambda page: page.stem)
+def test_the_page_on_testing_shows_the_example() -> None:
+    app, tests, _ = blocks((DOCS / "testing.rst").read_text(), "python")
+    example = ROOT / "examples" / "testing"
+    assert (example / "app.py").read_text() == app and (example / "test_app.py").read_text() == tests
+
+
+PAGES_OF_PARTS = [page for page in PAGES if page.stem not in ("tutorial", "testing")]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_PARTS, ids=lambda page: page.stem)
 def test_what_the_pages_show_runs(page: Path) -> None:
     for code in blocks(page.read_text(), "python"):
         exec(compile(_harmless(code), str(page), "exec"), {"__name__": "app"})

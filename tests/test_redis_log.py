@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -658,12 +659,13 @@ def test_four_workers_four_hundred_streams_eight_publishers_twenty_thousand_mess
 
 def test_an_entry_is_written_as_the_documents_say(server: RedisServer) -> None:
     log = RedisLog(server.url, name="own")
+    before = time.time()
     log.append(Packet(Message("x", "e"), "zone", "ada", exclude=frozenset(["s"])))
     (begin, (id, fields)) = server.client.xrange("{own}:log")  # type: ignore[misc]
     assert begin[0].endswith(b"-0") and id.endswith(b"-1") and fields[b"h"].endswith(b"|00000000")
-    assert (
-        json.loads(fields[b"r"]) == {"z": "zone", "c": "ada", "x": ["s"]} and fields[b"d"] == b"event: e\ndata: x\n\n"
-    )
+    route = json.loads(fields[b"r"])
+    assert before - 0.001 < route.pop("t") < time.time() + 0.001
+    assert route == {"z": "zone", "c": "ada", "x": ["s"]} and fields[b"d"] == b"event: e\ndata: x\n\n"
     log.close()
 
 

@@ -60,7 +60,7 @@ def _check_threads(worker: Any) -> None:
     kind = type(worker).__name__
     threads = {"ThreadWorker": worker.cfg.threads, "GeventWorker": worker.cfg.worker_connections}.get(kind)
     for hub in hubs():
-        limit = hub.max_connections
+        limit = hub.pace.max_connections
         if threads is not None and (limit is None or limit >= threads):
             what = "threads" if kind == "ThreadWorker" else "worker_connections"
             logger.warning(

@@ -319,11 +319,6 @@ class Hub(Forked):
         return self._pace
 
     @property
-    def max_connections(self) -> int | None:
-        """How many streams may be open at the most; None for any number."""
-        return self._pace.max_connections
-
-    @property
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
         return self._board.closed
