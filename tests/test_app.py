@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from werkzeug.exceptions import Unauthorized
 from ssehub import ALL, Hub
 from ssehub.service.app import MAX_BODY, create_app
 from tests.conftest import Site
-from tests.streams import call
+from tests.streams import GUARD, call
 
 MakeHub = Callable[..., Hub]
 Serve = Callable[[Any], Site]
@@ -243,9 +244,13 @@ def test_without_a_token_a_public_server_lets_nobody_send(hub: Hub, site: Serve)
         ({"Origin": "http://127.0.0.1:1"}, 403),
         ({"Host": "rebound.example:{port}", "Origin": "http://rebound.example:{port}"}, 403),
         ({"Host": "rebound.example"}, 403),
+        ({"X-Forwarded-For": "203.0.113.7"}, 403),
+        ({"Forwarded": "for=203.0.113.7"}, 403),
+        ({"X-Real-IP": "127.0.0.1"}, 403),
+        ({"Via": "1.1 proxy.example"}, 403),
     ],
 )
-def test_without_a_token_no_website_sends_through_the_browser_of_its_visitor(
+def test_without_a_token_no_website_sends_through_the_browser_of_its_visitor_and_nobody_through_a_proxy(
     hub: Hub, port: int, headers: dict[str, str], status: int
 ) -> None:
     got, _ = post(port, {"data": "x", "broadcast": True}, **{k: v.format(port=port) for k, v in headers.items()})
@@ -348,3 +353,12 @@ def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: S
             create_app(hub, origins=wrong)
     with pytest.raises(TypeError):
         create_app(hub, origins="https://app.example")
+
+
+def test_without_a_token_nobody_sends_through_nginx_as_it_is_by_default(hub: Hub, port: int) -> None:
+    body = b'{"data": "x", "broadcast": true}'
+    with socket.create_connection(("127.0.0.1", port), GUARD) as sock:
+        head = f"POST /send HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+        sock.sendall(head.encode() + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert b" 403 " in sock.makefile("rb").readline()
+    assert hub.stats()["messages"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -56,7 +57,7 @@ _FAULTS = {
 
 
 def look(url: str, **options: Any) -> Found:
-    options = {"time": 6.0, "streams": 3, **options}
+    options = {"time": 6.0, "streams": 3, "token": "secret", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {finding.check: finding for finding in examine(Case(url, **options))}
@@ -302,7 +303,7 @@ def test_a_hub_that_is_full_is_told(site: Serve, make_hub: Callable[..., Hub]) -
     hub = make_hub(max_connections=2, heartbeat=0.2)
     here = site(create_app(hub))
     url = f"http://127.0.0.1:{here.port}/events"
-    found = look(url, time=2.0)
+    found = look(url, time=2.0, token=None)
     assert (
         "of 3 only 2 are open: 1 were refused" in found["streams"].seen and "max_connections=2" in found["streams"].fix
     )
@@ -388,7 +389,7 @@ def test_test_messages_go_only_to_streams_that_are_nobody_elses(site: Serve, mak
     url = f"http://127.0.0.1:{here.port}/events"
     bystander = here.stream("/events?client_id=ada")
     bystander.opened()
-    found = look(url, time=2.0)
+    found = look(url, time=2.0, token=None)
     assert found["delivery"].verdict == "skip" and "--token" in found["server"].fix and hub.stats()["messages"] == 0
     found = look(f"{url}?client_id=ada", time=2.0, token="secret")
     assert found["delivery"].verdict == "skip" and hub.stats()["messages"] == 0
@@ -442,7 +443,8 @@ def test_a_log_that_is_spread_otherwise_is_told(redis_server: RedisServer) -> No
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-m", "ssehub", "doctor", *arguments)
-    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "SSEHUB_TOKEN": "secret"}
+    return subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_command_writes_a_line_for_each_check_and_its_exit_code_tells_of_failures(healthy: str) -> None:

@@ -34,6 +34,8 @@ from ssehub.wire import Message
 #: Bytes of a request to /send at the most: as much as a :class:`~ssehub.Decoder` takes by default.
 MAX_BODY = 1 << 20
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+#: What proxies add to a request. nginx adds none of it unless it is told to, but speaks HTTP/1.0.
+_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip")
 _TYPES = {"index.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -211,6 +213,8 @@ class App:
             return
         if self._public:
             raise Forbidden("sending is closed: the server can be reached from elsewhere and has no token")
+        if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(name in request.headers for name in _PROXIED):
+            raise Forbidden("who is behind the proxy nobody knows: a service that is reached through one needs a token")
         # Any page the user visits can make a browser post to a loopback address, under our own name or, after
         # rebinding a name of its own, under that.
         host = urlsplit(f"//{request.host}").hostname

@@ -11,4 +11,5 @@ ORIGIN = "https://app.example"
 app = create_app(
     Hub(heartbeat=float(os.environ.get("HEARTBEAT", "0.2")), max_connections=20),
     origins=[ORIGIN],
+    token="secret",
 )
