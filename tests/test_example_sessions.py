@@ -95,6 +95,7 @@ def test_one_device_is_signed_out_and_the_others_stay(port: int) -> None:
     assert [event.event for event in phone.stream.rest()] == ["signed-out"]
     assert call(port, "GET", "/events?user=ada&device=phone")[0] == 204
     assert laptop.post("/note", text="alone") == {"sessions": 1}
+    assert Stream(port, "/events?user=ada&device=laptop").response.status == 200
 
 
 def test_a_user_or_device_that_is_missing_or_unknown_is_a_400(port: int) -> None:
