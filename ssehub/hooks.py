@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeVar
 
+from ssehub.exceptions import HubClosed
+
 P = ParamSpec("P")
 C = TypeVar("C", bound=Callable[..., object])
 
@@ -52,5 +54,7 @@ class Hook(Generic[P]):
         for callback in self._callbacks:
             try:
                 callback(*args, **kwargs)
+            except HubClosed:  # one that tells the others who has left does not know that all are leaving
+                logger.debug("%s: %r found the hub closed", self.name, callback)
             except Exception:
                 logger.exception("%s: %r failed", self.name, callback)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "ssehub"
 FLOORS = {
     "exceptions": 0,
     "forks": 0,
-    "hooks": 0,
+    "hooks": 1,
     "wire": 1,
     "log": 2,
     "server": 3,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
+from ssehub import Hub
 from ssehub.hooks import Hook
 
 
@@ -39,3 +41,15 @@ def test_a_callback_that_fails_is_logged_and_stops_nobody(caplog: pytest.LogCapt
 def test_what_cannot_be_called_is_refused() -> None:
     with pytest.raises(TypeError, match="on_test"):
         Hook("on_test")(7)  # type: ignore[type-var]
+
+
+def test_a_callback_that_sends_while_the_hub_closes_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub()
+    hub.on_disconnect(lambda connection: hub.broadcast(f"{connection.client_id} has left"))
+    stream = hub.stream()
+    next(stream)
+    closing = threading.Thread(target=hub.close)
+    closing.start()
+    assert b"retry" in b"".join(stream)
+    closing.join()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -767,3 +767,15 @@ def test_with_refusal_by_503_the_limit_for_each_client_is_one_too(make_hub: Make
     assert hub.connect(environ, client_id="x").status_code == 503
     assert hub.connect(environ, client_id="y").status_code == 200
     stays.close()  # type: ignore[attr-defined]
+
+
+def test_a_clients_other_sessions_get_what_one_of_them_is_excluded_from(make_hub: Callable[..., Hub]) -> None:
+    hub = make_hub()
+    phone, laptop = hub.stream(client_id="ada"), hub.stream(client_id="ada")
+    next(phone), next(laptop)
+    mine = hub.connections(client_id="ada")[0]
+    hub.send("ada", "read on the phone", exclude=[mine.id])
+    hub.send("ada", "to both")
+    assert b"read" not in next(phone) and b"read on the phone" in next(laptop)
+    for stream in (phone, laptop):
+        stream.close()

@@ -1,13 +1,12 @@
 """A chat: messages to everyone and to one person, and who is there."""
 
-import contextlib
 import threading
 import time
 
 from flask import Flask, abort, request, send_file
 from werkzeug.exceptions import HTTPException
 
-from ssehub import Hub, HubClosed, Message, UnknownClient
+from ssehub import Hub, Message, UnknownClient
 
 app, hub = Flask(__name__), Hub(max_connections=180)
 presence = threading.Lock()
@@ -45,7 +44,7 @@ def direct():
 def tell_who_is_there(connection):
     # Several threads come here at once; with the lock the list that is sent last is the newest. In the list are clients
     # and not connections, so that a user leaves with the last tab.
-    with presence, contextlib.suppress(HubClosed):
+    with presence:
         users = sorted({one.client_id for one in hub.connections(zone="chat")})
         hub.broadcast(Message.from_json(users, "online"), zone="chat")
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from flask import Flask, abort, request, send_file
 
-from ssehub import ALL, Hub, Message, Packet, UnknownClient
+from ssehub import ALL, Hub, Message, UnknownClient
 
 DEVICES = ("laptop", "phone", "tablet")
 
@@ -40,13 +40,9 @@ def tell_status(connection):
 def note():
     """Send to the user's sessions, all or those on one device, but not to the one that writes."""
     writer = request.form.get("session_id")
-    packet = Packet(
-        Message.from_json({"text": request.form["text"]}, "note"),
-        zone=device() if "device" in request.form else ALL,
-        client_id=user(),
-        exclude=[writer] if writer else (),
-    )
-    return {"sessions": hub.send_message(packet).queued}
+    message = Message.from_json({"text": request.form["text"]}, "note")
+    zone = device() if "device" in request.form else ALL
+    return {"sessions": hub.send(user(), message, zone=zone, exclude=[writer] if writer else ()).queued}
 
 
 @app.post("/announce")

@@ -191,18 +191,27 @@ class Hub(Forked):
         """
         return self.send_message(Packet(as_message(message), zone, broadcast=True, exclude=exclude))  # type: ignore[arg-type]
 
-    def send(self, client_id: str, message: Message | str, *, zone: str | All = ALL, require: bool = False) -> Receipt:
+    def send(
+        self,
+        client_id: str,
+        message: Message | str,
+        *,
+        zone: str | All = ALL,
+        exclude: Iterable[str] = (),
+        require: bool = False,
+    ) -> Receipt:
         """Send to every session of a client, or to those in a zone.
 
         A client that is not connected gets it from the log when it comes back with its last event id.
 
-        :param require: True to refuse that.
+        :param exclude: ids of sessions that do not get it, the sender's own for instance.
+        :param require: True to refuse a client that is not connected.
         :raises UnknownClient: with ``require``, if the client is not connected, to any process that shares the log.
         :raises TypeError: if the client id is None.
         :raises HubClosed: after :meth:`close`.
         :raises LogError: if the log did not accept it.
         """
-        packet = Packet(as_message(message), zone, _check_name(client_id))
+        packet = Packet(as_message(message), zone, _check_name(client_id), exclude=exclude)  # type: ignore[arg-type]
         if require and not self.is_present(client_id, zone):
             raise UnknownClient(f"client {client_id!r} is not connected")
         return self.send_message(packet)
