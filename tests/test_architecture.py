@@ -18,6 +18,7 @@ FLOORS = {
     "log": 2,
     "server": 3,
     "client": 3,
+    "bench": 4,
     "integrations": 4,
     "cli": 5,
 }
