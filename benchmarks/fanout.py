@@ -27,8 +27,9 @@ from statistics import median
 from types import TracebackType
 from typing import Any
 
-from benchmarks.fleet import Fleet, Report, raise_file_limit
+from benchmarks.fleet import Fleet, Report
 from benchmarks.table import table
+from ssehub.bench import raise_file_limit
 
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATIONS = {"naive": "benchmarks.naive:application", "ssehub": "benchmarks.hubapp:application"}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: The generator's own lag is named as soon as it is more than this, in seconds, and this share of the latency.
-_LAG, _LAG_SHARE = 0.005, 0.2
+_LAG, _LAG_SHARE = 0.01, 0.25
 #: The share of a processor above which the generator has no room.
 _LOAD = 0.9
 

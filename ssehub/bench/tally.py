@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import NamedTuple
@@ -39,7 +40,8 @@ class Tally:
     """
 
     def __init__(self, read: Callable[[str], Numbered | None]) -> None:
-        self._read = read
+        # A message comes to many streams within a short while.
+        self._read = functools.lru_cache(256)(read)
         self.reset()
 
     def reset(self) -> None:
