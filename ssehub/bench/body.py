@@ -13,7 +13,7 @@ class Body:
     :ivar ended: whether the response is over.
     """
 
-    __slots__ = ("_chunked", "_due", "_rest", "ended", "reason", "status", "type")
+    __slots__ = ("_chunked", "_due", "_rest", "ended", "keeps", "reason", "status", "type")
 
     def __init__(self) -> None:
         self.status = 0
@@ -21,6 +21,8 @@ class Body:
         #: The content type without its parameters.
         self.type = ""
         self.ended = False
+        #: Whether another request may follow on the connection.
+        self.keeps = False
         self._chunked = False
         #: Bytes of the chunk, or of the whole, that are still to come; with the line break behind a chunk.
         self._due: int | None = None
@@ -56,6 +58,7 @@ class Body:
         self.status = int(status)
         self.type = headers.get("content-type", "").partition(";")[0].strip().lower()
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self.keeps = first.startswith("HTTP/1.1") and headers.get("connection", "").lower() != "close"
         if not self._chunked and "content-length" in headers:
             self._due = int(headers["content-length"])
         if self.status in (204, 304):

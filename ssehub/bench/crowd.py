@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ssehub.bench.histogram import Histogram
 from ssehub.bench.loop import Loop
@@ -27,8 +27,9 @@ _KEPT = 1_000_000
 class Crowd:
     """Hold the streams, and count what becomes of them. Everything happens in the loop's thread.
 
-    :param take: called with each stream, the time at which it got a message, and the message.
+    :param take: called with a stream, the time at which it got messages, and the messages.
     :param at_once: attempts that are under way at a time.
+    :param keep: whether a connection that the server leaves open is used again, as browsers do.
     :param patience: seconds an attempt may take until the first bytes of the stream.
 
     :ivar connects: seconds until a connection stood.
@@ -41,12 +42,14 @@ class Crowd:
     def __init__(
         self,
         loop: Loop,
-        take: Callable[[Stream, float, Message], None],
+        take: Callable[[Stream, float, Sequence[Message]], None],
         *,
         at_once: int = AT_ONCE,
+        keep: bool = False,
         patience: float = 30.0,
     ) -> None:
         self.loop = loop
+        self.keep = keep
         self.take = take
         self.streams: list[Stream] = []
         self.unparsed: deque[Stream] = deque()

@@ -3,39 +3,64 @@
 from __future__ import annotations
 
 import math
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from itertools import repeat
 
 #: Each bucket reaches one percent further than the one before: ranks are exact to that.
-_STEP = math.log(1.01)
+_STEP = 1.01
 _LEAST = 1e-6
+#: As many as go into buckets in a millisecond.
+_AT_ONCE = 4096
 
 
 class Histogram:
     """Count durations in seconds. For one thread."""
 
-    __slots__ = ("_buckets", "count", "longest")
+    __slots__ = ("_buckets", "_new", "_sorted", "longest")
 
     def __init__(self) -> None:
-        self.count = 0
+        self._buckets: Counter[int] = Counter()
+        self._new = array("d")
+        self._sorted = 0
         self.longest = 0.0
-        self._buckets: dict[int, int] = {}
 
     def add(self, seconds: float) -> None:
         """Count one."""
-        bucket = math.floor(math.log(max(seconds, _LEAST)) / _STEP)
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
-        self.count += 1
-        self.longest = max(self.longest, seconds)
+        self.extend((seconds,))
+
+    def extend(self, durations: Iterable[float]) -> None:
+        """Count several."""
+        self._new.extend(durations)
+        if len(self._new) >= _AT_ONCE:
+            self._sort()
+
+    @property
+    def count(self) -> int:
+        """How many were counted."""
+        return self._sorted + len(self._new)
+
+    def _sort(self) -> None:
+        """Put those into buckets that are in none yet."""
+        if self._new:
+            self.longest = max(self.longest, *self._new)
+            logarithms = map(math.log, map(max, self._new, repeat(_LEAST)), repeat(_STEP))
+            self._buckets.update(map(math.floor, logarithms))
+            self._sorted += len(self._new)
+            del self._new[:]
 
     def rank(self, share: float) -> float:
         """Return the seconds that this share of all stayed within; 0 of none.
 
         :param share: 0.5 for the median; 1 for the longest, which is exact.
         """
+        self._sort()
         wanted = share * self.count
         for bucket in sorted(self._buckets):
             wanted -= self._buckets[bucket]
             if wanted < 0:
-                return min(math.exp((bucket + 0.5) * _STEP), self.longest)
+                return min(math.pow(_STEP, bucket + 0.5), self.longest)
         return self.longest
 
     def ranks(self) -> dict[str, float]:

@@ -51,6 +51,8 @@ class Stream:
         self._channel: Channel | None = None
         #: Whether an attempt, or what came of it, goes on.
         self._live = False
+        #: Whether it goes on over the connection of the one before.
+        self._kept = False
         self._retry = _RETRY
         self._body = Body()
         self._decoder = Decoder(max_event_size=_MAX_EVENT)
@@ -65,26 +67,33 @@ class Stream:
         return order
 
     def connect(self) -> None:
-        """Begin an attempt."""
+        """Begin an attempt, on the connection of the one before if there still is one."""
         self._body = Body()
         self._decoder = Decoder(self._decoder.last_event_id, max_event_size=_MAX_EVENT)
         self.began = time.monotonic()
         self._live = True
+        self._kept = self._channel is not None
         try:
+            if self._channel is not None:
+                self._ask(self._channel)
+                return
             self._channel = Channel(self._crowd.loop, self._target, self, self._receive_buffer if self.paused else None)
         except OSError as error:
             self.lost(error)
 
     def ready(self) -> None:
         """Ask for the stream."""
+        assert self._channel is not None
         now = time.monotonic()
         self._crowd.connects.add(now - self.began)
         self.began = now
+        self._ask(self._channel)
+
+    def _ask(self, channel: Channel) -> None:
         lines = [b"Accept: text/event-stream", b"Cache-Control: no-cache"]
         if last := self._decoder.last_event_id:
             lines.append(b"Last-Event-ID: " + last.encode())
-        assert self._channel is not None
-        self._channel.write(self._target.request("GET", *lines))
+        channel.write(self._target.request("GET", *lines))
 
     def received(self, data: bytes) -> None:
         """Note what came and when; it is looked at when there is time."""
@@ -123,7 +132,12 @@ class Stream:
                 self._crowd.backlog -= len(piece)
                 if self._live:
                     self._take(arrival, piece)
-            elif self._live:
+            elif not self._live:  # the connection was only kept
+                self._channel = None
+            elif self._kept and not self._body.status:  # the server ended it just then
+                self._channel = None
+                self.connect()
+            else:
                 self._end(arrival, "the server ended it" if piece is None else piece.strerror or str(piece))
 
     def _take(self, arrival: float, data: bytes) -> None:
@@ -134,8 +148,7 @@ class Stream:
                 return
             if content and not self.is_open:
                 self._open(arrival)
-            for message in self._decoder.feed(content):
-                self._crowd.take(self, arrival, message)
+            self._crowd.take(self, arrival, self._decoder.feed(content))
         except (ValueError, EventTooLarge) as error:
             self._refuse(str(error))
             return
@@ -166,8 +179,9 @@ class Stream:
 
     def _end(self, arrival: float, why: str) -> None:
         """Come back later, as the stream has told, or soon if there was none yet."""
-        self.close()
-        self._channel = None
+        if not (self._crowd.keep and self._body.ended and self._body.keeps):
+            self.close()
+            self._channel = None
         if self._decoder.reconnection_time is not None:
             self._retry = self._decoder.reconnection_time / 1000
         was_open = self.is_open

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ssehub.bench.histogram import Histogram
@@ -41,7 +41,7 @@ class Tally:
 
     def __init__(self, read: Callable[[str], Numbered | None]) -> None:
         # A message comes to many streams within a short while.
-        self._read = functools.lru_cache(256)(read)
+        self._read = functools.lru_cache(1024)(read)
         self.reset()
 
     def reset(self) -> None:
@@ -57,23 +57,28 @@ class Tally:
         self.gap_events: list[ToldGap] = []
         self.faults: list[str] = []
 
-    def take(self, stream: Stream, arrival: float, message: Message) -> None:
-        """Count a message that a stream got."""
-        if message.event.startswith("ssehub."):
-            if message.event == "ssehub.gap":
-                self._take_gap(stream, message.data or "")
-            return
-        numbered = self._read(message.data or "")
-        if numbered is None:
-            self.others += 1
-            return
-        if self.first_arrival is None:
-            self.first_arrival = arrival
-        self.last_arrival = max(arrival, self.last_arrival or arrival)
-        self.latency.add(arrival - numbered.due)
-        fault = stream.order(numbered.sender).take(numbered.number)
-        if fault and len(self.faults) < _SAMPLES:
-            self.faults.append(f"stream {stream.number}: {fault}")
+    def take(self, stream: Stream, arrival: float, messages: Sequence[Message]) -> None:
+        """Count messages that a stream got."""
+        latencies = []
+        for message in messages:
+            if message.event != "message" and message.event.startswith("ssehub."):
+                if message.event == "ssehub.gap":
+                    self._take_gap(stream, message.data or "")
+                continue
+            numbered = self._read(message.data or "")
+            if numbered is None:
+                self.others += 1
+                continue
+            sender, number, due = numbered
+            latencies.append(arrival - due)
+            fault = stream.order(sender).take(number)
+            if fault and len(self.faults) < _SAMPLES:
+                self.faults.append(f"stream {stream.number}: {fault}")
+        if latencies:
+            if self.first_arrival is None:
+                self.first_arrival = arrival
+            self.last_arrival = max(arrival, self.last_arrival or arrival)
+            self.latency.extend(latencies)
 
     def _take_gap(self, stream: Stream, data: str) -> None:
         self.gaps += 1

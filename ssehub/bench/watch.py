@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 
 from ssehub.bench.histogram import Histogram
 from ssehub.bench.stream import Stream
@@ -53,8 +54,12 @@ class Watch:
         """How many different messages came."""
         return len(self._arrivals)
 
-    def take(self, stream: Stream, arrival: float, message: Message) -> None:
-        """Count a message that a stream got."""
+    def take(self, stream: Stream, arrival: float, messages: Sequence[Message]) -> None:
+        """Count messages that a stream got."""
+        for message in messages:
+            self._take_one(stream, arrival, message)
+
+    def _take_one(self, stream: Stream, arrival: float, message: Message) -> None:
         position = Position.parse(message.id or "")
         place = None if position is None or position.lane else (position.epoch, position.offset)
         if message.event.startswith("ssehub."):
