@@ -129,6 +129,8 @@ class Sender:
     def _end(self, what: str, status: int) -> None:
         self.busy = False
         self._used = time.monotonic()
+        if not self._answer.keeps:
+            self.close()
         if what:
             self.doubtful.add(self.sent - 1)
         self._done(self, what, status)
