@@ -12,8 +12,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.fanout import APPLICATIONS, Server
-from benchmarks.fleet import Fleet, raise_file_limit
+from benchmarks.fleet import Fleet
 from benchmarks.table import table
+from ssehub.bench import raise_file_limit
 
 SIZES = (("gthread", 200), ("gthread", 1000), ("gthread", 2000), ("gevent", 1000), ("gevent", 5000), ("gevent", 10_000))
 _PATIENCE = 120.0

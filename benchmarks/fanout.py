@@ -12,8 +12,6 @@ import http.client
 import itertools
 import json
 import math
-import os
-import platform
 import socket
 import subprocess
 import sys
@@ -21,14 +19,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from types import TracebackType
 from typing import Any
 
-from benchmarks.fleet import Fleet, Report, raise_file_limit
+from benchmarks.fleet import Fleet, Report
+from benchmarks.machine import machine
 from benchmarks.table import table
+from ssehub.bench import raise_file_limit
 
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATIONS = {"naive": "benchmarks.naive:application", "ssehub": "benchmarks.hubapp:application"}
@@ -233,14 +232,6 @@ def row(worker: str, load: Load, application: str, result: Result, naive: Result
     figures = (f"{result.p50:,.0f}", f"{result.p99:,.0f}", f"{result.cpu_per_delivery:.1f}")
     share = f"{math.floor(result.arrived * 1000) / 10:g} %"
     return (worker, str(load), application, f"{result.rate:,.0f}", ratio, *figures, share, f"{result.wrong:.0f}")
-
-
-def machine() -> str:
-    """Say what this ran on."""
-    names = ", ".join(f"{name} {version(name)}" for name in ("gunicorn", "gevent"))
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, {python}, {names}; load average {load}"
 
 
 def bench(worker: str, loads: Sequence[Load], rounds: int) -> list[Sequence[str]]:

@@ -1,19 +1,21 @@
-"""The same application on ssehub: ``gunicorn benchmarks.hubapp:application``."""
+"""The same application on ssehub: ``gunicorn benchmarks.hubapp:application``; with ``$REDIS_URL`` on a shared log."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from benchmarks.naive import Load
-from ssehub import Hub
+from ssehub import Hub, RedisLog
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 ZONE = "bench"
 
-hub = Hub()
+url = os.environ.get("REDIS_URL")
+hub = Hub(RedisLog(url) if url else None)
 load = Load(lambda text: hub.broadcast(text, zone=ZONE), lambda: len(hub.connections(ZONE)))
 
 

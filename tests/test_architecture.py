@@ -22,6 +22,7 @@ FLOORS = {
     "client": 3,
     "testing": 4,
     "doctor": 4,
+    "bench": 4,
     "integrations": 5,
     "service": 6,
     "cli": 7,

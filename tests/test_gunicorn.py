@@ -60,6 +60,15 @@ def test_told_to_stop_it_ends_all_streams_and_goes(worker: str, number: int, pre
 
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_clients_that_keep_their_connections_open_do_not_hold_it_up(worker: str) -> None:
+    with served(worker, "--keep-alive", "3600") as (running, port):
+        streams = opened(port)
+        running.terminate()
+        assert running.wait(2 * GUARD) == 0
+        check_ended(streams)
+
+
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_told_to_reload_it_ends_the_old_workers_streams_and_a_new_one_takes_over(worker: str) -> None:
     with served(worker) as (running, port):
         streams, before = opened(port), children(running)

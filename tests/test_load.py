@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from benchmarks.fleet import Fleet, Report, raise_file_limit
+from benchmarks.fleet import Fleet, Report
+from ssehub.bench import raise_file_limit
 from tests.servers import running
 from tests.streams import call
 

@@ -1,4 +1,4 @@
-"""The command line: ``ssehub serve``, ``listen``, ``send``, ``doctor``; a module for each."""
+"""The command line: ``ssehub serve``, ``listen``, ``send``, ``doctor``, ``bench``; a module for each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import requests
 
 from ssehub import __version__
-from ssehub.cli import doctor, listen, send, serve
+from ssehub.cli import bench, doctor, listen, send, serve
 from ssehub.cli.terminal import say
 from ssehub.client.refusal import reason
 from ssehub.exceptions import SSEHubError
 
-_COMMANDS = (serve, listen, send, doctor)
+_COMMANDS = (serve, listen, send, doctor, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -89,6 +89,16 @@ def shut_down(number: int) -> None:
         pass  # it had ended already
 
 
+def take_no_more(number: int) -> None:
+    """Have the server close the connection once it has written the response, as if the client had left then.
+
+    A server that is to stop waits for connections it has kept open, gunicorn for up to two seconds; and a client that
+    comes back over such a one reaches the server that is on its way out.
+    """
+    with contextlib.suppress(OSError), borrow(number) as sock:
+        sock.shutdown(socket.SHUT_RD)
+
+
 @contextlib.contextmanager
 def borrow(number: int) -> Iterator[Any]:
     """Give a socket object on a duplicate of the descriptor: what it does concerns the connection all share."""

@@ -12,6 +12,7 @@ from typing import Any
 from ssehub.exceptions import LogError
 from ssehub.hooks import Hook
 from ssehub.log import ALL, Entry, Gap, Log, Order, Position
+from ssehub.server import peer
 from ssehub.server.body import Bodies, Body
 from ssehub.server.connection import Connection
 from ssehub.server.counters import Counters
@@ -85,9 +86,12 @@ class Switchboard:
             connection = self._admit(zones, client_id, metadata, start, stack)
             if connection is None:
                 self._counters.count("refused")
-                yield self._pace.farewell(REFUSAL)
+                # Where a hub closes, another is about to begin: then there is no need to stay away for longer.
+                yield self._pace.farewell(1 if self.closed else REFUSAL)
             else:
                 yield from self._serve(connection, metadata, socket)
+            if self.closed and socket is not None:
+                peer.take_no_more(socket)
 
     def _serve(self, connection: Connection, metadata: Any, socket: int | None) -> Generator[bytes, None, None]:
         reason = "error"

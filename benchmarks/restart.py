@@ -1,0 +1,285 @@
+"""What a restart costs the clients: ``python -m benchmarks.restart [--streams 1000] [--rounds 3]``.
+
+Streams on gunicorn with one worker, on a log that survives it, and messages at a steady rate all the while. Then the
+server is told to stop, and a new one is started on the same address as soon as it has gone (SIGTERM), or it is told to
+reload (SIGHUP); with ``-c python:ssehub.integrations.gunicorn`` and without. Clients behave as browsers do: they come
+back after the time that they were told, with the last id they have seen, and over the connection that they had where
+the server has left it open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+
+from benchmarks.fleet import read_number
+from benchmarks.hubapp import ZONE
+from benchmarks.machine import machine
+from benchmarks.table import table
+from ssehub import Hub, RedisLog
+from ssehub.bench.crowd import Crowd
+from ssehub.bench.loop import Loop
+from ssehub.bench.tally import Tally
+from ssehub.bench.target import BenchError, Target, raise_file_limit
+from tests.redis_server import RedisServer
+from tests.servers import ROOT, children, free_port
+
+HOOK = ("-c", "python:ssehub.integrations.gunicorn")
+SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
+WORKERS = ("gthread", "gevent")
+CLUMP = 0.1
+STEADY = 2.0
+#: Seconds after which a restart that has not come to its end is judged as it stands.
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is restarted, and how."""
+
+    worker: str
+    signal: str
+    hook: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it; times in seconds from the signal on."""
+
+    gone: float  # until the server, or with SIGHUP the old worker, was gone
+    back: float  # until the last stream was back
+    clump: float  # streams that came back in one tenth of a second, at the most
+    failed: float  # attempts that found nobody
+    late: float  # the longest time from a message to its last arrival
+    sent: float
+    missed: float  # messages that were sent and did not come, over all streams
+    doubled: float
+    gaps: float
+
+
+class Server:
+    """A gunicorn that is restarted on its address."""
+
+    def __init__(self, case: Case, streams: int, redis_url: str) -> None:
+        self.port = free_port()
+        options = [
+            "-k",
+            case.worker,
+            "-w",
+            "1",
+            "-b",
+            f"127.0.0.1:{self.port}",
+            "--worker-connections",
+            f"{streams + 100}",
+        ]
+        options += ["--threads", f"{streams + 20}"] if case.worker == "gthread" else []
+        options += ["--log-level", "critical", "--no-control-socket", *(HOOK if case.hook else ())]
+        self._command = [sys.executable, "-m", "gunicorn", *options, "benchmarks.hubapp:application"]
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "REDIS_URL": redis_url}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, without waiting for it."""
+        self.process = subprocess.Popen(
+            self._command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def close(self) -> None:
+        """End it and its workers by force."""
+        for pid in (*_workers(self.process), self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Restart:
+    """One restart. Everything happens in one thread, the sending as well."""
+
+    def __init__(self, case: Case, server: Server, redis_url: str, streams: int, rate: float) -> None:
+        self._case = case
+        self._server = server
+        self._streams = streams
+        self._rate = rate
+        self._hub = Hub(RedisLog(redis_url))
+        self._loop = Loop()
+        self._tally = Tally(read_number)
+        self._crowd = Crowd(self._loop, self._tally.take, at_once=streams, keep=True)
+        self._sent = 0
+        self._sending = False
+
+    def run(self) -> Result:
+        """Connect, restart, and judge."""
+        target = self._target()
+        self._crowd.add(target, self._streams, first=0)
+        self._turn(lambda: self._crowd.open == self._streams, "the streams to connect")
+        self._turn_for(0.5)
+        self._sending = True
+        self._send()
+        self._turn_for(STEADY)
+        told = time.monotonic()
+        gone = self._restart()
+        self._turn(lambda: all(one.opened > 1 and one.is_open for one in self._crowd.streams), "the streams to be back")
+        self._turn_for(STEADY)
+        self._sending = False
+        self._turn(lambda: not self._missing(), "", 10.0)
+        self._turn_for(0.5)
+        return self._judge(told, gone)
+
+    def close(self) -> None:
+        """Let go of everything but the server."""
+        self._crowd.close()
+        self._loop.close()
+        self._hub.close()
+
+    def _target(self) -> Target:
+        deadline = time.monotonic() + 20.0
+        while True:
+            try:
+                return Target(f"http://127.0.0.1:{self._server.port}/events")
+            except BenchError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _restart(self) -> float:
+        """Restart the server, and return when the old one was gone."""
+        process, old = self._server.process, _workers(self._server.process)
+        process.send_signal(SIGNALS[self._case.signal])
+        if self._case.signal == "SIGHUP":
+            self._turn(lambda: not old & _workers(process), "the old worker to go")
+            return time.monotonic()
+        self._turn(lambda: process.poll() is not None, "the server to go")
+        gone = time.monotonic()
+        self._server.start()
+        return gone
+
+    def _send(self) -> None:
+        """Send a message, and have the next one follow."""
+        if self._sending:
+            self._hub.broadcast(f"{self._sent} {time.monotonic():.6f}", zone=ZONE)
+            self._sent += 1
+            self._loop.call_at(time.monotonic() + 1 / self._rate, self._send)
+
+    def _turn(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+        deadline = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > deadline:
+                if what:
+                    raise RuntimeError(f"waited in vain for {what}: {self._crowd.failures} {self._crowd.refusals}")
+                return
+            self._turn_for(0.01)
+
+    def _turn_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._loop.turn(left)
+
+    def _missing(self) -> int:
+        self._crowd.look_at_all()
+        orders = [stream.order("") for stream in self._crowd.streams]
+        return sum(self._sent - (one.next or 0) + len(one.missing) for one in orders)
+
+    def _judge(self, told: float, gone: float) -> Result:
+        orders = [stream.order("") for stream in self._crowd.streams]
+        comings = [moment for moment in self._crowd.comings if moment > told]
+        return Result(
+            gone=gone - told,
+            back=max(comings) - told,
+            clump=largest(comings, CLUMP),
+            failed=sum(self._crowd.failures.values()),
+            late=self._tally.latency.rank(1.0),
+            sent=self._sent,
+            missed=self._missing(),
+            doubled=sum(one.doubles + one.late for one in orders),
+            gaps=self._tally.gaps,
+        )
+
+
+def _workers(process: subprocess.Popen[bytes]) -> set[int]:
+    try:
+        return children(process)
+    except FileNotFoundError:
+        return set()
+
+
+def largest(moments: Iterable[float], window: float) -> int:
+    """Return how many moments lie in a window of so many seconds, at the most."""
+    most = 0
+    inside: deque[float] = deque()
+    for moment in sorted(moments):
+        inside.append(moment)
+        while inside[0] < moment - window:
+            inside.popleft()
+        most = max(most, len(inside))
+    return most
+
+
+def run(case: Case, streams: int, rate: float) -> Result:
+    """Restart a fresh server once.
+
+    :param rate: messages a second.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        redis = RedisServer(Path(folder))
+        stack.callback(redis.close)
+        server = Server(case, streams, redis.url)
+        stack.callback(server.close)
+        restart = Restart(case, server, redis.url, streams, rate)
+        stack.callback(restart.close)
+        result = restart.run()
+    print(case, result, file=sys.stderr, flush=True)
+    return result
+
+
+HEAD = ("worker", "signal", "with the hook", "gone s", "all back s", "most in 0.1 s", "found nobody", "longest wait s",
+        "sent", "missed", "doubled", "gaps")  # fmt: skip
+
+
+def row(case: Case, results: Sequence[Result]) -> list[str]:
+    """Write one line of the table: medians, but the sum of what went wrong."""
+    columns = {field.name: [getattr(one, field.name) for one in results] for field in fields(Result)}
+    middle = {name: median(values) for name, values in columns.items()}
+    return [
+        case.worker, case.signal, "yes" if case.hook else "no", f"{middle['gone']:.2f}", f"{middle['back']:.1f}",
+        f"{middle['clump']:,.0f}", f"{middle['failed']:,.0f}", f"{middle['late']:.1f}", f"{middle['sent']:,.0f}",
+        *(f"{sum(columns[name]):,.0f}" for name in ("missed", "doubled", "gaps")),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Restart everything in turn, and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.restart", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=10.0, help="messages a second")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
+    parser.add_argument("--worker", choices=(*WORKERS, "both"), default="both")
+    parser.add_argument("--hook", choices=("yes", "no", "both"), default="both")
+    options = parser.parse_args()
+    raise_file_limit(2 * options.streams + 100)
+    workers = WORKERS if options.worker == "both" else (options.worker,)
+    hooks = {"yes": (True,), "no": (False,), "both": (False, True)}[options.hook]
+    cases = [Case(*one) for one in itertools.product(workers, SIGNALS, hooks)]
+    found: dict[Case, list[Result]] = {}
+    for _ in range(options.rounds):
+        for case in cases:
+            found.setdefault(case, []).append(run(case, options.streams, options.rate))
+    print(f"{machine()}; {options.streams:,} streams, {options.rate:g} messages/s, {options.rounds} rounds\n")
+    print(table([HEAD, *(row(case, results) for case, results in found.items())]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""``ssehub bench``: measure a deployment with many streams, and look whether it loses anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from ssehub.bench.report import Report
+from ssehub.bench.trial import Plan, Trial
+from ssehub.cli.arguments import add_headers, add_token
+from ssehub.cli.terminal import say
+
+if TYPE_CHECKING:
+    from ssehub.cli.arguments import Commands
+
+#: Seconds between two lines about how it goes where no terminal rewrites one.
+_EVERY = 5.0
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("bench", help="measure a deployment: many streams, messages at a rate, what got lost")
+    command.add_argument("url", help="the stream, for instance http://127.0.0.1:8000/events")
+    command.add_argument("--streams", type=int, default=100, metavar="N", help="streams to open (%(default)s)")
+    command.add_argument("--rate", type=float, default=10.0, metavar="N", help="messages a second (%(default)g)")
+    command.add_argument("--duration", type=float, default=10.0, metavar="S", help="seconds of sending (%(default)g)")
+    command.add_argument("--size", type=int, default=100, metavar="N", help="characters of a message (%(default)s)")
+    command.add_argument("--zone", help="zone to follow and to send to (that of the URL, or else everyone)")
+    command.add_argument("--send-url", metavar="URL", help="where to post messages to (/send of the same service)")
+    command.add_argument("--watch", action="store_true", help="send nothing, and watch what others send")
+    command.add_argument(
+        "--patience", type=float, default=10.0, metavar="S",
+        help="seconds to wait for a stream, an answer, the last message (%(default)g)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    add_token(command, "the service's token")
+    add_headers(command)
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.watch and options.send_url:
+        raise ValueError("either --watch or --send-url")
+    progress = _Progress()
+    try:
+        report = Trial(_plan(options), progress.tell).run()
+    finally:
+        progress.end()
+    print(json.dumps(report.as_json()) if options.json else _table(report), flush=True)
+    return 130 if report.interrupted else int(not report.right)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    parts = urlsplit(options.url)
+    zones = [value for name, value in parse_qsl(parts.query) if name == "zone"]
+    if options.zone and not zones:
+        query = "&".join(filter(None, (parts.query, urlencode({"zone": options.zone}))))
+        parts = parts._replace(query=query)
+    zone = options.zone or (zones[0] if zones else None)
+    fields: dict[str, Any] = {"zone": zone} if zone else {"broadcast": True}
+    send_url = options.send_url or urlunsplit(parts._replace(path="/send", query="", fragment=""))
+    token = (("Authorization", f"Bearer {options.token}"),) if options.token else ()
+    headers = tuple(options.header)
+    return Plan(
+        urlunsplit(parts), options.streams, options.rate, options.duration, options.size,
+        None if options.watch else send_url, fields, headers, (*token, *headers), options.patience,
+    )  # fmt: skip
+
+
+def _table(report: Report) -> str:
+    lines = list(report.lines())
+    width = max(len(name) for name, _ in lines)
+    return "\n".join((report.url, *(f"  {name.ljust(width)}  {value}" for name, value in lines)))
+
+
+class _Progress:
+    """Say how it goes: in one line of a terminal, or now and then."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + _EVERY
+        self._said = ""
+
+    def tell(self, words: str) -> None:
+        """Say so, if it is time."""
+        if self._is_terminal:
+            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+            self._said = words
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + _EVERY
+            say(words)
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._said:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

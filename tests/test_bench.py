@@ -1,0 +1,230 @@
+"""``ssehub bench`` against real servers: what it says is there is there, and what is wrong it finds."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ssehub.cli import main
+from tests.scripted import CERTIFICATE, REFUSED, STREAM, Exchange, Server, bodies
+from tests.servers import ROOT, free_port, gunicorn, process, running
+from tests.streams import GUARD, call, until
+
+QUICK = ("--rate", "100", "--duration", "0.3", "--patience", "5")
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    """Give the address of a hub on gunicorn."""
+    with running("gthread", threads=130) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def bench(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = (sys.executable, "-m", "ssehub", "bench", *arguments)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def said(*arguments: str) -> tuple[int, str, str]:
+    """Run it here to its end, and return its exit code, its output and its errors."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = main(("bench", *arguments))
+    return code, output.getvalue(), errors.getvalue()
+
+
+def figures(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run it here to its end, and return its exit code and what it has found."""
+    code, output, _ = said(*arguments, "--json")
+    return code, json.loads(output or "{}")
+
+
+def test_a_hub_that_is_right_is_told_to_be(hub: str) -> None:
+    code, found = figures(f"{hub}/events", "--streams", "100", *QUICK)
+    assert code == 0, found
+    assert (found["open_at_start"], found["open_at_end"], found["accepted"]) == (100, 100, 30)
+    assert found["received"] == 3000
+    assert found["lost"] == found["doubled"] == found["out_of_order"] == found["gaps"] == found["others"] == 0
+    for ranks in (found["connect"], found["first_byte"], found["latency"]):
+        assert 0 < ranks["p50"] <= ranks["p90"] <= ranks["p99"] <= ranks["max"]
+    assert found["load"] > 0 and "p99" in found["lag"]
+
+
+def test_the_table_shows_all_that_one_asks_for(hub: str) -> None:
+    code, table, errors = said(f"{hub}/events", "--zone", "a zone", "--streams", "5", *QUICK)
+    assert (code, errors) == (0, "")
+    shown = dict(line.strip().split("  ", 1) for line in table.splitlines()[1:])
+    assert shown["messages"].strip().startswith("30 accepted of 30 offered")
+    for name in ("lost", "doubled", "out of order", "gaps told"):
+        assert shown[name].strip() == "0"
+    assert {"streams", "connect", "first byte", "latency", "deliveries", "reconnects", "generator"} <= set(shown)
+
+
+@pytest.mark.parametrize(("fault", "found"), [("lose", "lost"), ("double", "doubled"), ("reorder", "out_of_order")])
+def test_what_a_service_does_wrong_is_found(fault: str, found: str) -> None:
+    port = free_port()
+    command = (*gunicorn("gthread", port)[:-1], "tests.apps.faulty:app")
+    with process(*command, FAULT=fault):
+        until(lambda: _listens(port))
+        code, told = figures(
+            f"http://127.0.0.1:{port}/events",
+            "--streams",
+            "4",
+            "--rate",
+            "40",
+            "--duration",
+            "0.5",
+            "--patience",
+            "0.2",
+        )
+    assert code == 1
+    wrong = {name: told[name] for name in ("lost", "doubled", "out_of_order")}
+    # One message of five, on two streams of four. Only a sender's own messages have an order, and on a busy machine
+    # one of two that were exchanged may be another's.
+    assert wrong[found] == 8 or (fault == "reorder" and 0 < wrong[found] < 8), told
+    assert sum(wrong.values()) == wrong[found]
+    assert told["faults"]
+
+
+def _listens(port: int) -> bool:
+    try:
+        return call(port, "POST", "/send", '{"data": "x"}', **{"Content-Type": "application/json"})[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_server_that_dies_midway_is_reported() -> None:
+    port = free_port()
+    with process(*gunicorn("gthread", port)) as server:
+        until(lambda: _listens_to_all(port))
+        arguments = ("--streams", "10", "--rate", "50", "--duration", "1.5", "--patience", "0.2", "--json")
+        with bench(f"http://127.0.0.1:{port}/events", *arguments) as started:
+            until(lambda: call(port, "GET", "/stats")[1]["stats"]["delivered"] > 50)
+            os.killpg(server.pid, signal.SIGKILL)
+            output, errors = started.communicate(timeout=6 * GUARD)
+    told = json.loads(output)
+    assert started.returncode == 1 and "Traceback" not in errors
+    assert told["open_at_end"] == 0 and sum(told["ends"].values()) == 10
+    assert told["send_errors"] and told["accepted"] < told["offered"]
+
+
+def _listens_to_all(port: int) -> bool:
+    try:
+        return call(port, "GET", "/health")[0] == 200
+    except OSError:
+        return False
+
+
+def test_what_cannot_be_measured_is_said_in_one_line(hub: str, scripted: Callable[..., Server]) -> None:
+    away = f"http://127.0.0.1:{free_port()}/events"
+    html = scripted(bodies(*[b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi"] * 4))
+    closed = scripted(bodies(*[REFUSED % 401] * 4))
+    strange = scripted(bodies(*[b"SSH-2.0-OpenSSH\r\n"] * 4))
+    for arguments, text in (
+        ((f"{hub}/nothing",), "404"),
+        ((f"{hub}/events?zone=",), "400"),
+        ((f"{closed.url}/events", "--watch"), "401"),
+        ((f"{html.url}/events", "--watch"), "not an event stream but text/html"),
+        ((f"{strange.url}/events", "--watch"), "not HTTP"),
+        ((away,), "refused"),
+        (("ftp://127.0.0.1/",), "not an http address"),
+        (("events",), "not an http address"),
+        ((f"{hub}/events", "--streams", "0"), "streams must be"),
+        ((f"{hub}/events", "--rate", "nan"), "rate must be"),
+        ((f"{hub}/events", "--streams", "2", "--send-url", f"{hub}/nothing"), "404"),
+        ((f"{hub}/events", "--header", "X: a\nb"), "not a header"),
+    ):
+        code, output, errors = said(*arguments)
+        assert (code, output) == (1, ""), arguments
+        assert text in errors and len(errors.splitlines()) == 1, (arguments, errors)
+
+
+def test_without_permission_to_send_it_says_so_and_with_the_token_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = str(free_port())
+    with process(sys.executable, "-m", "ssehub", "serve", "--port", port, "--token", "secret"):
+        until(lambda: _listens_to_all(int(port)))
+        url = f"http://127.0.0.1:{port}/events"
+        code, _, errors = said(url, "--streams", "2", *QUICK)
+        assert code == 1 and "401" in errors and "token" in errors
+        monkeypatch.setenv("SSEHUB_TOKEN", "secret")
+        code, found = figures(url, "--streams", "2", *QUICK)
+        assert (code, found["received"]) == (0, 60)
+
+
+def test_too_few_open_files_are_told(hub: str) -> None:
+    command = f"ulimit -n 100; exec {sys.executable} -m ssehub bench {hub}/events --streams 200"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and "open files are needed and 100 are allowed" in done.stderr
+
+
+def test_it_watches_what_others_send(hub: str) -> None:
+    arguments = ("--streams", "5", "--watch", "--duration", "1", "--json")
+    with bench(f"{hub}/events?zone=watched", *arguments) as started:
+        until(lambda: len(call(int(hub.rpartition(":")[2]), "GET", "/stats")[1]["zones"].get("watched", ())) == 5)
+        until(lambda: _sent_some(hub, started))
+        found = json.loads(started.communicate(timeout=6 * GUARD)[0])
+    assert started.returncode == 0, found
+    assert found["watched"] and found["accepted"] > 0 and found["received"] == 5 * found["accepted"]
+    assert found["lost"] == found["out_of_order"] == 0 and found["latency"]["max"] > 0
+
+
+def _sent_some(hub: str, started: subprocess.Popen[str]) -> bool:
+    port = int(hub.rpartition(":")[2])
+    for n in range(10):
+        call(port, "POST", "/send", {"data": str(n), "zone": "watched"})
+    return call(port, "GET", "/stats")[1]["stats"]["delivered"] >= 50
+
+
+def test_watching_finds_what_one_stream_has_not_got(scripted: Callable[..., Server]) -> None:
+    def script(exchange: Exchange) -> None:
+        kept = [n for n in range(1, 8) if exchange.number == 1 or n not in (3, 4)]
+        ids = [*kept[:-2], kept[-1], kept[-2]] if exchange.number == 3 else kept
+        events = "".join(f"id: abc.{n}.{n:08x}\ndata: {n}\n\n" for n in ids)
+        exchange.send(STREAM + f"event: ssehub.open\nid: abc.0.00000000\ndata: x\n\n{events}".encode())
+        exchange.hold()
+
+    code, found = figures(
+        scripted(script).url, "--watch", "--streams", "3", "--duration", "0.2", "--header", "X-Key: 1"
+    )
+    assert code == 1 and found["accepted"] == 7
+    # Two and two that never came, and one that the third stream got after a later one.
+    assert (found["lost"], found["out_of_order"]) == (5, 1)
+
+
+def test_tls_is_measured_as_well(scripted: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(STREAM + b": there\n\n")
+        exchange.hold()
+
+    url = scripted(script, tls=True).url
+    options = ("--watch", "--streams", "10", "--duration", "0.1")
+    code, _, errors = said(url, *options)
+    assert code == 1 and "certificate" in errors.lower()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    code, found = figures(url, *options)
+    assert (code, found["open_at_end"]) == (0, 10)
+
+
+def test_ctrl_c_prints_what_is_known(hub: str) -> None:
+    port = int(hub.rpartition(":")[2])
+    before = call(port, "GET", "/stats")[1]["stats"]["delivered"]
+    with bench(f"{hub}/events", "--streams", "5", "--rate", "50", "--duration", "3600") as started:
+        until(lambda: call(port, "GET", "/stats")[1]["stats"]["delivered"] > before + 20)
+        started.send_signal(signal.SIGINT)
+        table, errors = started.communicate(timeout=6 * GUARD)
+    assert started.returncode == 130 and "Traceback" not in errors
+    assert "interrupted" in table and "lost          0\n" in table
