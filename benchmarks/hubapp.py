@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ZONE = "bench"
 
 url = os.environ.get("REDIS_URL")
-hub = Hub(RedisLog(url) if url else None)
+hub = Hub(RedisLog(url) if url else None, retry=int(os.environ.get("RETRY", "2000")))
 load = Load(lambda text: hub.broadcast(text, zone=ZONE), lambda: len(hub.connections(ZONE)))
 
 

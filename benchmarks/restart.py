@@ -39,7 +39,9 @@ from tests.servers import ROOT, children, free_port
 HOOK = ("-c", "python:ssehub.integrations.gunicorn")
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
 WORKERS = ("gthread", "gevent")
+#: Seconds within which clients that come back together are counted.
 CLUMP = 0.1
+#: Seconds of sending before the signal, and after all are back.
 STEADY = 2.0
 #: Seconds after which a restart that has not come to its end is judged as it stands.
 PATIENCE = 120.0
@@ -60,7 +62,7 @@ class Result:
 
     gone: float  # until the server, or with SIGHUP the old worker, was gone
     back: float  # until the last stream was back
-    clump: float  # streams that came back in one tenth of a second, at the most
+    clump: float  # streams that knocked in one tenth of a second, at the most
     failed: float  # attempts that found nobody
     late: float  # the longest time from a message to its last arrival
     sent: float
@@ -72,7 +74,7 @@ class Result:
 class Server:
     """A gunicorn that is restarted on its address."""
 
-    def __init__(self, case: Case, streams: int, redis_url: str) -> None:
+    def __init__(self, case: Case, streams: int, redis_url: str, retry: int = 2000) -> None:
         self.port = free_port()
         options = [
             "-k",
@@ -87,7 +89,7 @@ class Server:
         options += ["--threads", f"{streams + 20}"] if case.worker == "gthread" else []
         options += ["--log-level", "critical", "--no-control-socket", *(HOOK if case.hook else ())]
         self._command = [sys.executable, "-m", "gunicorn", *options, "benchmarks.hubapp:application"]
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "REDIS_URL": redis_url}
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "REDIS_URL": redis_url, "RETRY": f"{retry}"}
         self.start()
 
     def start(self) -> None:
@@ -107,11 +109,14 @@ class Server:
 class Restart:
     """One restart. Everything happens in one thread, the sending as well."""
 
-    def __init__(self, case: Case, server: Server, redis_url: str, streams: int, rate: float) -> None:
+    def __init__(
+        self, case: Case, server: Server, redis_url: str, streams: int, rate: float, steady: float = STEADY
+    ) -> None:
         self._case = case
         self._server = server
         self._streams = streams
         self._rate = rate
+        self._steady = steady
         self._hub = Hub(RedisLog(redis_url))
         self._loop = Loop()
         self._tally = Tally(read_number)
@@ -127,11 +132,11 @@ class Restart:
         self._turn_for(0.5)
         self._sending = True
         self._send()
-        self._turn_for(STEADY)
+        self._turn_for(self._steady)
         told = time.monotonic()
         gone = self._restart()
         self._turn(lambda: all(one.opened > 1 and one.is_open for one in self._crowd.streams), "the streams to be back")
-        self._turn_for(STEADY)
+        self._turn_for(self._steady)
         self._sending = False
         self._turn(lambda: not self._missing(), "", 10.0)
         self._turn_for(0.5)
@@ -197,7 +202,7 @@ class Restart:
         return Result(
             gone=gone - told,
             back=max(comings) - told,
-            clump=largest(comings, CLUMP),
+            clump=largest((moment for moment in self._crowd.attempts if moment > told), CLUMP),
             failed=sum(self._crowd.failures.values()),
             late=self._tally.latency.rank(1.0),
             sent=self._sent,
@@ -243,7 +248,7 @@ def run(case: Case, streams: int, rate: float) -> Result:
     return result
 
 
-HEAD = ("worker", "signal", "with the hook", "gone s", "all back s", "most in 0.1 s", "found nobody", "longest wait s",
+HEAD = ("worker", "signal", "with the hook", "gone s", "all back s", "most at once", "found nobody", "longest wait s",
         "sent", "missed", "doubled", "gaps")  # fmt: skip
 
 

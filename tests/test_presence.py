@@ -329,3 +329,28 @@ hub.close()
         capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_any_number_of_threads_may_ask_at_once(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    hub = Hub(RedisLog(server.url))
+    answers: list[bool | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(hub.is_present("nobody"))
+        except LogError as error:
+            answers.append(error)
+
+    try:
+        assert not hub.is_present("nobody")
+        server.client.client_pause(500)  # until all have asked
+        threads = [threading.Thread(target=ask) for _ in range(150)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        hub.close()
+        server.close()
+    assert answers == [False] * 150

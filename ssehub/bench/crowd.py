@@ -20,7 +20,7 @@ _PARSE_FOR = 0.001
 _BACKLOG = 1 << 28
 #: Seconds between two looks for attempts that take too long.
 _LOOK = 0.25
-#: Comings kept with their times.
+#: Attempts and comings kept with their times.
 _KEPT = 1_000_000
 
 
@@ -34,6 +34,7 @@ class Crowd:
 
     :ivar connects: seconds until a connection stood.
     :ivar first_bytes: seconds from the request to the first bytes of the stream.
+    :ivar attempts: when streams began to connect, or to ask over the connection they had.
     :ivar comings: when streams got there.
     :ivar ends: why streams have ended that were there.
     :ivar failures: why attempts failed.
@@ -56,6 +57,7 @@ class Crowd:
         self.backlog = 0
         self.connects = Histogram()
         self.first_bytes = Histogram()
+        self.attempts: deque[float] = deque(maxlen=_KEPT)
         self.comings: deque[float] = deque(maxlen=_KEPT)
         self.ends: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
@@ -142,6 +144,7 @@ class Crowd:
         while self._waiting and len(self._connecting) < self._at_once:
             stream = self._waiting.popleft()
             self._connecting.add(stream)
+            self.attempts.append(time.monotonic())
             stream.connect()
 
     def _look(self) -> None:

@@ -8,6 +8,9 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
+#: Connections of a client at the most: as many as threads use it at once. Beyond redis-py's own limit, a hundred, it
+#: raises an error.
+_CONNECTIONS = 2**31
 #: What a client raises when a command fails; the second is for a cluster of which no node answers.
 ERRORS = (RedisError, RedisClusterException, OSError)
 _CLUSTER = "+cluster://"
@@ -56,6 +59,7 @@ class Link:
         settings |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "decode_responses": False}
         settings["retry"] = Retry(NoBackoff(), 0)
         if not self.is_cluster:
+            settings["max_connections"] = _CONNECTIONS
             return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=self._pool_class, **settings))
         if int(redis.__version__.split(".")[0]) < 6:
             settings["cluster_error_retry_attempts"] = 0
