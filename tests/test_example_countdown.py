@@ -84,8 +84,8 @@ def test_the_slow_script_reads_to_the_end_and_stops(port: int, tmp_path: Path) -
 
 
 def test_the_other_script_is_cancelled_in_the_midst(countdown: ModuleType, port: int, tmp_path: Path) -> None:
-    countdown.PAUSE = 0.4
-    lines = script("cancel.py", tmp_path, port, "Timer(5", "Timer(0.6")
+    countdown.PAUSE = 0.15
+    lines = script("cancel.py", tmp_path, port, "Timer(5", "Timer(0.4")
     assert 1 <= len(lines) < 11
     assert lines[-1] in (f"cancelled at {len(lines) - 1}", "cancelled at the start")
 

@@ -91,7 +91,9 @@ def test_under_gunicorn_it_ticks_and_ends_at_once() -> None:
         stream = Stream(port, "/price")
         assert {stream.message().event for _ in range(2)} == {"AAPL", "AMZN"}
         server.terminate()
-        stream.rest()
+        with pytest.raises(EOFError):  # and not another ten seconds of prices
+            for _ in range(20):
+                stream.event()
         stream.close()
         assert server.wait(2 * GUARD) == 0
 

@@ -50,6 +50,7 @@ class Pages:
 
 def ask(port: int, prompt: str) -> list[tuple[str, str | None]]:
     client = Client(f"http://127.0.0.1:{port}/ask", method="POST", json={"prompt": prompt})
+    client.on_disconnect(lambda error: client.stop())
     events = []
     for message in client:
         events.append((message.event, message.data))
