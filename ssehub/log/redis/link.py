@@ -8,8 +8,8 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-#: Connections of a client at the most: as many as threads use it at once. Beyond redis-py's own limit, a hundred, it
-#: raises an error.
+#: Connections of a client (to each node of a cluster) at the most: as many as threads use it at once. Beyond redis-py's
+#: own limit, a hundred, it raises an error.
 _CONNECTIONS = 2**31
 #: What a client raises when a command fails; the second is for a cluster of which no node answers.
 ERRORS = (RedisError, RedisClusterException, OSError)
@@ -57,9 +57,8 @@ class Link:
         """
         settings = {name: value for name, value in self._settings.items() if not name.startswith("retry")}
         settings |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "decode_responses": False}
-        settings["retry"] = Retry(NoBackoff(), 0)
+        settings |= {"retry": Retry(NoBackoff(), 0), "max_connections": _CONNECTIONS}
         if not self.is_cluster:
-            settings["max_connections"] = _CONNECTIONS
             return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=self._pool_class, **settings))
         if int(redis.__version__.split(".")[0]) < 6:
             settings["cluster_error_retry_attempts"] = 0
