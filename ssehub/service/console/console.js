@@ -305,5 +305,8 @@ $("send-all").addEventListener("click", () => send({broadcast: "true"}));
 $("clear").addEventListener("click", () => $("messages").replaceChildren());
 $("token").addEventListener("change", () => { remember(); ask(); });
 document.addEventListener("visibilitychange", ask);
+// A browser may keep a page that was left for the way back, and its stream with it.
+addEventListener("pagehide", () => source && source.close());
+addEventListener("pageshow", event => event.persisted && source && open());
 setInterval(ask, ASK_EVERY);
 ask();
