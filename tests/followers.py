@@ -22,6 +22,7 @@ class Follower:
         self.decoder = Decoder(options.get("last_event_id", ""))
         self._stream: Iterator[bytes] = hub.stream(**options)
         self.leaving = False
+        self._asked_after = 0
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         until(lambda: self.events or not self._thread.is_alive(), "the first event")
@@ -33,9 +34,15 @@ class Follower:
             self.chunks.append(chunk)
             self.events += self.decoder.feed(chunk)
             self.reading.wait()
+            self._asked_after = len(self.chunks)
             if self.leaving:
                 break
         self._stream.close()  # type: ignore[attr-defined]
+
+    def stop_reading(self) -> None:
+        """Take one more chunk, and read no more after that."""
+        until(lambda: self._asked_after == len(self.chunks), "the reader to ask for more")
+        self.reading.clear()
 
     @property
     def texts(self) -> list[str | None]:

@@ -125,7 +125,7 @@ def test_private_messages_are_bounded_and_the_sender_is_told(make_hub: MakeHub) 
     hub = make_hub(max_pending=3)
     follower = Follower(hub)
     connection = only(hub)
-    follower.reading.clear()
+    follower.stop_reading()
     connection.send("blocks the reader")
     follower.wait_for("blocks the reader")
     for n in range(3):
@@ -144,7 +144,7 @@ def test_private_messages_are_bounded_and_the_sender_is_told(make_hub: MakeHub) 
 def test_a_slow_client_falls_behind_and_catches_up_with_everything(make_hub: MakeHub) -> None:
     hub = make_hub(max_pending=5)
     slow, quick = Follower(hub), Follower(hub)
-    slow.reading.clear()
+    slow.stop_reading()
     hub.broadcast("first")
     slow.wait_for("first")
     for n in range(1000):
@@ -163,7 +163,7 @@ def test_what_the_log_let_go_of_is_one_gap_with_the_exact_number(make_hub: MakeH
     gaps: list[tuple[str, Gap]] = []
     hub.on_gap(lambda connection, gap: gaps.append((connection.client_id, gap)))
     slow = Follower(hub, client_id="slow")
-    slow.reading.clear()
+    slow.stop_reading()
     hub.broadcast("first")
     slow.wait_for("first")
     for n in range(1, 1001):
@@ -304,7 +304,7 @@ def test_the_first_bytes_tell_retry_cursor_and_who_one_is(make_hub: MakeHub) -> 
 def test_one_chunk_stays_small_however_much_is_due(make_hub: MakeHub) -> None:
     hub = make_hub(max_pending=100)
     follower = Follower(hub)
-    follower.reading.clear()
+    follower.stop_reading()
     hub.broadcast("first")
     follower.wait_for("first")
     big = "x" * 30_000

@@ -315,7 +315,7 @@ def test_what_is_lost_in_several_partitions_is_told_and_all_go_on(redis_server: 
 def test_what_is_sent_to_one_session_comes_after_what_was_sent_to_all_before_in_every_partition(make: MakeHub) -> None:
     hub = make()
     follower = Follower(hub, zone=["a", other_than("a")])
-    follower.reading.clear()
+    follower.stop_reading()
     hub.broadcast("stop reading", zone="a")
     until(lambda: hub.connections()[0].lag == 0)
     for n in range(3):

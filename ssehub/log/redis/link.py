@@ -8,9 +8,12 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-#: Connections of a client (to each node of a cluster) at the most: as many as threads use it at once. Beyond redis-py's
-#: own limit, a hundred, it raises an error.
-_CONNECTIONS = 2**31
+#: Connections of a client at the most. A thousand threads may ask at once: they wait for one that is free, which is
+#: quicker than to open more. Precedent: redis-py's own number for a pool that waits.
+_CONNECTIONS = 50
+#: To each node of a cluster, where redis-py has no pool that waits: with its own limit, a hundred, the next thread gets
+#: an error.
+_CONNECTIONS_OF_CLUSTER = 2**31
 #: What a client raises when a command fails; the second is for a cluster of which no node answers.
 ERRORS = (RedisError, RedisClusterException, OSError)
 _CLUSTER = "+cluster://"
@@ -57,13 +60,16 @@ class Link:
         """
         settings = {name: value for name, value in self._settings.items() if not name.startswith("retry")}
         settings |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "decode_responses": False}
-        settings |= {"retry": Retry(NoBackoff(), 0), "max_connections": _CONNECTIONS}
+        settings["retry"] = Retry(NoBackoff(), 0)
         if not self.is_cluster:
-            return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=self._pool_class, **settings))
+            pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+                _CONNECTIONS, timeout, self._pool_class, **settings
+            )
+            return redis.Redis(connection_pool=pool)
         if int(redis.__version__.split(".")[0]) < 6:
             settings["cluster_error_retry_attempts"] = 0
         nodes = [ClusterNode(*node) for node in self._nodes]  # type: ignore[no-untyped-call]
-        return RedisCluster(startup_nodes=nodes, **settings)
+        return RedisCluster(startup_nodes=nodes, max_connections=_CONNECTIONS_OF_CLUSTER, **settings)
 
 
 def disconnect(client: Client) -> None:

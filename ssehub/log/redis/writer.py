@@ -17,8 +17,8 @@ from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.stream import APPEND, TOP, named, position_of
 
 _LATER = re.compile(r"\b(READONLY|LOADING|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|BUSY)\b")
-#: What redis-py says when no connection could be made, so that nothing was sent.
-_NEVER_SENT = re.compile(r"\bconnecting to\b|cannot be connected|\bLOADING\b")
+#: What redis-py says when no connection could be made or was free, so that nothing was sent.
+_NEVER_SENT = re.compile(r"\bconnecting to\b|cannot be connected|No connection available|\bLOADING\b")
 
 
 class Unreachable(LogError):
