@@ -49,7 +49,7 @@ class Roster:
         if presence is None:
             return
         presence.changed(connection.client_id, connection.zones)
-        if not presence.settle():
+        if not presence.settle() or connection.client_id == connection.id:  # that id is nobody else's
             return
         try:
             known = [one.metadata for one in presence.others(connection.client_id)]
