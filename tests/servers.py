@@ -127,9 +127,9 @@ def _answers(port: int, started: list[subprocess.Popen[bytes]]) -> bool:
     return answers(port)
 
 
-def answers(port: int) -> bool:
-    """Tell whether a service answers on a port."""
+def answers(port: int, path: str = "/health") -> bool:
+    """Tell whether a service, or an application that has this path, answers on a port."""
     try:
-        return call(port, "GET", "/health")[0] == 200
+        return call(port, "GET", path)[0] == 200
     except OSError:
         return False

@@ -19,7 +19,7 @@ import requests
 from ssehub import Hub, Message, RedisLog
 from tests.browser import Tab
 from tests.redis_server import RedisServer
-from tests.servers import ROOT, children, free_port, process
+from tests.servers import ROOT, answers, children, free_port, process
 from tests.streams import GUARD, Stream, until
 
 FOLDER = ROOT / "examples" / "likes"
@@ -37,14 +37,8 @@ def command(port: int, *more: str) -> tuple[str, ...]:
 @contextlib.contextmanager
 def serving(port: int, redis_url: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
     with process(*command(port, "--log-level", "error"), REDIS_URL=redis_url, BOARD=name) as running:
-        until(lambda: _answers(port), "the board to answer")
+        until(lambda: answers(port, "/comments"), "the board to answer")
         yield running
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        return requests.get(f"http://127.0.0.1:{port}/comments", timeout=GUARD).ok
-    return False
 
 
 class Visitor:
@@ -224,7 +218,7 @@ def test_when_redis_goes_away_it_says_so_and_goes_on_when_it_is_back(tmp_path: P
             ada = requests.get(f"http://127.0.0.1:{port}/", timeout=30)
             assert ada.status_code == 503 and "try again" in ada.json()["error"]
             redis_server.start()
-            until(lambda: _answers(port))
+            until(lambda: answers(port, "/comments"))
     finally:
         redis_server.close()
 

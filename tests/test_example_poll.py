@@ -15,7 +15,7 @@ import requests
 
 from tests.browser import Tab
 from tests.redis_server import RedisServer
-from tests.servers import ROOT, free_port, process
+from tests.servers import ROOT, answers, free_port, process
 from tests.streams import GUARD, Stream, until
 
 FOLDER = ROOT / "examples" / "poll"
@@ -29,14 +29,8 @@ def serving(port: int, folder: Path, *more: str, **environment: str) -> Iterator
     (line,) = (one for one in lines if one.startswith("       .venv/bin/gunicorn"))
     words = (*line.split()[1:], "--chdir", str(FOLDER), "-b", f"127.0.0.1:{port}", "--log-level", "error", *more)
     with process(sys.executable, "-m", "gunicorn", *words, **environment):  # type: ignore[arg-type]
-        until(lambda: _answers(port), "the site to answer")
+        until(lambda: answers(port, "/"), "the site to answer")
         yield
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"http://127.0.0.1:{port}/", timeout=GUARD).ok
-    return False
 
 
 def manage(folder: Path, *arguments: str, **environment: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests.browser import Tab
-from tests.servers import ROOT, free_port, process
+from tests.servers import ROOT, answers, free_port, process
 from tests.streams import GUARD, Stream, until
 
 FOLDER = ROOT / "examples" / "script_and_page"
@@ -26,7 +26,7 @@ def serving(port: int) -> Iterator[None]:
     (line,) = (one for one in (FOLDER / "README.rst").read_text().splitlines() if "/gunicorn -c" in one)
     more = ("--chdir", str(FOLDER), "-b", f"127.0.0.1:{port}", "--log-level", "error", *line.split()[1:])
     with process(sys.executable, "-m", "gunicorn", *more, SECRET_KEY="a key", WORKER_TOKEN=TOKEN):
-        until(lambda: _answers(port), "the application to answer")
+        until(lambda: answers(port, "/"), "the application to answer")
         yield
 
 
@@ -35,12 +35,6 @@ def port() -> Iterator[int]:
     number = free_port()
     with serving(number):
         yield number
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        return requests.get(f"http://127.0.0.1:{port}/", timeout=GUARD).ok
-    return False
 
 
 class User:

@@ -17,7 +17,7 @@ import requests
 
 from tests.browser import Tab
 from tests.redis_server import RedisServer
-from tests.servers import ROOT, free_port, missing, process
+from tests.servers import ROOT, answers, free_port, missing, process
 from tests.streams import GUARD, Stream, call, until
 
 NOT_OURS = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
@@ -58,14 +58,8 @@ def install(folder: Path, what: str) -> Path:
 def serving(port: int, *command: str | Path, **environment: str) -> Iterator[None]:
     """Run a server whose packages are those of its own environment."""
     with process(*map(str, command), PYTHONPATH="", **environment):  # type: ignore[arg-type]
-        until(lambda: _answers(port), "the server to answer")
+        until(lambda: answers(port, "/"), "the server to answer")
         yield
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"http://127.0.0.1:{port}/", timeout=GUARD).ok
-    return False
 
 
 def gunicorn(programs: Path, example: Path, port: int, app: str) -> tuple[str | Path, ...]:
