@@ -77,6 +77,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if f"ssehub.{name}" in _HOMES:
+        return importlib.import_module(f"ssehub.{name}")
     for home, names in _HOMES.items():
         if name in names:
             found = globals()[name] = getattr(importlib.import_module(home), name)

@@ -248,6 +248,8 @@ def test_without_a_token_a_public_server_lets_nobody_send(hub: Hub, site: Serve)
         ({"Forwarded": "for=203.0.113.7"}, 403),
         ({"X-Real-IP": "127.0.0.1"}, 403),
         ({"Via": "1.1 proxy.example"}, 403),
+        ({"X-Forwarded-Proto": "https"}, 403),
+        ({"CF-Connecting-IP": "203.0.113.7"}, 403),
     ],
 )
 def test_without_a_token_no_website_sends_through_the_browser_of_its_visitor_and_nobody_through_a_proxy(

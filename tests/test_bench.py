@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from werkzeug.wrappers import Response
 
+from ssehub import Hub
 from ssehub.cli import main
+from ssehub.service import create_app
 from tests.scripted import CERTIFICATE, REFUSED, STREAM, Exchange, Server, bodies
 from tests.servers import ROOT, free_port, gunicorn, process, running
-from tests.streams import GUARD, call, until
+from tests.streams import GUARD, Stream, call, until
 
 QUICK = ("--rate", "100", "--duration", "0.3", "--patience", "5")
 
@@ -228,3 +231,54 @@ def test_ctrl_c_prints_what_is_known(hub: str) -> None:
         table, errors = started.communicate(timeout=6 * GUARD)
     assert started.returncode == 130 and "Traceback" not in errors
     assert "interrupted" in table and "lost          0\n" in table
+
+
+def test_nobody_else_gets_its_messages(hub: str) -> None:
+    port = int(hub.rpartition(":")[2])
+    other = Stream(port, "/events?zone=default&zone=private")
+    other.opened()
+    code, found = figures(f"{hub}/events", "--streams", "2", *QUICK)
+    assert code == 0 and found["received"] > 0
+    call(port, "POST", "/send", {"data": "for all", "broadcast": "true"})
+    assert other.message().data == "for all"
+    zoned = Stream(port, "/events?zone=shared")
+    zoned.opened()
+    assert figures(f"{hub}/events", "--streams", "1", "--zone", "shared", *QUICK)[0] == 0
+    assert zoned.message().event == "ssehub-bench", "no page listens to that"
+    other.close()
+    zoned.close()
+
+
+def test_where_nothing_can_be_sent_it_says_what_is_needed(
+    make_hub: Callable[..., Hub], site: Callable[[Any], Any]
+) -> None:
+    own = make_hub()
+    here = site(lambda environ, start: own.connect(environ, zone="news")(environ, start))
+    address = f"http://127.0.0.1:{here.port}/events"
+    code, _, errors = said(address, "--streams", "1", "--send-url", "http://127.0.0.1:1/send", *QUICK)
+    assert code == 1 and "127.0.0.1:1" in errors
+    code, _, errors = said(f"{address}?zone=a", "--zone", "b", *QUICK)
+    assert code == 1 and "different zones" in errors
+    code, _, errors = said(f"127.0.0.1:{here.port}/events", *QUICK)
+    assert code == 1 and "perhaps it is http://" in errors
+
+
+def test_streams_that_follow_another_zone_are_a_hint_in_the_table(
+    make_hub: Callable[..., Hub], site: Callable[[Any], Any]
+) -> None:
+    own = make_hub()
+    service = create_app(own)
+
+    def app(environ: dict[str, Any], start: Any) -> Any:
+        if environ["PATH_INFO"] == "/send":
+            return service(environ, start)
+        if environ["REQUEST_METHOD"] == "POST":
+            return Response("no", 404)(environ, start)
+        return own.connect(environ, zone="news")(environ, start)
+
+    here = site(app)
+    url = f"http://127.0.0.1:{here.port}"
+    code, table, _ = said(f"{url}/events", "--streams", "1", "--rate", "50", "--duration", "0.1", "--patience", "0.5")
+    assert code == 1 and "nothing arrived" in table and "--zone" in table
+    code, _, errors = said(f"{url}/events", "--streams", "1", "--send-url", f"{url}/other", *QUICK)
+    assert code == 1 and f"{url}/other: 404" in errors and "mounted beside your own routes" in errors

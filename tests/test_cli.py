@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from ssehub.cli.serve import _OpenResponses
 from tests.redis_server import RedisServer
 from tests.scripted import REFUSED, Exchange, Server, bodies
 from tests.servers import ROOT, free_port
@@ -323,3 +325,31 @@ def test_what_the_terminal_cannot_show_ends_nothing(scripted: Callable[..., Serv
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.stdout == "\\u2603\n"
+
+
+def test_send_takes_the_streams_address_for_the_services_and_says_what_an_address_lacks() -> None:
+    with serving() as (_, port):
+        sent = run("send", f"http://127.0.0.1:{port}/events?zone=default", "hello")
+        assert sent.returncode == 0 and "queued for 0" in sent.stdout
+        lacking = run("send", f"127.0.0.1:{port}", "hello")
+        assert lacking.returncode == 1 and f"perhaps it is http://127.0.0.1:{port}" in lacking.stderr
+        taken = run("serve", "--port", str(port))
+        assert taken.returncode == 1 and "--port names another" in taken.stderr
+
+
+def test_a_response_that_the_server_forgets_does_not_hold_up_the_end() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        yield b"never ends"
+        yield b"never read"
+
+    responses = _OpenResponses(app)
+    forgotten, closed = iter(responses({}, None)), responses({}, None)
+    next(forgotten)
+    waiting = threading.Thread(target=responses.wait, args=(600.0,))
+    del forgotten
+    waiting.start()
+    waiting.join(0.01)
+    assert waiting.is_alive(), "one is open"
+    closed.close()  # type: ignore[attr-defined]
+    waiting.join(GUARD)
+    assert not waiting.is_alive()

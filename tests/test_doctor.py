@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from ssehub import Hub, MemoryLog
+from ssehub import Client, Hub, MemoryLog, StreamRefused
 from ssehub.cli.doctor import _line
 from ssehub.doctor import Case, Finding, examine
 from ssehub.doctor.questions import redis
@@ -502,3 +502,31 @@ def test_the_service_tells_of_its_server_only_those_who_may_look(site: Serve, ma
     facts = requests.get(url, timeout=GUARD, headers={"Authorization": "Bearer secret"}).json()["server"]
     assert facts["heartbeat"] == 7.0 and facts["max_connections"] == 5 and facts["shared_log"] is False
     assert facts["software"].startswith("Werkzeug") and facts["multithread"] and facts["shows_socket"]
+
+
+def test_events_without_ids_are_a_warning(scripted: Callable[..., Server]) -> None:
+    def nameless(exchange: Exchange) -> None:
+        exchange.send(STREAM + b"data: x\n\ndata: y\n\n" if exchange.target == "/events" else REFUSED % 404)
+        if exchange.target == "/events":
+            exchange.hold()
+
+    found = look(scripted(nameless).url + "/events", time=1.0)
+    assert found["resuming"].verdict == "warn" and "without ids" in found["resuming"].seen
+
+
+def test_a_token_that_the_service_does_not_know_is_told(site: Serve, make_hub: Callable[..., Hub]) -> None:
+    here = site(create_app(make_hub(heartbeat=0.1), token="secret"))
+    found = look(f"http://127.0.0.1:{here.port}/events", time=1.0, token="wrong")
+    assert found["server"].verdict == "warn" and "does not know this token" in found["server"].seen
+
+
+def test_what_a_refusal_says_is_told(scripted: Callable[..., Server]) -> None:
+    def picky(exchange: Exchange) -> None:
+        body = b'{"error": "username must be a name"}'
+        exchange.send(b"HTTP/1.1 400 BAD REQUEST\r\nContent-Type: application/json\r\n")
+        exchange.send(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    url = scripted(picky).url + "/events"
+    assert "username must be a name" in look(url, time=1.0)["answer"].seen
+    with pytest.raises(StreamRefused, match=r"400 BAD REQUEST from .*: username must be a name"):
+        Client(url).run()

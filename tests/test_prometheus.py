@@ -97,7 +97,7 @@ def test_zones_are_told_only_to_who_may_see_them_and_numbers_to_everyone(
     url = f"http://127.0.0.1:{here.port}/metrics"
     answer = requests.get(url, timeout=GUARD)
     assert answer.headers["Content-Type"].startswith("text/plain") and "private" not in answer.text
-    assert read(answer.text)["ssehub_connections", (HERE,)] == 1
+    assert read(answer.text)["ssehub_connections", ("this",)] == 1 and HERE not in answer.text
     assert requests.get(f"{url}?zones=1", timeout=GUARD).status_code == 401
     answer = requests.get(f"{url}?zones=1", headers={"Authorization": "Bearer secret"}, timeout=GUARD)
     assert read(answer.text)["ssehub_zone_connections", ("private",)] == 1
@@ -175,3 +175,49 @@ def test_the_lag_is_what_the_log_has_and_this_process_has_not_taken(redis_server
     until(lambda: here.lag() == 0)
     here.close()
     there.close()
+
+
+def test_counters_never_go_backwards_while_streams_come_and_go(make_hub: MakeHub) -> None:
+    hub, over = make_hub(), threading.Event()
+    hub.broadcast("x", zone="default")
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            stream = hub.stream(since="oldest")
+            next(stream), next(stream)
+            stream.close()  # type: ignore[attr-defined]
+
+    switching = sys.getswitchinterval()
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    try:
+        sys.setswitchinterval(1e-5)
+        for thread in threads:
+            thread.start()
+        seen = [hub.stats() for _ in range(4000)]
+    finally:
+        over.set()
+        sys.setswitchinterval(switching)
+        for thread in threads:
+            thread.join()
+    for name in ("delivered", "sent_bytes", "opened", "hang_ups"):
+        numbers = [one[name] for one in seen]
+        assert numbers == sorted(numbers), name
+
+
+def test_two_of_one_process_are_two_series(redis_server: RedisServer) -> None:
+    name = secrets.token_hex(8)
+    hubs = [Hub(RedisLog(redis_server.url, name=name)) for _ in range(2)]
+    streams = [hub.stream() for hub in hubs]
+    for stream in streams:
+        next(stream)
+    found = collect(hubs[0])
+    assert sorted(value for (series, _), value in found.items() if series == "ssehub_connections") == [1, 1]
+    for stream, hub in zip(streams, hubs, strict=True):
+        stream.close()  # type: ignore[attr-defined]
+        hub.close()
+
+
+def test_a_process_that_serves_nobody_yet_is_told_too(redis_server: RedisServer) -> None:
+    hub = Hub(RedisLog(redis_server.url, name=secrets.token_hex(8)))
+    assert collect(hub)["ssehub_log_lag_entries", (HERE,)] == 0
+    hub.close()

@@ -136,8 +136,8 @@ class Place:
 def make_place(browser: Any, make_hub: Callable[..., Hub], site: Callable[[Any], Any]) -> Iterator[Any]:
     made: list[Place] = []
 
-    def make(log: Log | None = None) -> Place:
-        hub = make_hub(log, heartbeat=0.2, retry=50)
+    def make(log: Log | None = None, **options: Any) -> Place:
+        hub = make_hub(log, heartbeat=0.2, retry=50, **options)
         service = create_app(hub)
 
         def app(environ: dict[str, Any], start_response: Any) -> Any:
@@ -377,3 +377,20 @@ def test_a_log_of_several_partitions_which_each_connection_reads_in_another_orde
         assert sorted(got) == sorted(sent) and tab.read("gaps") == []
         for zone in "abcdef":  # each zone has its order
             assert [text for text in got if text[0] == zone] == [text for text in sent if text[0] == zone]
+
+
+@pytest.mark.parametrize("answer", [200, 503])
+def test_a_tab_for_which_there_is_no_room_goes_on_with_the_others(
+    make_place: Callable[..., Place], answer: int
+) -> None:
+    place = make_place(max_connections=1, refuse_with=answer)
+    place.hub.broadcast("before")
+    (first,) = place.open()
+    (late,) = place.blank(1)
+    late.run("follow(...arguments)", "/events?since=1")
+    late.wait("gaps", ["refused"])
+    late.wait("stream.readyState", 1)
+    place.hub.broadcast("after")
+    for tab in (first, late):
+        tab.wait("got", ["after"])
+    assert first.read("gaps") == []

@@ -2,12 +2,12 @@ from flask import Flask, request
 
 from ssehub import Hub
 
-app, hub = Flask(__name__), Hub()
+app, hub = Flask(__name__), Hub(max_connections=180)
 
 
 @app.get("/events")
 def events():
-    return hub.connect(request, zone="news", client_id=request.args.get("user"))
+    return hub.connect(request, zone="news")
 
 
 @app.post("/news")

@@ -8,7 +8,7 @@ def create_app(hub):
 
     @app.get("/events")
     def events():
-        return hub.connect(request, zone="news", client_id=request.args.get("user"))
+        return hub.connect(request, zone="news", client_id=request.args.get("user"))  # in earnest: from the session
 
     @app.post("/news")
     def news():
@@ -21,7 +21,8 @@ def create_app(hub):
 
     @hub.on_gap
     def anew(connection, gap):
-        connection.send(f"the latest is: {latest[0]}")
+        if latest:
+            connection.send(f"the latest is: {latest[0]}")
 
     return app
 

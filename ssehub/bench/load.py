@@ -16,6 +16,10 @@ from ssehub.bench.target import BenchError, Target
 _SENDERS = 8
 #: Answers that will be the same for every message.
 _FINAL = frozenset((400, 401, 403, 404, 405, 411, 413, 415, 422))
+_SERVICE = (
+    "--send-url has to be the /send of ssehub's service, mounted beside your own routes; or --watch sends nothing"
+)
+_HINTS = {401: "--token", 403: "--token, or another zone"}
 
 
 class Load:
@@ -50,6 +54,8 @@ class Load:
         self.refusal = ""
         self.began = 0.0
         self._loop = loop
+        self._patience = patience
+        self._shown = target.shown
         self._count = max(1, round(rate * duration))
         self._offered = 0
         self._due: deque[float] = deque()
@@ -67,7 +73,8 @@ class Load:
     @property
     def over(self) -> bool:
         """Whether the last was due, and nothing is under way."""
-        return (self._stopped or self._offered >= self._count) and not any(one.busy for one in self.senders)
+        all_sent = self._offered >= self._count and not self._due
+        return (self._stopped or all_sent) and not any(one.busy for one in self.senders)
 
     def start(self) -> None:
         """Begin; the first message is due now."""
@@ -107,7 +114,8 @@ class Load:
         if self._offered < self._count:
             self._loop.call_at(self.began + self._offered / self.rate, self._offer)
         else:
-            self._loop.call_at(self.began + self.duration, self.stop)
+            # What was due waits for an answer to the ones before, and its wait counts; but not for ever.
+            self._loop.call_at(self.began + self.duration + self._patience, self.stop)
 
     def _send(self) -> None:
         for sender in self.senders:
@@ -122,6 +130,6 @@ class Load:
         else:
             self.errors[what] += 1
             if status in _FINAL and not self.accepted:
-                self.refusal = what
+                self.refusal = f"{self._shown}: {what}; {_HINTS.get(status, _SERVICE)}"
                 self.stop()
         self._send()

@@ -85,6 +85,9 @@ class Loop:
 
     def _look(self) -> None:
         now = time.monotonic()
-        self.lag.add(now - self._beat)
+        late = now - self._beat
+        while late >= 0:  # each moment that was missed is one
+            self.lag.add(late)
+            late -= _BEAT
         self._beat = now + _BEAT
         self.call_at(self._beat, self._look)

@@ -59,8 +59,8 @@ class Report:
     @property
     def right(self) -> bool:
         """Whether every stream was there to the end and got everything, once and in order."""
-        wrong = self.lost or self.doubled or self.out_of_order
-        return not wrong and self.open_at_end >= self.streams and (self.watched or self.accepted > 0)
+        wrong = self.lost or self.doubled or self.out_of_order or self.send_errors
+        return not wrong and self.open_at_end >= self.streams and (self.watched or self.accepted == self.offered > 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON takes it."""
@@ -96,6 +96,8 @@ class Report:
         if self.others:
             yield "others'", f"{self.others:,} messages that are not this measurement's"
         yield "generator", f"{self.load:.0%} of a processor, late by {_ms(self.lag, 'p99')} (p99)"
+        if self.accepted and not self.received and not self.watched:
+            yield "note", "nothing arrived: do the streams follow the zone that is sent to? --zone names it"
         for fault in self.faults[:3]:
             yield "for example", fault
         if self.saturated:

@@ -36,7 +36,7 @@ class Target:
     def __init__(self, url: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an http address: {_shown(url)}")
+            raise ValueError(f"not an http address: {_shown(url)!r}; it begins with http:// or https://")
         tls = parts.scheme == "https"
         self.host = parts.hostname
         port = parts.port or (443 if tls else 80)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ssehub.bench.report import Report
@@ -29,7 +30,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--rate", type=float, default=10.0, metavar="N", help="messages a second (%(default)g)")
     command.add_argument("--duration", type=float, default=10.0, metavar="S", help="seconds of sending (%(default)g)")
     command.add_argument("--size", type=int, default=100, metavar="N", help="characters of a message (%(default)s)")
-    command.add_argument("--zone", help="zone to follow and to send to (that of the URL, or else everyone)")
+    command.add_argument("--zone", help="zone to follow and to send to (that of the URL, or one of its own)")
     command.add_argument("--send-url", metavar="URL", help="where to post messages to (/send of the same service)")
     command.add_argument("--watch", action="store_true", help="send nothing, and watch what others send")
     command.add_argument(
@@ -56,12 +57,17 @@ def _run(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> Plan:
     parts = urlsplit(options.url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"not an http address: {options.url!r}; perhaps it is http://{options.url}")
     zones = [value for name, value in parse_qsl(parts.query) if name == "zone"]
-    if options.zone and not zones:
-        query = "&".join(filter(None, (parts.query, urlencode({"zone": options.zone}))))
+    if options.zone and zones and zones != [options.zone]:
+        raise ValueError("the address and --zone name different zones")
+    zone = options.zone or (zones[0] if zones else f"ssehub-bench-{secrets.token_hex(4)}")
+    if not zones and (options.zone or not options.watch):
+        query = "&".join(filter(None, (parts.query, urlencode({"zone": zone}))))
         parts = parts._replace(query=query)
-    zone = options.zone or (zones[0] if zones else None)
-    fields: dict[str, Any] = {"zone": zone} if zone else {"broadcast": True}
+    # Of a type that no page listens to.
+    fields = {"zone": zone, "event": "ssehub-bench"}
     send_url = options.send_url or urlunsplit(parts._replace(path="/send", query="", fragment=""))
     token = (("Authorization", f"Bearer {options.token}"),) if options.token else ()
     headers = tuple(options.header)

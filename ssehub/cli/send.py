@@ -100,4 +100,7 @@ def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callabl
 
 def _send_url(url: str) -> str:
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(path="/send")) if parts.path in ("", "/") else url
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"not an http address: {url!r}; perhaps it is http://{url}")
+    # The stream's address is the one that people have at hand.
+    return urlunsplit(parts._replace(path="/send", query="")) if parts.path in ("", "/", "/events") else url

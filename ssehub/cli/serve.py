@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -49,25 +50,33 @@ class _OpenResponses:
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
-        self._open = 0
+        self._asked = 0
+        # Weak, because werkzeug does not close the response to a client that has reset its connection.
+        self._open: weakref.WeakSet[ClosingIterator] = weakref.WeakSet()
         self._changed = threading.Condition()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self._count(+1)
-        try:
-            return ClosingIterator(self._app(environ, start_response), lambda: self._count(-1))
-        except BaseException:
-            self._count(-1)
-            raise
-
-    def _count(self, change: int) -> None:
         with self._changed:
-            self._open += change
+            self._asked += 1
+        try:
+            response = ClosingIterator(self._app(environ, start_response), lambda: self._ended(reference()))
+            reference = weakref.ref(response)
+            self._open.add(response)
+            return response
+        finally:
+            self._ended(None)
+
+    def _ended(self, response: ClosingIterator | None) -> None:
+        with self._changed:
+            if response is None:
+                self._asked -= 1
+            else:
+                self._open.discard(response)
             self._changed.notify_all()
 
     def wait(self, timeout: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._open, timeout)
+            self._changed.wait_for(lambda: not self._asked and not self._open, timeout)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -75,7 +84,11 @@ def _run(options: argparse.Namespace) -> int:
     hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections)
     app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
     open_responses = _OpenResponses(app)
-    server = make_server(options.host, options.port, open_responses, threaded=True, request_handler=_QuietHandler)
+    try:
+        server = make_server(options.host, options.port, open_responses, threaded=True, request_handler=_QuietHandler)
+    except SystemExit:  # werkzeug's way to say why it cannot
+        say("ssehub: --port names another, and 0 any that is free")
+        return 1
     signal.signal(signal.SIGTERM, _interrupt)
     # Not in this thread, where the signals arrive: one that comes as a request is handed on would cut it off.
     serving = threading.Thread(target=server.serve_forever, name="ssehub-serve", daemon=True)

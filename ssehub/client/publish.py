@@ -31,7 +31,7 @@ def publish(
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
     post = session.post if session is not None else requests.post
     headers = {**authorization, **(headers or {})}
-    # A redirected POST would become a GET, without the message.
+    # A redirected POST may become a GET, without the message.
     response = post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False)
     try:
         answer = response.json()

@@ -11,9 +11,12 @@ import requests
 from ssehub.client.backoff import LONGEST
 from ssehub.exceptions import SSEHubError
 
+#: Bytes of an answer that is read for its reason, at the most.
+_SHORT = 2000
+
 
 class StreamRefused(SSEHubError, requests.HTTPError):
-    """The server answered, and not with an event stream. ``response`` is its answer; only its head was read."""
+    """The server answered, and not with an event stream. ``response`` is its answer; a short reason was read of it."""
 
 
 def check_stream(response: requests.Response) -> None:
@@ -25,12 +28,31 @@ def check_stream(response: requests.Response) -> None:
     :raises StreamRefused: if it is anything else.
     """
     if response.status_code != 200:
-        raise StreamRefused(f"{response.status_code} {response.reason} from {bare(response.url)}", response=response)
+        said = excerpt(response)
+        seen = f"{response.status_code} {response.reason} from {bare(response.url)}{f': {said}' if said else ''}"
+        raise StreamRefused(seen, response=response)
     # A MIME type's essence: its parameters, a charset above all, do not matter; nor does case.
     essence = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if essence != "text/event-stream":
         kind = essence or "something without a type"
         raise StreamRefused(f"not an event stream but {kind} from {bare(response.url)}", response=response)
+
+
+def excerpt(response: requests.Response) -> str:
+    """Return what a short JSON object or text says of why it was refused; empty if it is anything else."""
+    length = response.headers.get("Content-Length", "")
+    if not length.isdecimal() or not 0 < int(length[:9]) <= _SHORT:
+        return ""  # what has no length may never end
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == "application/json":
+            value = response.json()
+            said = value.get("error") if isinstance(value, dict) else ""
+        else:
+            said = response.text if kind == "text/plain" else ""
+    except (ValueError, requests.RequestException):
+        return ""
+    return " ".join(said.split()) if isinstance(said, str) else ""
 
 
 def retry_after(response: requests.Response) -> float:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import requests
 
 from ssehub.client.canceller import Canceller
+from ssehub.client.refusal import excerpt
 from ssehub.client.transport import Timeout, Transport
 from ssehub.wire import Decoder, Message
 
@@ -46,6 +47,8 @@ class Recording:
         self.pieces: list[Piece] = []
         #: How many of them have broken a silence for its own sake; the first bytes break none.
         self.beats = 0
+        #: What an answer that is no stream says of why.
+        self.said = ""
         #: When the last bytes came.
         self.last: float | None = None
         #: The longest time without any since the head, except for that which goes on.
@@ -117,6 +120,8 @@ class Recording:
         try:
             with self._transport.open(self._canceller, "GET", self._url, **self._options) as stream:
                 self.response, self.answered = stream.response, time.monotonic()
+                if not self.is_stream:
+                    self.said = excerpt(stream.response)
                 self._tell()
                 while self.is_stream and not self._canceller.cancelled and (chunk := stream.read()):
                     self._take(chunk)

@@ -46,16 +46,18 @@ class HubCollector(Collector):
     """Give the numbers of a hub to a Prometheus registry. Safe to use from any thread.
 
     Every series has the label ``process``, ``host:pid``. With a :class:`~ssehub.RedisLog` there are those of all
-    processes that serve streams, so that any of a server's workers can be scraped; those of the others are up to a
-    third of the log's ``lease`` old. While Redis is away there are those of this process alone.
+    processes that serve streams, so that any of a server's workers can be scraped; they are up to a third of the log's
+    ``lease`` old. While Redis is away there are those of this process alone.
 
     :param hub: whose numbers.
     :param zones: True for the number of streams in each zone. Every zone is a series then: only for a few zones.
+    :param names: False for a label that tells neither hosts nor process ids.
     """
 
-    def __init__(self, hub: Hub, *, zones: bool = False) -> None:
+    def __init__(self, hub: Hub, *, zones: bool = False, names: bool = True) -> None:
         self._hub = hub
         self._zones = zones
+        self._names = names
 
     def describe(self) -> Iterable[Metric]:
         """Name what there will be, without asking the hub: that may be before a server forks."""
@@ -70,8 +72,16 @@ class HubCollector(Collector):
             return self._families([Process("", socket.gethostname(), os.getpid(), 0, stats)], None)
         return self._families(processes, zones)
 
+    def _labelled(self, processes: Sequence[Process]) -> dict[str, Any]:
+        """Return the numbers by label. One process may be there twice for a while: killed, and its id given anew."""
+        found: dict[str, Any] = {}
+        for one in processes:
+            label = f"{one.host}:{one.pid}" if self._names else one.id[:8] or "this"
+            found[f"{label}:{one.id[:8]}" if label in found else label] = one.stats
+        return found
+
     def _families(self, processes: Sequence[Process], zones: dict[str, int] | None) -> Iterator[Metric]:
-        everyone = [(f"{one.host}:{one.pid}", one.stats) for one in processes if one.stats]
+        everyone = list(self._labelled(processes).items())
         for name, key, meaning in _GAUGES:
             yield _filled(GaugeMetricFamily(f"ssehub_{name}", meaning, labels=("process",)), key, everyone)
         for name, key, meaning in _COUNTERS:
@@ -87,17 +97,17 @@ class HubCollector(Collector):
             yield family
 
 
-def exposition(hub: Hub, accept: str | None, *, zones: bool = False) -> tuple[bytes, str]:
+def exposition(hub: Hub, accept: str | None, *, zones: bool = False, names: bool = True) -> tuple[bytes, str]:
     """Write down the numbers of a hub as Prometheus wants them.
 
     Specification: https://prometheus.io/docs/instrumenting/exposition_formats/
 
     :param accept: the header of that name, which says in which of the formats.
-    :param zones: see :class:`HubCollector`.
+    :param zones: see :class:`HubCollector`; ``names`` as well.
     :returns: the text and its content type.
     """
     registry = CollectorRegistry()
-    registry.register(HubCollector(hub, zones=zones))
+    registry.register(HubCollector(hub, zones=zones, names=names))
     encode, content_type = choose_encoder(accept or "")
     return encode(registry), content_type
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 from ssehub.server.connection import Connection
@@ -19,6 +18,8 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        #: Those that count for themselves. One is in here, or in the totals: never in both, or in neither.
+        self._live: set[Connection] = set()
         self._totals = dict.fromkeys(("messages", "opened", "refused", "hang_ups", "stalled", "sent_bytes", *_OWN), 0)
         self._delays = Delays()
 
@@ -27,23 +28,31 @@ class Counters:
         with self._lock:
             self._totals[name] += 1
 
+    def enter(self, connection: Connection) -> None:
+        """Count a connection that was opened, and from now on what it counts for itself."""
+        with self._lock:
+            self._totals["opened"] += 1
+            self._live.add(connection)
+
     def take_over(self, connection: Connection) -> None:
         """Add what a connection that has ended counted for itself, and how it ended."""
         with self._lock:
+            self._live.discard(connection)
             _add(self._totals, connection)
             self._delays.take_in(connection.delays)
             if connection.closed in _ENDS:
                 self._totals[_ENDS[connection.closed]] += 1
 
-    def read(self, connections: Sequence[Connection]) -> dict[str, Any]:
-        """Return all counters, and how far behind connections are."""
+    def read(self) -> dict[str, Any]:
+        """Return all counters, which never go backwards, and how far behind connections are."""
         delays = Delays()
         with self._lock:
             totals = dict(self._totals)
             delays.take_in(self._delays)
-        for connection in connections:
-            _add(totals, connection)
-            delays.take_in(connection.delays)
+            connections = list(self._live)
+            for connection in connections:
+                _add(totals, connection)
+                delays.take_in(connection.delays)
         lags = [connection.lag for connection in connections]
         now = {
             "behind": sum(lag > 0 for lag in lags),

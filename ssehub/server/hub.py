@@ -252,7 +252,7 @@ class Hub(Forked):
         )
 
     def processes(self) -> list[Process]:
-        """Return the processes that share the log and serve streams, with their numbers; this one if none share it.
+        """Return this process, and the others that share the log and serve streams, with their numbers.
 
         :raises LogError: if they cannot be found out.
         """

@@ -76,12 +76,15 @@ class Roster:
         return here + ([] if presence is None else presence.others(client_id, zone))
 
     def processes(self) -> list[Process]:
-        """Return the processes that serve streams; of this one the numbers are those of now."""
+        """Return the processes that serve streams, and this one.
+
+        What all can know is told, also of this one: or numbers would go backwards when others are asked next.
+        """
         presence = self._log.presence
-        if presence is None:
-            return [Process("", socket.gethostname(), os.getpid(), len(self._registry), self.stats())]
-        own = presence.process
-        return [one._replace(stats=self.stats()) if one.id == own else one for one in presence.processes()]
+        id, known = ("", []) if presence is None else (presence.process, presence.processes())
+        if any(one.id == id for one in known):
+            return known
+        return [*known, Process(id, socket.gethostname(), os.getpid(), len(self._registry), self.stats())]
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers of this process, with how far it lags behind the log."""

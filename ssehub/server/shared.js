@@ -9,6 +9,7 @@
 const CONNECTING = 0, OPEN = 1, CLOSED = 2;
 const KEPT = 1000;    // ids by which a tab knows again what it has seen
 const SETTLE = 1000;  // milliseconds for which a tab that is level keeps its own connection: after a gap a hook may send
+const TRIES = 3;      // attempts at a connection of its own, before a tab goes on with what all have
 const ALWAYS = ["message", "ssehub.open", "ssehub.cursor", "ssehub.gap"];
 
 globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
@@ -26,6 +27,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     // Where a tab begins is its own affair; the rest of the URL says with whom it shares.
     this._since = query.has("since") && !this.lastEventId;
     for (const name of ["lastEventId", "last_event_id", "since"]) if (query.has(name)) query.delete(name);
+    shared.search = query;  // "/events?" is "/events"
     shared.hash = "";
     this._shared = shared.href;
     this._types = new Set(ALWAYS);  // of all tabs: each of them may have to lead
@@ -56,8 +58,9 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     for (const name of ["pagehide", "freeze"]) globalThis[change](name, this._rest, true);
   }
 
-  _begin() {
+  _begin(event) {
     if (this.readyState === CLOSED) return;
+    if (event?.type === "visibilitychange" && document.hidden) return;  // it comes after pagehide, too
     if (this._life) return this._hello();
     const {signal} = this._life = new AbortController();
     const lead = () => { if (!signal.aborted) this._lead(); };
@@ -137,9 +140,10 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     const url = new URL(this.lastEventId ? this._shared : this.url);
     if (this.lastEventId) url.searchParams.set("lastEventId", this.lastEventId);
     const source = this._source = new EventSource(url, {withCredentials: this.withCredentials});
-    let prev = this.lastEventId, named = false;
+    let prev = this.lastEventId, named = false, failures = 0;
     this._relay = ({type, data, lastEventId}) => {
       if (data === undefined) return;  // not an event of the stream, but of the connection
+      failures = -Infinity;
       named = named || lastEventId !== "";
       const id = named ? lastEventId : prev;
       if (type === "ssehub.open") this._session = data;
@@ -150,10 +154,20 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     };
     source.onopen = source.onerror = ({data}) => {
       if (data !== undefined) return;
+      const failed = source.readyState === CLOSED || (source.readyState === CONNECTING && ++failures >= TRIES);
+      if (failed && this._joined && !this._leads) return this._yield();
       if (this._leads) this._post({state: source.readyState});
       this._turn(source.readyState);
     };
     for (const type of this._types) source.addEventListener(type, this._relay);
+  }
+
+  _yield() {  // the server has no room for a connection of ours: that of all has to do
+    this._leave();
+    this._hello();  // it is told how the shared connection is
+    if (this._seen.has(this._at)) return;
+    this._reach(this._at);
+    this._fire("ssehub.gap", '{"reason": "refused", "missed": null}');
   }
 
   _learn(types) {

@@ -96,7 +96,7 @@ class Switchboard:
     def _serve(self, connection: Connection, metadata: Any, socket: int | None) -> Generator[bytes, None, None]:
         reason = "error"
         try:
-            self._counters.count("opened")
+            self._counters.enter(connection)
             self.roster.enter(connection, metadata)
             self._watcher.watch(connection, socket)
             self._hooks.on_connection.fire(connection)
@@ -129,7 +129,7 @@ class Switchboard:
             "zones": len(self.registry.zones()),
             "unsent": self._log.unsent,
         }
-        return {**self._counters.read(self.registry.find()), **there}
+        return {**self._counters.read(), **there, "connections": len(self.registry)}
 
     def close(self, timeout: float) -> None:
         """End all streams; :meth:`ssehub.Hub.close` says how."""

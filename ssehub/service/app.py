@@ -34,8 +34,8 @@ from ssehub.wire import Message
 #: Bytes of a request to /send at the most: as much as a :class:`~ssehub.Decoder` takes by default.
 MAX_BODY = 1 << 20
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
-#: What proxies add to a request. nginx adds none of it unless it is told to, but speaks HTTP/1.0.
-_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip")
+#: What proxies add to a request. nginx adds none of it unless it is told to, but before 1.29.7 it speaks HTTP/1.0.
+_PROXIED = frozenset(("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"))
 _TYPES = {"index.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -163,14 +163,18 @@ class App:
         return _json({**stats, **self._who(), "server": facts_of(request.environ, self._hub)})
 
     def _metrics(self, request: Request) -> Response:
-        zones = "zones" in request.args
-        if zones:
+        zones, names = "zones" in request.args, True
+        try:
             self._check_look(request)
+        except HTTPException:
+            if zones:
+                raise
+            names = False  # numbers are for everyone
         try:
             from ssehub.integrations.prometheus import exposition
         except ImportError:
             return _json({"error": "metrics need another package: pip install 'ssehub[prometheus]'"}, 501)
-        text, content_type = exposition(self._hub, request.headers.get("Accept"), zones=zones)
+        text, content_type = exposition(self._hub, request.headers.get("Accept"), zones=zones, names=names)
         return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _health(self, request: Request) -> Response:
@@ -213,8 +217,8 @@ class App:
             return
         if self._public:
             raise Forbidden("sending is closed: the server can be reached from elsewhere and has no token")
-        if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(name in request.headers for name in _PROXIED):
-            raise Forbidden("who is behind the proxy nobody knows: a service that is reached through one needs a token")
+        if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(map(_is_proxys, request.headers.keys())):
+            raise Forbidden("HTTP/1.0, or through a proxy: who asks nobody knows, so the service needs a token")
         # Any page the user visits can make a browser post to a loopback address, under our own name or, after
         # rebinding a name of its own, under that.
         host = urlsplit(f"//{request.host}").hostname
@@ -222,6 +226,10 @@ class App:
         is_here = host in _LOOPBACK and _is_loopback(request.remote_addr)
         if not is_here or (origin is not None and origin != request.host_url.rstrip("/")):
             raise Forbidden("without a token only this machine may send, and no page but the console")
+
+
+def _is_proxys(name: str) -> bool:
+    return name.lower() in _PROXIED or name.lower().startswith("x-forwarded-")
 
 
 def _is_loopback(address: str | None) -> bool:

@@ -57,7 +57,7 @@ def judge(exam: Examination, main: Recording) -> Iterator[Finding]:
     assert response is not None
     exam.is_judged = True
     if not main.is_stream:
-        yield _refused(response)
+        yield _refused(response, main.said)
         return
     yield _accepted(response)
     yield _headers(response)
@@ -79,7 +79,7 @@ def _no_answer(error: Exception) -> Finding:
     return fail("answer", f"no answer: {reason(error)}", "is the server running, and the address right?")
 
 
-def _refused(response: requests.Response) -> Finding:
+def _refused(response: requests.Response, said: str) -> Finding:
     kind = response.headers.get("Content-Type", "").partition(";")[0] or "something without a type"
     seen = f"{response.status_code} {response.reason}, {kind}, from {bare(response.url)}"
     if response.history:
@@ -94,7 +94,8 @@ def _refused(response: requests.Response) -> Finding:
             f"no event stream: {seen}",
             "Content-Type: text/event-stream, or a browser refuses it; or is the stream beside it, at /events?",
         )
-    return fail("answer", f"no event stream: {seen}", _STATUS.get(response.status_code, "the server's log says why"))
+    fix = _STATUS.get(response.status_code, "the server's log says why")
+    return fail("answer", f"no event stream: {seen}{f': {said}' if said else ''}", fix)
 
 
 def _accepted(response: requests.Response) -> Finding:

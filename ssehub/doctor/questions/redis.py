@@ -169,6 +169,7 @@ def _rights(case: Case, log: Any, errors: tuple[type[BaseException], ...]) -> Fi
         ("HGETALL", f"{base}:hash"),
         ("SADD", f"{base}:set", "1"),
         ("SMEMBERS", f"{base}:set"),
+        *(("XLEN", key) for key in _keys(case)),
         ("DEL", f"{base}:stream", f"{base}:text", f"{base}:hash", f"{base}:set"),
     )
     refused: dict[str, str] = {}
@@ -179,7 +180,8 @@ def _rights(case: Case, log: Any, errors: tuple[type[BaseException], ...]) -> Fi
             refused[str(command[0])] = str(error)
     if not refused:
         return ok("redis rights", "all that the log does is allowed")
-    fix = f"ACL SETUSER ... ~{{{case.log_name}* +@read +@write +@scripting +@connection +client|unblock"
+    keys = f"~{{{case.log_name}}}* ~{{{case.log_name}:*"
+    fix = f"ACL SETUSER ... {keys} +@read +@write +@scripting +@connection +time"
     return fail("redis rights", f"refused: {', '.join(refused)} ({next(iter(refused.values()))})", fix)
 
 

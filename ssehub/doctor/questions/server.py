@@ -32,7 +32,10 @@ def ask(exam: Examination) -> Iterator[Finding]:
 def _untold(exam: Examination) -> Finding:
     where = bare(exam.service.stats_url)
     if exam.alone.value is not None and "stats" in exam.alone.value:
-        return skip(_CHECK, f"{where} tells it only to those who may look", "--token, or ask on the machine itself")
+        if exam.case.token:
+            seen = f"{where} does not know this token, or tells it only to others"
+            return warn(_CHECK, seen, "the service's --token")
+        return skip(_CHECK, f"{where} tells it only to those who may look", "--token")
     seen = "does not answer" if exam.alone.status is None else f"answers {exam.alone.status}, and tells nothing of it"
     return skip(_CHECK, f"{where} {seen}", "--stats-url, with ssehub's create_app(hub) there")
 

@@ -111,7 +111,8 @@ def _untold(exam: Examination, main: Recording, beats: list[Piece]) -> Finding:
         return warn("heartbeat", seen, _BEAT)
     watched = time.monotonic() - exam.began
     if main.ended is None and watched > _USUAL_BEAT:
-        return ok("heartbeat", f"not needed: never silent for longer than {silence:.1f} s")
+        seen = f"none came in {watched:.1f} s, nor was one needed: never silent for longer than {silence:.1f} s"
+        return warn("heartbeat", f"{seen}. Is there one when nobody sends anything?", f"watch it then, or {_BEAT}")
     return skip("heartbeat", f"none seen in the {watched:.1f} s that it was watched", "--time 60")
 
 

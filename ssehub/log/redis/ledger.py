@@ -146,7 +146,17 @@ class Ledger:
         """Return the processes that live, but one, with their clients' records."""
         return self._living(self._clients, but)
 
-    def zones(self, but: str = "") -> list[Found]:
+    def processes(self) -> list[tuple[str, bytes]]:
+        """Return the processes that live, each with what it says of itself."""
+        members: Any = self._connect().smembers(self._processes)
+        names = sorted(name.decode() for name in members)
+        with self._connect().pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(self._alive + name)
+            found = pipe.execute()
+        return [(name, alive) for name, alive in zip(names, found, strict=True) if alive is not None]
+
+    def zones(self, but: str) -> list[Found]:
         """Return the processes that live, but one, with the connections in each of their zones."""
         return self._living(self._zones, but)
 

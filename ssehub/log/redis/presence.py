@@ -116,7 +116,7 @@ class RedisPresence(Presence):
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
         with _asking():
-            return [Process(one.process, *json.loads(one.alive)) for one in self._ledger.zones()]
+            return [Process(process, *json.loads(alive)) for process, alive in self._ledger.processes()]
 
     def close(self) -> None:
         """Have the others forget this process."""
@@ -153,7 +153,8 @@ class RedisPresence(Presence):
             if self._failing:
                 self._changed.wait_for(lambda: self._closed, _AGAIN)
             elif not whole:
-                self._changed.wait_for(lambda: self._closed or self._told < self._noted, self._lease / 3)
+                patience = max(0.0, self._looked + self._lease / 3 - time.monotonic())
+                self._changed.wait_for(lambda: self._closed or self._told < self._noted, patience)
         time.sleep(_GATHER)
         return not self._closed
 
@@ -180,6 +181,8 @@ class RedisPresence(Presence):
         is_time = time.monotonic() > self._looked + self._lease / 3
         if is_time:
             self._stats = self._measure()
+            if self._stats["log_lag"] is None:  # the server does not answer: do not wait for it once more
+                raise LogError("the log cannot be asked")
         itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count(), self._stats])
         records = {client_id: self._record(client_id) for client_id in clients}
         known = self._ledger.tell(
@@ -216,6 +219,8 @@ class RedisPresence(Presence):
 
     def _leave(self) -> None:
         try:
+            if self._failing:
+                raise LogError("the server does not answer")
             self._ledger.bury(self.process, is_gone=True)
         except Exception as error:
             logger.warning("the others will see this process until its lease has run out: %s", error)
