@@ -11,6 +11,7 @@ from flask import Flask, abort, request, send_file
 from ssehub import Hub, HubClosed, MemoryLog, Message, event_stream
 
 PAUSE = 0.08
+AT_ONCE = 20  # answers that are written at a time
 
 app, hub = Flask(__name__), Hub(MemoryLog(size=100_000, ttl=3600), max_connections=150)
 answers = collections.deque(maxlen=100)  # ids of those that can be followed: as many as the log has room for
@@ -59,6 +60,8 @@ def ask():
 @app.post("/answers")
 def start():
     prompt, answer = asked(), secrets.token_urlsafe(12)  # who knows the answer's name may follow it
+    if len(running) >= AT_ONCE:
+        abort(503, "the model is busy; try again in a moment")
     answers.append(answer)
     threading.Thread(target=write, args=(answer, prompt), name="answer", daemon=True).start()
     return {"answer": answer}, 201

@@ -1,26 +1,11 @@
-"""Examination: one stream looked at, question after question."""
+"""Examination: what is known of one stream so far: its recordings, the service beside it, the facts that this tells."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Generator, Iterator
 from typing import Any
 
 from ssehub.doctor.case import Case
-from ssehub.doctor.finding import Finding, skip
-from ssehub.doctor.questions import (
-    answer,
-    delivery,
-    edge,
-    leaving,
-    processes,
-    redis,
-    resuming,
-    server,
-    silence,
-    threads,
-)
 from ssehub.doctor.recording import Recording
 from ssehub.doctor.service import Answer, Service
 
@@ -28,18 +13,11 @@ from ssehub.doctor.service import Answer, Service
 _TIME = 20.0
 #: Seconds to wait for what should come at once, at the most.
 _PATIENCE = 3.0
-#: In this order; and whether there is nothing to ask of what is no stream.
-_QUESTIONS = (
-    (answer.ask, False),
-    (edge.ask, False),
-    (server.ask, True),
-    (threads.ask, True),
-    (processes.ask, True),
-    (delivery.ask, True),
-    (leaving.ask, True),
-    (silence.ask, False),
-    (resuming.ask, True),
-)
+#: Of the facts that are reckoned with.
+_TYPES: dict[str, Any] = dict.fromkeys(("threads", "processes", "max_connections", "retry", "pid"), int | None)
+_TYPES |= {"heartbeat": int | float, "software": str, "worker": str}
+#: Seconds that a heartbeat is waited for, at the most, unless --time says more.
+_LONGEST = 120.0
 
 
 class Examination:
@@ -64,9 +42,11 @@ class Examination:
 
     @property
     def facts(self) -> dict[str, Any] | None:
-        """What the service tells of its server and its hub, or None."""
+        """What the service tells of its server and its hub, or None. What is not of its type is left out."""
         facts = (self.alone.value or {}).get("server")
-        return facts if isinstance(facts, dict) else None
+        if not isinstance(facts, dict):
+            return None
+        return {name: value for name, value in facts.items() if isinstance(value, _TYPES.get(name, object))}
 
     @property
     def heartbeat(self) -> float | None:
@@ -79,7 +59,7 @@ class Examination:
         """Seconds that the stream is watched."""
         if self.case.time is not None:
             return self.case.time
-        return _TIME if self.heartbeat is None else 1.5 * self.heartbeat + 2.0
+        return _TIME if self.heartbeat is None else min(1.5 * self.heartbeat + 2.0, _LONGEST)
 
     @property
     def patience(self) -> float:
@@ -118,36 +98,3 @@ class Examination:
         """Leave all streams."""
         for one in self._opened:
             one.close()
-
-
-def examine(case: Case) -> Generator[Finding, None, None]:
-    """Look at a stream, and at its log if that is asked for; yield each finding as it is there.
-
-    It takes about ``case.time`` seconds, blocks the thread that iterates, and opens the streams it needs in threads of
-    its own, which are gone when it ends. Ctrl-C ends it early, thrown in as well: what is known by then is told.
-
-    :raises KeyboardInterrupt: after the last finding, if there was one.
-    """
-    interrupted = False
-    examination = Examination(case)
-    with contextlib.closing(examination):
-        try:
-            yield from _answers(examination)
-        except KeyboardInterrupt:
-            interrupted = True
-            yield from silence.judge(examination)
-    if interrupted:
-        yield skip("the rest", "interrupted")
-        raise KeyboardInterrupt
-    if case.log is not None:
-        yield from redis.ask(case)
-
-
-def _answers(examination: Examination) -> Iterator[Finding]:
-    told = False
-    for ask, needs_stream in _QUESTIONS:
-        if not needs_stream or examination.is_open:
-            yield from ask(examination)
-        elif not told:
-            told = True
-            yield skip("server, threads, log", "there is no open stream to ask them of")

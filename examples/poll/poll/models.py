@@ -11,3 +11,10 @@ class Choice(models.Model):
 
     class Meta:
         ordering = ("pk",)
+
+
+class Vote(models.Model):
+    """That a visitor has voted: the database lets nobody do it twice, not even at once."""
+
+    visitor = models.CharField(max_length=40, unique=True)
+    choice = models.ForeignKey(Choice, models.CASCADE)

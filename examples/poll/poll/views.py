@@ -1,13 +1,13 @@
 """The page, and a vote."""
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.http import JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 
-from poll.models import Choice
+from poll.models import Choice, Vote
 from ssehub import LogError, Message
 from ssehub.integrations.django.site import hub
 
@@ -22,8 +22,11 @@ def results():
 @ensure_csrf_cookie
 def page(request):
     """Show the poll."""
+    if not request.session.session_key:
+        request.session.create()
     cursor = hub().cursor()  # before the votes are read: the stream goes on from here
-    voted = request.session.get("voted")
+    mine = Vote.objects.filter(visitor=request.session.session_key).first()
+    voted = mine and mine.choice_id
     context = {"choices": Choice.objects.all(), "results": results(), "cursor": cursor, "voted": voted}
     return render(request, "poll.html", context)
 
@@ -32,12 +35,16 @@ def page(request):
 def vote(request, pk):
     """Count a vote, and tell everybody once it is certain."""
     choice = get_object_or_404(Choice, pk=pk)
-    if "voted" in request.session:
+    visitor = request.session.session_key
+    if not visitor:
+        return JsonResponse({"error": "voting needs the cookie that comes with the page"}, status=403)
+    try:
+        with transaction.atomic():
+            Vote.objects.create(visitor=visitor, choice=choice)
+            Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # counted by the database: nobody's vote is lost
+            transaction.on_commit(tell)
+    except IntegrityError:
         return JsonResponse({"error": "you have voted already"}, status=409)
-    request.session["voted"] = choice.pk
-    with transaction.atomic():
-        Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # counted by the database: nobody's vote is lost
-        transaction.on_commit(tell)
     return JsonResponse({"voted": choice.pk})
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
 
 from ssehub.client.refusal import bare, reason
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip, warn
 from ssehub.doctor.questions import opening
 from ssehub.doctor.recording import Recording
 from ssehub.doctor.remedies import against_compression, proxy_of
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _WHO = "say who you are: --header 'Cookie: ...' or 'Authorization: ...'; of these an EventSource sends cookies only"
 _STATUS = {

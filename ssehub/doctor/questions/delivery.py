@@ -5,17 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import requests
 
 from ssehub.client.refusal import bare, reason
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip
+from ssehub.doctor.recording import Recording
 from ssehub.doctor.remedies import against_buffering, proxy_of
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
-    from ssehub.doctor.recording import Recording
 
 _CHECK = "delivery"
 #: Streams that get a test message at the most.

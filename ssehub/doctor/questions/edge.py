@@ -5,13 +5,10 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, ok, skip, warn
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _CHECK = "http/2"
 _SIX = "a browser opens six connections to a host over all its tabs, and each stream takes one: the seventh tab waits"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, ok, skip, warn
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _CHECK = "leaving"
 #: Seconds between two looks.
@@ -61,4 +59,5 @@ def _noticed(exam: Examination, sessions: set[str]) -> Finding:
 def _listed(value: dict[str, Any] | None) -> set[str]:
     zones = (value or {}).get("zones")
     groups = zones.values() if isinstance(zones, dict) else ()
-    return {str(one.get("session_id")) for group in groups for one in group}
+    listed = [one for group in groups if isinstance(group, list) for one in group if isinstance(one, dict)]
+    return {str(one.get("session_id")) for one in listed}

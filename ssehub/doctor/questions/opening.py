@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, warn
 from ssehub.doctor.recording import Recording
 from ssehub.doctor.remedies import against_buffering, proxy_of
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _CHECK = "first bytes"
 _FIRST = "send a comment, a line that begins with a colon, as the stream opens: no server sends the head before that"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip
 from ssehub.doctor.recording import Recording
 from ssehub.log.position import parse_parts
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _CHECK = "one log"
 _FIX = 'one process (gunicorn -w 1), or a log that all share: Hub(RedisLog("redis://..."))'

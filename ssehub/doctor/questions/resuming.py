@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip, warn
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _CHECK = "resuming"
 #: An id that no log knows: a hub answers it with a gap.

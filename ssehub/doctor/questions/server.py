@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssehub.client.refusal import bare
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip, warn
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _CHECK = "server"
 _GTHREAD = "gunicorn -c python:ssehub.integrations.gunicorn -k gthread --threads 200 (or -k gevent)"

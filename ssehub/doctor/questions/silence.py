@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip, warn
 from ssehub.doctor.questions import answer, opening
 from ssehub.doctor.recording import Piece, Recording
 from ssehub.doctor.remedies import against_buffering, against_idle_limit, proxy_of
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 #: Seconds of silence after which nginx, uWSGI, mod_wsgi and Amazon's load balancers cut by default.
 _USUAL_LIMIT = 60.0

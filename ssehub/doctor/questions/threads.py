@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ssehub.client.refusal import bare
+from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip
-
-if TYPE_CHECKING:
-    from ssehub.doctor.examination import Examination
 
 _ROOM = (
     "more threads than streams: gunicorn -k gthread --threads 200 --worker-connections 1200; Hub(max_connections=180)"

@@ -1,4 +1,4 @@
-"""The table, with three answers in it."""
+"""The tables, with three answers in one."""
 
 from django.db import migrations, models
 
@@ -19,6 +19,14 @@ class Migration(migrations.Migration):
                 ("votes", models.PositiveIntegerField(default=0)),
             ],
             options={"ordering": ("pk",)},
+        ),
+        migrations.CreateModel(
+            name="Vote",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True)),
+                ("visitor", models.CharField(max_length=40, unique=True)),
+                ("choice", models.ForeignKey("poll.Choice", models.CASCADE)),
+            ],
         ),
         migrations.RunPython(fill, migrations.RunPython.noop),
     ]
