@@ -152,8 +152,13 @@ def _renewed(server: RedisServer, name: str, times: int) -> bool:
     """Tell whether every lease was renewed so many times."""
     keys = sorted(server.client.scan_iter(f"{{{name}}}:alive:*"))
     for key in keys * times:
-        before = server.client.pttl(key)
-        until(lambda key=key, before=before: server.client.pttl(key) > before)
+        last = [server.client.pttl(key)]
+
+        def has_risen(key: bytes = key, last: list[int] = last) -> bool:
+            last.append(server.client.pttl(key))
+            return last[-1] > last[-2]
+
+        until(has_risen)
     return len(keys) == 2
 
 
