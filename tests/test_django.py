@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,13 +26,16 @@ from ssehub import Hub, Message, RedisLog, testing  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
 from tests.streams import Stream, call, until  # noqa: E402
 
+FOLDER = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, FOLDER)
 settings.configure(
     ALLOWED_HOSTS=["*"],
     SECRET_KEY="secret",
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["ssehub.integrations.django"],
     MIDDLEWARE=["django.middleware.gzip.GZipMiddleware", "django.middleware.http.ConditionalGetMiddleware"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "ATOMIC_REQUESTS": True}},
+    # A file, because Django closes no connection to a database in memory.
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{FOLDER}/db", "ATOMIC_REQUESTS": True}},
     SSEHUB={},
     LOGGING_CONFIG=None,
 )
@@ -138,12 +144,14 @@ def test_twenty_streams_hold_no_database_connection_though_hooks_ask_too(
     monkeypatch.setattr(backend, "close", lambda self: (counted.discard(self), close(self))[1])
     here = port()
     sse_site.hub().on_connection(lambda connection: ask_the_database())
+    sse_site.hub().on_disconnect(lambda connection: ask_the_database())
     streams = [Stream(here, f"/mine?name={n}") for n in range(20)]
     for stream in streams:
         stream.opened()
     until(lambda: not counted)
     for stream in streams:
         stream.close()
+    until(lambda: not sse_site.hub().connections() and not counted)
 
 
 @pytest.mark.parametrize(

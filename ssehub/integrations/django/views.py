@@ -106,7 +106,10 @@ class _Released(Iterator[bytes]):
 
     def close(self) -> None:
         """End the stream; Django calls this in every case."""
-        self._body.close()
+        try:
+            self._body.close()
+        finally:
+            self._release()
 
     def _release(self) -> None:
         for connection in connections.all(initialized_only=True):
