@@ -374,13 +374,19 @@ def test_another_servers_stream_gets_the_checks_that_are_possible(scripted: Call
     assert all(found[check].seen for check in judged(found, "skip"))
 
 
-def test_a_silence_without_heartbeat_is_no_more_than_skipped_when_it_was_short(scripted: Callable[..., Server]) -> None:
-    def silent(exchange: Exchange) -> None:
-        exchange.send(STREAM + b": hello\n\n" if exchange.target == "/events" else REFUSED % 404)
+def only(begun: bytes) -> Callable[[Exchange], None]:
+    """Be a stream that begins with this, and then stands still, with nothing beside it."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.send(STREAM + begun if exchange.target == "/events" else REFUSED % 404)
         if exchange.target == "/events":
             exchange.hold()
 
-    found = look(scripted(silent).url + "/events", time=0.5)
+    return script
+
+
+def test_a_silence_without_heartbeat_is_no_more_than_skipped_when_it_was_short(scripted: Callable[..., Server]) -> None:
+    found = look(scripted(only(b": hello\n\n")).url + "/events", time=0.5)
     assert found["heartbeat"].verdict == "skip" and "--time" in found["heartbeat"].fix
 
 
@@ -506,12 +512,7 @@ def test_the_service_tells_of_its_server_only_those_who_may_look(site: Serve, ma
 
 
 def test_events_without_ids_are_a_warning(scripted: Callable[..., Server]) -> None:
-    def nameless(exchange: Exchange) -> None:
-        exchange.send(STREAM + b"data: x\n\ndata: y\n\n" if exchange.target == "/events" else REFUSED % 404)
-        if exchange.target == "/events":
-            exchange.hold()
-
-    found = look(scripted(nameless).url + "/events", time=1.0)
+    found = look(scripted(only(b"data: x\n\ndata: y\n\n")).url + "/events", time=1.0)
     assert found["resuming"].verdict == "warn" and "without ids" in found["resuming"].seen
 
 

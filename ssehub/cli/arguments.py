@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
 
 from ssehub.integrations.settings import open_log
 from ssehub.log import Log
@@ -40,6 +41,17 @@ def add_log(command: argparse.ArgumentParser, meaning: str) -> None:
 def shared_log(options: argparse.Namespace, size: int) -> Log | None:
     """Make the log that was asked for, if one was."""
     return open_log(options.log, {"name": options.name, "size": size, "partitions": options.partitions})
+
+
+def split_http(url: str) -> SplitResult:
+    """Split an address.
+
+    :raises ValueError: if it is none of the web.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"not an http address: {url!r}; perhaps it is http://{url}")
+    return parts
 
 
 def _header(text: str) -> tuple[str, str]:

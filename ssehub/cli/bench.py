@@ -8,11 +8,11 @@ import secrets
 import sys
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 from ssehub.bench.report import Report
 from ssehub.bench.trial import Plan, Trial
-from ssehub.cli.arguments import add_headers, add_token
+from ssehub.cli.arguments import add_headers, add_token, split_http
 from ssehub.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    parts = urlsplit(options.url)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"not an http address: {options.url!r}; perhaps it is http://{options.url}")
+    parts = split_http(options.url)
     zones = [value for name, value in parse_qsl(parts.query) if name == "zone"]
     if options.zone and zones and zones != [options.zone]:
         raise ValueError("the address and --zone name different zones")

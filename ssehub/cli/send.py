@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 import requests
 from urllib3.exceptions import NewConnectionError
 
-from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log
+from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log, split_http
 from ssehub.cli.terminal import say
 from ssehub.client import Backoff, publish
 from ssehub.client.refusal import reason
@@ -99,8 +99,6 @@ def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callabl
 
 
 def _send_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"not an http address: {url!r}; perhaps it is http://{url}")
+    parts = split_http(url)
     # The stream's address is the one that people have at hand.
     return urlunsplit(parts._replace(path="/send", query="")) if parts.path in ("", "/", "/events") else url

@@ -31,11 +31,14 @@ def check_stream(response: requests.Response) -> None:
         said = excerpt(response)
         seen = f"{response.status_code} {response.reason} from {bare(response.url)}{f': {said}' if said else ''}"
         raise StreamRefused(seen, response=response)
-    # A MIME type's essence: its parameters, a charset above all, do not matter; nor does case.
-    essence = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if essence != "text/event-stream":
-        kind = essence or "something without a type"
+    if essence(response) != "text/event-stream":
+        kind = essence(response) or "something without a type"
         raise StreamRefused(f"not an event stream but {kind} from {bare(response.url)}", response=response)
+
+
+def essence(response: requests.Response) -> str:
+    """Return the essence of a response's MIME type: parameters, a charset above all, do not matter, nor does case."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def excerpt(response: requests.Response) -> str:
@@ -43,7 +46,7 @@ def excerpt(response: requests.Response) -> str:
     length = response.headers.get("Content-Length", "")
     if not length.isdecimal() or not 0 < int(length[:9]) <= _SHORT:
         return ""  # what has no length may never end
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    kind = essence(response)
     try:
         if kind == "application/json":
             value = response.json()

@@ -52,7 +52,7 @@ class Examination:
     def heartbeat(self) -> float | None:
         """The hub's heartbeat in seconds, if it is told."""
         value = (self.facts or {}).get("heartbeat")
-        return float(value) if isinstance(value, int | float) and value > 0 else None
+        return float(value) if value and value > 0 else None
 
     @property
     def time(self) -> float:

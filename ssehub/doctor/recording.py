@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import requests
 
 from ssehub.client.canceller import Canceller
-from ssehub.client.refusal import excerpt
+from ssehub.client.refusal import essence, excerpt
 from ssehub.client.transport import Timeout, Transport
 from ssehub.wire import Decoder, Message
 
@@ -69,9 +69,8 @@ class Recording:
     @property
     def is_stream(self) -> bool:
         """Whether the answer is an event stream."""
-        kind = self.response.headers.get("Content-Type", "") if self.response is not None else ""
-        is_fine = self.response is not None and self.response.status_code == 200
-        return is_fine and kind.partition(";")[0].strip().lower() == "text/event-stream"
+        response = self.response
+        return response is not None and response.status_code == 200 and essence(response) == "text/event-stream"
 
     @property
     def opened(self) -> dict[str, Any] | None:

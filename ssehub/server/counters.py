@@ -60,7 +60,7 @@ class Counters:
             "pending": sum(connection.reader.private for connection in connections),
         }
         spread = {"bounds": BOUNDS, "counts": delays.counts, "sum": delays.total}
-        return {"connections": len(connections), **now, **totals, "delays": spread}
+        return {**now, **totals, "delays": spread}
 
 
 def _add(totals: dict[str, int], connection: Connection) -> None:

@@ -125,11 +125,12 @@ class Switchboard:
     def stats(self) -> dict[str, Any]:
         """Return all counters; :meth:`ssehub.Hub.stats` says what they are."""
         there = {
+            "connections": len(self.registry),
             "clients": self.registry.clients(),
             "zones": len(self.registry.zones()),
             "unsent": self._log.unsent,
         }
-        return {**self._counters.read(), **there, "connections": len(self.registry)}
+        return {**there, **self._counters.read()}
 
     def close(self, timeout: float) -> None:
         """End all streams; :meth:`ssehub.Hub.close` says how."""

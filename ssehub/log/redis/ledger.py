@@ -90,7 +90,7 @@ class Found(NamedTuple):
     process: str
     #: What it says of itself.
     alive: bytes
-    #: One of its hashes.
+    #: One of its hashes; nothing if none was wanted.
     part: dict[bytes, bytes]
 
 
@@ -146,30 +146,29 @@ class Ledger:
         """Return the processes that live, but one, with their clients' records."""
         return self._living(self._clients, but)
 
-    def processes(self) -> list[tuple[str, bytes]]:
-        """Return the processes that live, each with what it says of itself."""
-        members: Any = self._connect().smembers(self._processes)
-        names = sorted(name.decode() for name in members)
-        with self._connect().pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.get(self._alive + name)
-            found = pipe.execute()
-        return [(name, alive) for name, alive in zip(names, found, strict=True) if alive is not None]
+    def processes(self) -> list[Found]:
+        """Return the processes that live, with nothing but what they say of themselves."""
+        return self._living(None)
 
     def zones(self, but: str) -> list[Found]:
         """Return the processes that live, but one, with the connections in each of their zones."""
         return self._living(self._zones, but)
 
-    def _living(self, prefix: str, but: str) -> list[Found]:
+    def _living(self, prefix: str | None, but: str = "") -> list[Found]:
+        """Return the processes that live, but one.
+
+        :param prefix: what the name of the hash begins with that is wanted of each.
+        """
         members: Any = self._connect().smembers(self._processes)
         names = sorted(name.decode() for name in members if name.decode() != but)
         with self._connect().pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.get(self._alive + name)
-                pipe.hgetall(prefix + name)
-            found = pipe.execute()
-        there = zip(names, found[::2], found[1::2], strict=True)
-        return [Found(name, alive, part) for name, alive, part in there if alive is not None]
+                if prefix is not None:
+                    pipe.hgetall(prefix + name)
+            answers = iter(pipe.execute())
+        found = [(name, next(answers), {} if prefix is None else next(answers)) for name in names]
+        return [Found(*one) for one in found if one[1] is not None]
 
     def _keys(self, process: str) -> list[str]:
         own = (prefix + process for prefix in (self._clients, self._zones, self._alive))

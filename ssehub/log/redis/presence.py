@@ -116,7 +116,7 @@ class RedisPresence(Presence):
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
         with _asking():
-            return [Process(process, *json.loads(alive)) for process, alive in self._ledger.processes()]
+            return [Process(one.process, *json.loads(one.alive)) for one in self._ledger.processes()]
 
     def close(self) -> None:
         """Have the others forget this process."""
