@@ -27,29 +27,29 @@ def simulate(zones: int, partitions: int, how: str, seed: int = 1) -> tuple[floa
     """
     chance = random.Random(seed)
     log = RedisLog("redis://", partitions=partitions)
-    lane_of = [log.lanes((f"zone {n}",))[0] for n in range(zones)]
+    partition_of = [log.partitions((f"zone {n}",))[0] for n in range(zones)]
     size = [0] * partitions
-    for lane in lane_of:
-        size[lane] += 1
+    for partition in partition_of:
+        size[partition] += 1
     here: list[set[int]] = [set() for _ in range(PROCESSES)]
     for _ in range(PROCESSES * CONNECTIONS):
         zone = chance.randrange(zones)
-        here[_process(how, zone, lane_of[zone], partitions, chance)].add(zone)
-    followed = [{lane_of[zone] for zone in mine} for mine in here]
+        here[_process(how, zone, partition_of[zone], partitions, chance)].add(zone)
+    followed = [{partition_of[zone] for zone in mine} for mine in here]
     rate = MESSAGES / zones
     return (
         sum(map(len, followed)) / PROCESSES,
-        rate * sum(size[lane] for lanes in followed for lane in lanes) / PROCESSES,
+        rate * sum(size[partition] for partitions in followed for partition in partitions) / PROCESSES,
         rate * sum(map(len, here)) / PROCESSES,
     )
 
 
-def _process(how: str, zone: int, lane: int, partitions: int, chance: random.Random) -> int:
+def _process(how: str, zone: int, partition: int, partitions: int, chance: random.Random) -> int:
     if how == "by zone":
         return zlib.crc32(f"balancer {zone}".encode()) % PROCESSES
     if how == "by partition":  # each partition has its share of the processes, or each process of the partitions
         share = max(1, PROCESSES // partitions)
-        return (lane * share + chance.randrange(share)) % PROCESSES
+        return (partition * share + chance.randrange(share)) % PROCESSES
     return chance.randrange(PROCESSES)
 
 

@@ -61,7 +61,7 @@ def zone_of(number: int, partitions: int) -> str:
     """Return the name of a zone that is in a partition."""
     log = RedisLog("redis://", partitions=partitions)
     names = (f"zone {n}" for n in range(100_000))
-    return next(name for name in names if log.lanes((name,)) == (number % partitions,))
+    return next(name for name in names if log.partitions((name,)) == (number % partitions,))
 
 
 def publish(url: str, partitions: int, number: int, per_second: float, seconds: float) -> None:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     )
     from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
     from ssehub.log.redis import RedisLog
-    from ssehub.server import Connection, Hub, close_all, event_stream, last_event_id
+    from ssehub.server.connection import Connection
     from ssehub.wire import Decoder, Message, decode
+    from ssehub.wsgi.hub import Hub, close_all
+    from ssehub.wsgi.response import event_stream, last_event_id
 
 __version__ = "0.1.0"
 
@@ -71,7 +73,9 @@ _HOMES = {
     ),
     "ssehub.log": ("ALL", "Gap", "Log", "MemoryLog", "Packet", "Process", "Receipt", "Session"),
     "ssehub.log.redis": ("RedisLog",),
-    "ssehub.server": ("Connection", "Hub", "close_all", "event_stream", "last_event_id"),
+    "ssehub.server.connection": ("Connection",),
+    "ssehub.wsgi.hub": ("Hub", "close_all"),
+    "ssehub.wsgi.response": ("event_stream", "last_event_id"),
     "ssehub.wire": ("Decoder", "Message", "decode"),
 }
 

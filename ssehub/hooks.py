@@ -27,6 +27,10 @@ class Hook(Generic[P]):
         self.name = name
         self._callbacks: tuple[Callable[P, object], ...] = ()
 
+    def __bool__(self) -> bool:
+        """Tell whether there is a callback."""
+        return bool(self._callbacks)
+
     def __call__(self, callback: C) -> C:
         """Add a callback and return it unchanged, so that this also works as a decorator.
 

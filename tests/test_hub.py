@@ -646,8 +646,8 @@ def test_one_that_comes_while_a_message_is_delivered_misses_nothing(make_hub: Ma
     came: list[threading.Thread] = []
     followers: list[Follower] = []
 
-    def slowly(packet: Packet, lane: int) -> list[Connection]:
-        found = match(packet, lane)
+    def slowly(packet: Packet, partition: int) -> list[Connection]:
+        found = match(packet, partition)
         if not came:  # the sender is held up here, and the client comes
             came.append(threading.Thread(target=lambda: followers.append(Follower(hub, client_id="x"))))
             came[0].start()
@@ -690,7 +690,7 @@ def test_a_cursor_of_another_log_is_an_epoch_gap_however_far_it_is(make_hub: Mak
 def test_what_the_log_has_let_go_of_for_its_age_is_not_given_out(
     make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssehub.server.pages.FRESH", 0.05)
+    monkeypatch.setattr("ssehub.server.page_cache.FRESH", 0.05)
     hub = make_hub(MemoryLog(ttl=0.2))
     cursor = hub.cursor()
     hub.broadcast("old")

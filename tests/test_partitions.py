@@ -45,17 +45,17 @@ def make(url: str, make_hub: MakeHub) -> MakeHub:
     return lambda **options: make_hub(RedisLog(url, **{**settings, **options}), heartbeat=0.05)
 
 
-def lane_of(zone: str) -> int:
-    return RedisLog("redis://", partitions=PARTITIONS).lanes((zone,))[0]
+def partition_of(zone: str) -> int:
+    return RedisLog("redis://", partitions=PARTITIONS).partitions((zone,))[0]
 
 
 def other_than(zone: str) -> str:
     """Return a zone in another partition."""
-    return next(one for one in ZONES if lane_of(one) != lane_of(zone))
+    return next(one for one in ZONES if partition_of(one) != partition_of(zone))
 
 
 def test_the_zones_of_these_tests_are_in_different_partitions() -> None:
-    assert len({lane_of(zone) for zone in ZONES}) >= 3
+    assert len({partition_of(zone) for zone in ZONES}) >= 3
 
 
 def test_everybody_gets_once_what_is_for_him_whatever_his_zones(make: MakeHub) -> None:
@@ -81,7 +81,7 @@ def test_a_client_goes_on_in_each_of_its_partitions_where_it_was_at_another_proc
         sending.broadcast(f"before {n}", zone=ZONES[n % 5])
     until(lambda: len(before.texts) == 20)
     id = before.decoder.last_event_id
-    assert id.count("~") == len({lane_of(zone) for zone in ZONES}) - 1
+    assert id.count("~") == len({partition_of(zone) for zone in ZONES}) - 1
     for n in range(20):
         sending.broadcast(f"after {n}", zone=ZONES[n % 5])
     until(lambda: len(before.texts) == 40)
@@ -131,7 +131,7 @@ def test_one_partition_that_is_lost_is_told_and_the_others_go_on(make: MakeHub, 
     both.wait_for("before")
     log = hub._log
     assert isinstance(log, RedisLog)
-    log._sending.delete(log._key(lane_of("a")))
+    log._sending.delete(log._key(partition_of("a")))
     both.wait_for("before", "gap epoch None")
     hub.broadcast("after", zone="a")
     hub.broadcast("there", zone=other)
@@ -158,7 +158,7 @@ def test_after_a_change_of_the_number_it_is_another_log(make: MakeHub) -> None:
     assert isinstance(log, RedisLog)
     log._sending.delete(f"{{{log._name}}}:partitions")
     Follower(other, zone="a", last_event_id=one.decoder.last_event_id).wait_for(
-        "gap bad_id None" if RedisLog("redis://", partitions=4).lanes("a")[0] != lane_of("a") else "gap epoch None"
+        "gap bad_id None" if RedisLog("redis://", partitions=4).partitions("a")[0] != partition_of("a") else "gap epoch None"
     )
 
 
@@ -169,9 +169,9 @@ def test_a_process_reads_only_the_partitions_its_connections_are_in(
     hub = make_hub(RedisLog(redis_server.url, name=name, partitions=PARTITIONS))
     other = other_than("a")
     one = Follower(hub, zone="a")
-    assert read_keys(redis_server, name) == {stream_key(name, lane_of("a"), PARTITIONS)}
+    assert read_keys(redis_server, name) == {stream_key(name, partition_of("a"), PARTITIONS)}
     two = Follower(hub, zone=other)
-    wanted = {stream_key(name, lane_of(zone), PARTITIONS) for zone in ("a", other)}
+    wanted = {stream_key(name, partition_of(zone), PARTITIONS) for zone in ("a", other)}
     assert read_keys(redis_server, name) == wanted
     hub.broadcast("x", zone=other)
     two.wait_for("x")
@@ -234,10 +234,10 @@ def test_a_random_program_gives_everybody_what_is_his_in_the_order_of_each_parti
     for follower, (zones, client_id) in zip(followers, places, strict=True):
         expected = addressed(hubs[0], follower, zones, client_id)
         until(lambda follower=follower, expected=expected: len(follower.texts) >= sum(map(len, expected.values())))
-        lanes = {text: lane for lane, found in expected.items() for text in found}
+        partitions = {text: partition for partition, found in expected.items() for text in found}
         got: dict[int, list[str | None]] = defaultdict(list)
         for text in follower.texts:
-            got[lanes[text]].append(text)
+            got[partitions[text]].append(text)
         assert got == expected
 
 
@@ -249,12 +249,12 @@ def addressed(hub: Hub, follower: Follower, zones: tuple[str, ...], client_id: s
         start = view.locate(follower.events[0].id or "")
         assert not isinstance(start, Gap)
         page = view.read(start, 1_000_000)
-        home = log.lanes(zones)[0]
+        home = log.partitions(zones)[0]
         for entry in page.entries:
-            packet, lane = entry.packet, entry.position.lane
-            to_zone = lane == home if packet.zone is ALL else packet.zone in zones
+            packet, partition = entry.packet, entry.position.partition
+            to_zone = partition == home if packet.zone is ALL else packet.zone in zones
             if to_zone and packet.client_id in (None, client_id):
-                found[lane].append(packet.message.data)
+                found[partition].append(packet.message.data)
     return found
 
 
@@ -266,10 +266,10 @@ def test_a_partition_that_was_rolled_back_is_told_while_another_is_busy(
     assert isinstance(log, RedisLog)
     quiet, busy = Follower(hub, zone="a"), Follower(hub, zone=other_than("a"))
     hub.broadcast("kept", zone="a")
-    dump = log._sending.dump(log._key(lane_of("a")))
+    dump = log._sending.dump(log._key(partition_of("a")))
     hub.broadcast("lost", zone="a")
     quiet.wait_for("kept", "lost")
-    log._sending.restore(log._key(lane_of("a")), 0, dump, replace=True)  # type: ignore[arg-type]
+    log._sending.restore(log._key(partition_of("a")), 0, dump, replace=True)  # type: ignore[arg-type]
     until(lambda: hub.broadcast("x", zone=other_than("a")) and quiet.texts == ["kept", "lost", "gap ahead None"])
     assert set(busy.texts) == {"x"}
 
@@ -281,13 +281,13 @@ def test_a_partition_that_cannot_be_read_does_not_stop_the_others(
     log = hub._log
     assert isinstance(log, RedisLog)
     both, fine = Follower(hub, zone=["a", other_than("a")]), Follower(hub, zone=other_than("a"))
-    log._sending.set(log._key(lane_of("a")), "not a stream")
+    log._sending.set(log._key(partition_of("a")), "not a stream")
     for n in range(3):
         hub.broadcast(str(n), zone=other_than("a"))
     for one in (both, fine):
         one.wait_for("0", "1", "2")
     until(lambda: "cannot be read" in caplog.text)
-    log._sending.delete(log._key(lane_of("a")))
+    log._sending.delete(log._key(partition_of("a")))
     until(lambda: both.texts[-1] == "gap epoch None")
     hub.broadcast("again", zone="a")
     both.wait_for("0", "1", "2", "gap epoch None", "again")
@@ -309,7 +309,7 @@ def test_what_is_lost_in_several_partitions_is_told_and_all_go_on(redis_server: 
     # Those whose loss was seen at once are one gap; those that were seen later are told apart.
     assert set(follower.texts) == {"before", "gap epoch None", "after"}
     assert follower.texts.count("before") == follower.texts.count("after") == 1
-    assert follower.texts.count("gap epoch None") <= len({lane_of(zone) for zone in ZONES})
+    assert follower.texts.count("gap epoch None") <= len({partition_of(zone) for zone in ZONES})
 
 
 def test_what_is_sent_to_one_session_comes_after_what_was_sent_to_all_before_in_every_partition(make: MakeHub) -> None:
@@ -353,7 +353,7 @@ def test_all_processes_agree_on_metadata_that_several_have_set_at_once(make: Mak
 
 
 def test_what_nobody_needs_is_followed_no_more(make: MakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssehub.log.redis.lanes._LINGER", 0.05)
+    monkeypatch.setattr("ssehub.log.redis.partitions._LINGER", 0.05)
     hub = make()
     for _ in range(2):
         follower = Follower(hub, zone=list(ZONES))

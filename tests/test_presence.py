@@ -315,7 +315,7 @@ next(mine)
 log = hub._log
 held, fork = threading.Event(), threading.Event()
 def hold():
-    with log._lanes._lock, log._lanes._making, log._making, log._presence._changed:
+    with log._partitions._lock, log._partitions._making, log._making, log._presence._changed:
         held.set()
         fork.wait()
 threading.Thread(target=hold).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 
-from ssehub.server.relay import Relay
+from ssehub.server.wakeups import Relay
 
 
 class Sleeper:

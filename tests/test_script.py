@@ -10,7 +10,7 @@ from werkzeug.test import Client
 
 from ssehub import Hub
 from ssehub.integrations.flask import SSEHub
-from ssehub.server.script import shared_script
+from ssehub.wsgi.script import shared_script
 from ssehub.service import create_app
 from tests.servers import ROOT
 

@@ -266,7 +266,7 @@ def test_what_the_former_leader_said_comes_too_late_for_the_new_one(place: Place
 def test_a_gap_is_told_to_the_tab_that_has_it_and_no_other(
     make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssehub.server.pages.FRESH", 0.0)  # what the log has let go of is gone at once
+    monkeypatch.setattr("ssehub.server.page_cache.FRESH", 0.0)  # what the log has let go of is gone at once
     place = make_place(MemoryLog(size=50))
     place.hub.on_gap(lambda connection, gap: connection.send("all anew"))
     awake, frozen = place.open(2)

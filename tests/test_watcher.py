@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from ssehub import Connection, Hub, MemoryLog
-from ssehub.server import peer
-from ssehub.server.pace import Pace
-from ssehub.server.watcher import Watcher
+from ssehub.wsgi import sockets
+from ssehub.server.settings import Pace
+from ssehub.wsgi.watcher import Watcher
 from tests.conftest import Site
 from tests.streams import GUARD, until
 

@@ -11,7 +11,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from ssehub import Message
 from ssehub.integrations.flask import SSEHub
-from ssehub.server.access import cors_headers
+from ssehub.wsgi.access import cors_headers
 
 # In your application this is the database, and signed_out, when the user last signed out, is a column of it. Each room
 # is a zone of the hub.

@@ -61,7 +61,7 @@ class Watch:
 
     def _take_one(self, stream: Stream, arrival: float, message: Message) -> None:
         position = Position.parse(message.id or "")
-        place = None if position is None or position.lane else (position.epoch, position.offset)
+        place = None if position is None or position.partition else (position.epoch, position.offset)
         if message.event.startswith("ssehub."):
             self._take_own(stream, message, place)
             return

@@ -19,8 +19,8 @@ from ssehub.cli.terminal import say
 from ssehub.client import Backoff, publish
 from ssehub.client.refusal import reason
 from ssehub.exceptions import SSEHubError
-from ssehub.server.hub import Hub
 from ssehub.service.app import packet_of
+from ssehub.wsgi.hub import Hub
 
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands

@@ -18,8 +18,8 @@ from werkzeug.wsgi import ClosingIterator
 from ssehub.cli.arguments import add_log, add_token, shared_log
 from ssehub.cli.terminal import say
 from ssehub.log import MemoryLog
-from ssehub.server.hub import Hub
 from ssehub.service import create_app
+from ssehub.wsgi.hub import Hub
 
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands

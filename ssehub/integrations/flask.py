@@ -15,10 +15,10 @@ from flask.typing import ResponseReturnValue
 from ssehub.exceptions import LogError
 from ssehub.integrations.settings import hub_options, open_log, send_and_close
 from ssehub.log import ALL, All, Receipt
-from ssehub.server.access import Authorize, check, check_origins, cors_headers
-from ssehub.server.hub import Hub
-from ssehub.server.script import shared_script
 from ssehub.wire import Message
+from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers
+from ssehub.wsgi.hub import Hub
+from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
 
@@ -38,7 +38,7 @@ class SSEHub:
     :param app: the application; or call :meth:`init_app` later.
     :param client_id: called for each stream, with the request at hand; returns who it is, or None for nobody. By
         default nobody is anybody.
-    :param authorize: called before each stream of ``SSEHUB_URL``, see :data:`~ssehub.server.access.Authorize`. Without
+    :param authorize: called before each stream of ``SSEHUB_URL``, see :data:`~ssehub.wsgi.access.Authorize`. Without
         it only the zone ``default`` can be followed there.
     """
 

@@ -14,8 +14,8 @@ import threading
 import time
 from typing import Any
 
-from ssehub.server.facts import note
-from ssehub.server.hub import close_all, hubs
+from ssehub.wsgi.hub import close_all, hubs
+from ssehub.wsgi.server_info import note
 
 logger = logging.getLogger("ssehub")
 
@@ -60,7 +60,7 @@ def _check_threads(worker: Any) -> None:
     kind = type(worker).__name__
     threads = {"ThreadWorker": worker.cfg.threads, "GeventWorker": worker.cfg.worker_connections}.get(kind)
     for hub in hubs():
-        limit = hub.pace.max_connections
+        limit = hub.settings.max_connections
         if threads is not None and (limit is None or limit >= threads):
             what = "threads" if kind == "ThreadWorker" else "worker_connections"
             logger.warning(

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from ssehub.exceptions import LogError
 from ssehub.log import Process
-from ssehub.server.hub import Hub
+from ssehub.wsgi.hub import Hub
 
 _GAUGES = (
     ("connections", "connections", "Streams that are open."),

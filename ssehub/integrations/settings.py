@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ssehub.log import ALL, Log, Packet, Receipt
-from ssehub.server.hub import Hub
 from ssehub.wire import Message
+from ssehub.wsgi.hub import Hub
 
 #: The arguments of a hub, all but its log.
 _OPTIONS = tuple(name for name in inspect.signature(Hub).parameters if name != "log")

@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from ssehub.server.hub import close_all
+from ssehub.wsgi.hub import close_all
 
 #: Seconds that the streams get for their last chunk before a signal does what it did so far.
 _LAST_WORDS = 0.5

@@ -3,55 +3,111 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from ssehub.log.packet import All, Entry, Order, Packet, Receipt
+from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt
 from ssehub.log.position import Place, Position
 from ssehub.log.presence import Presence
 
-#: Why a place in the log could not be followed on from.
-#: ``trimmed``: the log has let go of what came next. ``epoch``: another log stands in its place. ``fork``: the log was
-#: rolled back and written anew. ``ahead``: the log was rolled back to before that place. ``too_far``: more to catch
-#: up on than the hub allows. ``bad_id``: the id names no place this log knows.
+#: Why a reader cannot simply go on from its place. ``trimmed``: the log has dropped messages that came next.
+#: ``epoch``: another log stands in its place. ``fork``: the log was rolled back and written anew. ``ahead``: the log
+#: was rolled back to before that place. ``too_far``: more to catch up on than the hub allows. ``bad_id``: the id names
+#: no place that this log knows.
 Reason = Literal["trimmed", "epoch", "fork", "ahead", "too_far", "bad_id"]
 
 
 class Gap(NamedTuple):
-    """Say that entries are missing: why, how many if that is known, and where to go on."""
+    """Messages are missing: why, how many, and where to go on."""
 
     reason: Reason
-    #: The number of the log's entries that were let go, whomever they were for; None if nobody can know.
+    #: The number of messages that were addressed to this reader and are gone. None if it cannot be known.
     missed: int | None
-    #: What the log still holds and a reader can be given without repeating anything starts after this place.
+    #: Go on after this place: what follows it, and is still held, can be read without repeating anything.
     place: Place
 
 
+class Interest(NamedTuple):
+    """What one reader reads: messages to its zones, to its client, and to everyone. Immutable."""
+
+    zones: tuple[str, ...]
+    #: The client whose messages are read, too. None: only what every member of the zones gets.
+    client_id: str | None = None
+    #: Whether messages without a zone are read. Every partition carries them, so a reader of several partitions
+    #: reads them from the first one only: see :meth:`in_partitions`.
+    zoneless: bool = True
+
+    @property
+    def shared(self) -> Interest:
+        """The part of it that every member of the zones has."""
+        return Interest(self.zones, None, self.zoneless)
+
+    def in_partitions(self, partitions: Sequence[int]) -> dict[int, Interest]:
+        """Split it over the partitions of a reader: what is in every partition is read, and counted, once."""
+        return {number: self._replace(zoneless=number == partitions[0]) for number in partitions}
+
+
 class Page(NamedTuple):
-    """Hold what one read gave: entries in order, or the gap that stands before them."""
+    """What one read gave: entries in order and the place they reach, or the gap that stands before them."""
 
     entries: Sequence[Entry]
-    #: True if these entries reach to the newest there was.
+    #: Read on from here. It may lie behind the last entry: what lies between is addressed to others.
+    place: Place
+    #: True if the read reached the end of the log, or the place that it was to end at.
     level: bool
     gap: Gap | None = None
 
 
 class Readable(ABC):
-    """Be a log, or as much of one as concerns a reader: an order of entries to read on from a place in it.
+    """A log, or the partitions of it that concern one reader: an order of entries to read on from a place in it.
 
     Safe to use from any thread. The contract, which ``tests/test_log_contract.py`` checks:
 
-    * :meth:`read` from any place gives exactly the entries after it in order, or one gap: nothing missing is
-      passed over in silence, and nothing is called missing that can be read.
-    * When :meth:`tail` returns a place, every entry up to it has been delivered.
+    * :meth:`read` from any place gives exactly the reader's entries after it in order, or one gap. Nothing that is
+      missing is passed over silently, and a gap is reported only if a message to this reader may be missing.
+    * When :meth:`end` returns a place, every entry up to it has been delivered.
+    * A read costs what it returns: entries for other readers are not visited.
     """
 
     @abstractmethod
-    def read(self, after: Place, limit: int) -> Page:
+    def read(
+        self,
+        after: Place,
+        limit: int,
+        interest: Interest | None = None,
+        upto: Place | None = None,
+        known: Place | None = None,
+    ) -> Page:
         """Read on from a place: at most ``limit`` entries, oldest first, or the gap that stands there.
 
+        It reads what this process holds and never blocks. A place that a client brings may be newer than that: see
+        :meth:`catch_up`.
+
+        :param interest: what to read. None: every entry, whatever its address.
+        :param upto: do not read past this place. None: to the end.
+        :param known: a place up to which missing messages were already reported to the reader, or accepted by it.
+        :raises LogError: if the log cannot be read.
+        """
+
+    def catch_up(self, place: Place) -> None:  # noqa: B027 - a log that is in this process never has to
+        """Wait until this process holds the log up to a place, if that is a newer one than it has delivered.
+
         :raises LogError: if the log cannot be reached.
+        """
+
+    @abstractmethod
+    def count(self, after: Place, interest: Interest | None = None) -> int:
+        """Return how many entries a reader would read from a place on. It never blocks, and raises nothing."""
+
+    @abstractmethod
+    def is_at_end(self, place: Place) -> bool:
+        """Tell whether no entry can be read after a place. It is quick, never blocks, and raises nothing."""
+
+    @abstractmethod
+    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+        """Tell whether messages for the interest's client alone lie, or lay, between two places.
+
+        It never blocks, and raises nothing.
         """
 
     @abstractmethod
@@ -64,76 +120,64 @@ class Readable(ABC):
         """
 
     @abstractmethod
-    def tail(self) -> Place:
+    def end(self) -> Place:
         """Return the place of the newest entry delivered in this process."""
 
     @abstractmethod
     def oldest(self) -> Place:
         """Return the place before the oldest entry that is held."""
 
-    def before_last(self, count: int, wanted: Callable[[Entry], bool]) -> Place:
-        """Return the place from which exactly the last ``count`` wanted entries follow (or all that are held)."""
-        place = self.oldest()
-        recent: list[Place] = []
-        while True:
-            page = self.read(place, limit=1000)
-            if page.gap:  # trimmed while it was read
-                place, recent = page.gap.place, []
-                continue
-            for entry in page.entries:
-                if wanted(entry):
-                    recent.append(place)
-                place = entry.place
-            recent = recent[-count:] if count else []
-            if page.level:
-                return recent[0] if recent else place
+    @abstractmethod
+    def before_last(self, count: int, interest: Interest) -> Place:
+        """Return the place from which the last ``count`` entries of a reader follow (or all that are held)."""
 
 
 class Log(Readable):
-    """Keep packets in one order that all readers agree on, or each zone's in one of several.
+    """Keeps packets in one order that all readers agree on, or each zone's in one of several partitions.
 
     Safe to use from any thread. A log starts no thread and opens no connection before :meth:`start`, because servers
     fork. One hub uses one log.
 
-    A log has one lane, or spreads its zones over several; each lane is an order of its own. What is for everyone, or
-    for a client in any zone, is in all of them. A log of one lane is its own view.
+    A log has one partition, or spreads its zones over several; each partition is an order of its own. Messages without
+    a zone are written to all of them. A log of one partition is its own view.
 
     The contract every log keeps, besides that of :class:`~ssehub.log.Readable`:
 
-    * ``deliver`` is called once for each entry that is appended from ``start`` on (with several lanes: from when a view
-      of its lane is opened), in the order of its lane, never by two threads at a time for the same lane. It only does
-      bookkeeping; it neither blocks nor raises.
-    * A message that has an id keeps it; one that has none gets the cursor of its place.
+    * ``deliver`` is called once for each entry that is appended from ``start`` on (with several partitions: from when a
+      view of the entry's partition is opened), in the order of its partition, never by two threads at a time for the
+      same partition. An entry can be read before it is delivered. ``deliver`` only does bookkeeping; it neither blocks
+      nor raises.
+    * A message that has an id keeps it; one without an id gets the cursor of its place.
     """
 
     #: True for a log that other processes share: it takes packets without having been started here.
     shared = False
-    #: Who is connected to the hub's other processes; None if there are none.
+    #: Who is connected to the hub's other processes; None if there are no other processes.
     presence: Presence | None = None
 
     @property
     def unsent(self) -> int:
-        """The number of messages that were taken and wait to be sent to where the log is."""
+        """The number of messages that were accepted and still wait to be sent to the log's server."""
         return 0
 
     def lag(self) -> int:
-        """Return how many entries there are that were not delivered in this process yet.
+        """Return how many entries of the log were not delivered in this process yet.
 
         :raises LogError: if the log cannot be reached.
         """
         return 0
 
     @abstractmethod
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
         """Begin to deliver. Called once in a process, and again in a forked child or after :meth:`close`.
 
         Locks, threads and connections made before are not used after it.
 
-        :param deliver: called with each entry; returns the number of connections it was due to.
-        :param broken: called with a lane's new tail when what follows in it does not follow what was delivered, because
-            it was lost, rolled back or trimmed: every reader has to judge its place anew. Entries up to the new tail
-            are not delivered; the orders among them that are new come along. Like ``deliver`` it only does
-            bookkeeping, and neither runs for a lane while the other does.
+        :param deliver: called with each entry; returns the number of connections it was addressed to.
+        :param broken: called with a partition's new end when what follows in it does not follow what was delivered,
+            because it was lost, rolled back or trimmed: every reader has to judge its place anew. Entries up to the new
+            end are not delivered; the commands among them that are new come along. Like ``deliver`` it only does
+            bookkeeping, and neither runs for a partition while the other does.
         :raises LogError: if the log cannot be reached.
         """
 
@@ -148,18 +192,20 @@ class Log(Readable):
     def close(self) -> None:
         """Stop delivering and release threads and connections. Idempotent."""
 
-    def lanes(self, zones: Sequence[str]) -> tuple[int, ...]:
-        """Return the lanes that these zones are in, in order."""
+    def partitions(self, zones: Sequence[str]) -> tuple[int, ...]:
+        """Return the partitions that these zones are in, in order."""
         return (0,)
 
-    @contextmanager
-    def view(self, zones: Sequence[str]) -> Iterator[Readable]:
-        """Open what the members of these zones read; its lanes are followed until it is left.
+    def open(self, zones: Sequence[str]) -> Readable:
+        """Open what the members of these zones read; its partitions are followed until :meth:`release`.
 
         :raises LogError: if the log cannot be reached.
         """
-        yield self
+        return self
 
-    def cursor(self, zones: Sequence[str] | All) -> Place:
+    def release(self, zones: Sequence[str]) -> None:
+        """Undo one :meth:`open` of the same zones. It neither blocks nor raises."""
+
+    def cursor(self, zones: Sequence[str] | All = ALL) -> Place:
         """Return where the log stands now for the members of zones, or of all."""
-        return self.tail()
+        return self.end()

@@ -2,97 +2,139 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from ssehub.exceptions import LogError
-from ssehub.log.base import Gap, Log, Page
-from ssehub.log.packet import Entry, Order, Packet, Receipt
+from ssehub.forks import Forked
+from ssehub.log.base import Gap, Interest, Log, Page
+from ssehub.log.history import History
+from ssehub.log.packet import Command, Entry, Packet, Receipt
 from ssehub.log.position import GENESIS, Place, Position, new_nonce
-from ssehub.log.ring import Ring
 
 
-class MemoryLog(Log):
+class MemoryLog(Forked, Log):
     """Keep the newest entries in memory.
 
     Each process has a log of its own, and each start of a process begins a new epoch: a client that comes back after
-    a restart is told of the gap.
+    a restart receives a gap event.
 
-    :param size: entries kept at the most.
+    :param size: entries kept at most, in all zones together. When there are more, the oldest is dropped.
     :param ttl: seconds an entry is kept; None for no limit of age.
-    :raises ValueError: if a bound is not positive.
+    :param zone_size: the newest entries of each zone that are protected: while any zone has more, only its oldest are
+        dropped, so that a busy zone does not push out the history of a quiet one. Messages to one client, and those to
+        everyone, are protected likewise. ``size`` remains the bound of all: when every zone is within its
+        ``zone_size``, the oldest entry is dropped whatever its zone, because requests can invent zones. Choose
+        ``size`` at least ``zone_size`` times the number of zones you want to protect. None: no protection.
+    :raises ValueError: if a bound is not positive, or ``zone_size`` is larger than ``size``.
     """
 
-    def __init__(self, size: int = 10_000, ttl: float | None = None) -> None:
+    def __init__(self, size: int = 10_000, ttl: float | None = None, zone_size: int | None = None) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         if ttl is not None and not ttl > 0:
             raise ValueError(f"ttl must be a positive number of seconds, not {ttl}")
-        self._bounds = size, ttl
-        self._deliver: Callable[[Entry], int] | None = None
-        self._process = 0
-        self._renew()
+        if zone_size is not None and not 1 <= zone_size <= size:
+            raise ValueError(f"zone_size must be 1 to size, which is {size}, not {zone_size}")
+        self._bounds = size, ttl, zone_size
+        self._history: History | None = None
+        super().__init__()
 
     def _renew(self) -> None:
-        """Begin a new epoch. The order of entries is that of the lock."""
+        """Make what belongs to one process. The order of entries is that of the lock.
+
+        In a forked child, a log that is still empty takes a new epoch: four workers forked from one parent are four
+        logs.
+        """
         self._lock = threading.Lock()
-        self._begin_epoch()
+        self._deliver: Callable[[Entry], int] | None = None
+        if self._history is None or not self._history.end.offset:
+            self._begin_epoch()
+        else:
+            self._history.renew_lock()
 
     def _begin_epoch(self) -> None:
-        self._ring = Ring(*self._bounds, Position(_new_epoch(), 0, GENESIS))
-        self._delivered = self._ring.tail
+        size, ttl, zone_size = self._bounds
+        self._history = History(size, ttl, Position(_new_epoch(), 0, GENESIS), zone_size)
+        self._delivered = self._history.end
 
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
-        """Begin to deliver; see :meth:`Log.start`. A log that is still empty takes a new epoch.
+    @property
+    def _entries(self) -> History:
+        self._begin()
+        assert self._history is not None
+        return self._history
+
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
+        """Begin to deliver; see :meth:`Log.start`.
 
         :raises LogError: if a hub of this process uses this log.
         """
-        if self._deliver is not None and self._process == os.getpid():
-            raise LogError("this log belongs to another hub already; give each hub a log of its own")
-        if not self._ring.tail.offset:
-            # Four workers forked from one parent are four logs.
-            self._renew()
-        elif self._process != os.getpid():
-            self._lock = threading.Lock()
-            self._ring.renew_lock()
-        self._process = os.getpid()
-        self._deliver = deliver
+        self._begin()
+        with self._lock:
+            if self._deliver is not None:
+                raise LogError("this log belongs to another hub already; give each hub a log of its own")
+            self._deliver = deliver
 
     def append(self, packet: Packet) -> Receipt:
         """Add a packet and deliver it before returning; see :meth:`Log.append`."""
-        body, now = packet.encode(), time.time()
+        history = self._entries
+        body, nonce = packet.encode(), new_nonce()
         with self._lock:
             if self._deliver is None:
                 raise LogError("the log is not started, or closed")
-            tail = self._ring.tail
-            entry = Entry(packet, Position(tail.epoch, tail.offset + 1, new_nonce()), tail.nonce, body, now)
-            self._ring.keep(entry)
+            end = history.end
+            entry = Entry(packet, Position(end.epoch, end.offset + 1, nonce), end.nonce, body, time.time())
+            history.keep(entry)
             queued = self._deliver(entry)
             self._delivered = entry.position
-            return Receipt(entry.id, queued)
+        return Receipt(entry.id, queued)
 
-    def read(self, after: Place, limit: int) -> Page:
+    def read(
+        self,
+        after: Place,
+        limit: int,
+        interest: Interest | None = None,
+        upto: Place | None = None,
+        known: Place | None = None,
+    ) -> Page:
         """Read on from a position; see :meth:`Log.read`."""
-        return self._ring.read(after, limit)
+        return self._entries.read(after, limit, interest, upto, known)
+
+    def count(self, after: Place, interest: Interest | None = None) -> int:
+        """Return how many entries a reader would read; see :meth:`Log.count`."""
+        return self._entries.count(after, interest)
+
+    def is_at_end(self, place: Place) -> bool:
+        """Tell whether no entry can be read after a place."""
+        return self._entries.end == place
+
+    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+        """Tell whether a client has messages of its own between two places; see :meth:`Log.is_addressed`."""
+        return self._entries.is_addressed(interest, after, upto)
 
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
-        place = self._ring.find(last_event_id) or Position.parse(last_event_id)
-        return place or Gap("bad_id", None, self._ring.tail)
+        place = self._entries.find(last_event_id) or Position.parse(last_event_id)
+        return place or Gap("bad_id", None, self._entries.end)
 
-    def tail(self) -> Position:
+    def end(self) -> Position:
         """Return the place of the newest entry that was delivered."""
+        self._begin()
         return self._delivered
 
     def oldest(self) -> Position:
         """Return the place before the oldest entry that is held."""
-        return self._ring.oldest()
+        return self._entries.oldest()
+
+    def before_last(self, count: int, interest: Interest) -> Position:
+        """Return the place from which a reader's last ``count`` entries follow."""
+        return self._entries.before_last(count, interest)
 
     def close(self) -> None:
         """Accept no more packets; reading still works, and :meth:`start` opens the log again."""
+        self._begin()
         with self._lock:
             self._deliver = None
 

@@ -105,13 +105,13 @@ class Packet:
 
 
 @dataclass(frozen=True)
-class Order(Packet):
-    """Tell every process of a hub what to do with a client's sessions. It goes through the log, and to no client.
+class Command(Packet):
+    """What every process of a hub is to do with a client's sessions. It goes through the log, but to no client.
 
     :param what: ``"disconnect"``, or ``"metadata"`` to replace what is noted about the client.
     :param session_id: only this session; None for all.
     :param data: the metadata.
-    :param version: tells which of two orders is the later, where they come in several lanes.
+    :param version: says which of two commands is the later, if they come in several partitions.
     """
 
     what: Literal["disconnect", "metadata"] = "disconnect"
@@ -120,21 +120,21 @@ class Order(Packet):
     version: tuple[int, int] | None = None
 
     @classmethod
-    def disconnect(cls, client_id: str, zone: str | All, session_id: str | None) -> Order:
-        """Order the end of a client's streams."""
+    def disconnect(cls, client_id: str, zone: str | All, session_id: str | None) -> Command:
+        """Make the command that ends a client's streams."""
         return cls(_NOTHING, zone, client_id, session_id=session_id)
 
     @classmethod
-    def metadata(cls, client_id: str, data: Any) -> Order:
-        """Order that a client's metadata be replaced."""
+    def metadata(cls, client_id: str, data: Any) -> Command:
+        """Make the command that replaces a client's metadata."""
         return cls(_NOTHING, ALL, client_id, what="metadata", data=data)
 
-    def ordered_by(self, place: Position) -> Order:
-        """Return the order with its version, for the other lanes: its place in the first."""
+    def versioned_by(self, place: Position) -> Command:
+        """Return the command with its version, for the other partitions: its place in the first."""
         return self if self.version else replace(self, version=place[:2])
 
 
-_NOTHING = Message(comment="an order")
+_NOTHING = Message(comment="a command")
 
 
 def _session_ids(exclude: Iterable[str]) -> frozenset[str]:
@@ -147,11 +147,11 @@ def _session_ids(exclude: Iterable[str]) -> frozenset[str]:
 
 
 class Entry:
-    """Hold a packet at its place in the log, with the bytes that every receiver gets. Immutable by convention.
+    """A packet at its place in the log, with the bytes that every receiver gets. Immutable by convention.
 
     :ivar packet: what was sent and to whom.
     :ivar position: its place.
-    :ivar place: where a reader stands who has read up to it: its position, with those in the other lanes that he reads.
+    :ivar place: the place of a reader that has read up to it: its position, and those in the reader's other partitions.
     :ivar previous: the nonce of the entry before it, or :data:`~ssehub.log.position.GENESIS`.
     :ivar id: the id on the wire: the message's own if it has one, else the cursor of the place.
     :ivar data: the encoded event, id included.
@@ -171,7 +171,7 @@ class Entry:
         self.data = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
 
     def seen_from(self, place: Place) -> Entry:
-        """Return the same entry for a reader who stands at another place after it."""
+        """Return the same entry for a reader that is at another place after it."""
         body = self.data if self.packet.message.id is not None else self.data[self.data.index(b"\n") + 1 :]
         seen = Entry(self.packet, self.position, self.previous, body, self.sent)
         seen.place = place
@@ -182,11 +182,11 @@ class Entry:
 
 
 class Receipt(NamedTuple):
-    """Tell a sender what became of its message: it is in the log.
+    """What became of a message: it is in the log.
 
-    ``id`` is the event's id on the wire, empty if the message waits in a log's outbox; ``queued`` the number of
-    connections of this process it was due to when it was accepted. 0 is no error: who comes back later still gets it
-    from the log.
+    ``id`` is the event's id on the wire, empty if the message waits in a log's outbox. ``queued`` is the number of
+    connections of this process it was addressed to when it was accepted. 0 is not an error: a client that comes back
+    later still gets the message from the log.
     """
 
     id: str

@@ -9,44 +9,58 @@ from typing import NamedTuple
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # 13 base-36 digits hold 64 bits, 19 decimal digits hold 63: nothing longer was ever written by a log.
 _CURSOR = re.compile(r"(?:([1-9][0-9]{0,3}):)?([0-9a-z]{1,13})\.(0|[1-9][0-9]{0,18})\.([0-9a-f]{8})")
-#: Between the places of several lanes.
+#: Between the places of several partitions.
 _AND = "~"
-#: Lanes of a log at the most.
-MAX_LANES = 1024
+#: Partitions of a log at the most.
+MAX_PARTITIONS = 1024
 
 #: The nonce of the place before the first entry of an epoch.
 GENESIS = "0" * 8
 
 
 class Position(NamedTuple):
-    """Name the place of an entry: which log, the how-manieth entry, and which entry exactly.
+    """The place of an entry: which log, the entry's sequence number, and which entry exactly. Immutable.
 
     ``str()`` of it is the cursor that travels as an event's ``id``. A cursor is neither a secret nor a permission.
-    Immutable.
     """
 
-    #: Tells one log from another that came in its place; a number that grows with the time at which it began. Clocks
-    #: that are wrong can make a gap larger than it had to be, and nothing worse.
+    #: Distinguishes a log from the one that replaced it. It grows with the time at which the log began. A wrong clock
+    #: can make a gap larger than necessary, but cannot hide one.
     epoch: int
-    #: 1 for the first entry of an epoch; 0 is the place before it.
+    #: The entry's sequence number, counting from 1; 0 is the place before the first entry.
     offset: int
-    #: 32 random bits as eight hex digits: tells this entry from another that was written to the same place later.
+    #: 32 random bits as eight hex digits. They distinguish this entry from one written to the same place later.
     nonce: str
-    #: Which part of a log that is spread over several; each has an order of its own.
-    lane: int = 0
+    #: The partition of the log. Each partition has an order of its own.
+    partition: int = 0
 
     def __str__(self) -> str:
-        lane = f"{self.lane}:" if self.lane else ""
-        return f"{lane}{_base36(self.epoch)}.{self.offset}.{self.nonce}"
+        partition = f"{self.partition}:" if self.partition else ""
+        return f"{partition}{_base36(self.epoch)}.{self.offset}.{self.nonce}"
 
     @property
     def parts(self) -> tuple[Position, ...]:
-        """The place in each lane: this one."""
+        """The place in each partition: this one."""
         return (self,)
 
     def put(self, place: Position) -> Position:
-        """Return the place with that lane's part replaced: just that place."""
+        """Return the place with its partition's part replaced: ``place`` itself."""
         return place
+
+    def distance_to(self, end: Place) -> int:
+        """Return how many entries lie between this place and a later one of the same log.
+
+        :returns: 0 if ``end`` is not later, or belongs to another epoch or partition.
+        """
+        return sum(
+            max(0, part.offset - self.offset)
+            for part in end.parts
+            if part.partition == self.partition and part.epoch == self.epoch
+        )
+
+    def furthest(self, other: Position) -> Position:
+        """Return the later of two positions of one partition; ``other`` if they belong to different epochs."""
+        return self if self.epoch == other.epoch and self.offset >= other.offset else other
 
     @classmethod
     def parse(cls, cursor: str) -> Position | None:
@@ -62,7 +76,7 @@ class Position(NamedTuple):
 
 
 class Places(tuple[Position, ...]):
-    """Name a place in several lanes: one position in each, in the order of the lanes. Immutable."""
+    """A place in several partitions: one position in each, in the order of the partitions. Immutable."""
 
     __slots__ = ()
 
@@ -71,22 +85,16 @@ class Places(tuple[Position, ...]):
 
     @property
     def parts(self) -> tuple[Position, ...]:
-        """The place in each lane."""
+        """The place in each partition."""
         return self
 
-    @property
-    def epoch(self) -> tuple[int, ...]:
-        """The epochs; they differ if any differs."""
-        return tuple(place.epoch for place in self)
-
-    @property
-    def offset(self) -> int:
-        """The number of entries up to here, in all lanes together."""
-        return sum(place.offset for place in self)
-
     def put(self, place: Position) -> Places:
-        """Return the places with that lane's replaced."""
-        return Places(place if one.lane == place.lane else one for one in self)
+        """Return the places with that partition's replaced."""
+        return Places(place if one.partition == place.partition else one for one in self)
+
+    def distance_to(self, end: Place) -> int:
+        """Return how many entries lie between this place and a later one, in all partitions together."""
+        return sum(part.distance_to(end) for part in self)
 
 
 #: A place in a log: in its one order, or in several.
@@ -94,14 +102,14 @@ Place = Position | Places
 
 
 def parse_parts(cursor: str) -> dict[int, Position] | None:
-    """Read a cursor back that may have a part for each of several lanes.
+    """Read a cursor back that may have a part for each of several partitions.
 
-    :returns: the positions by lane, or None if it is no such cursor.
+    :returns: the positions by partition, or None if it is no such cursor.
     """
-    if cursor.count(_AND) >= MAX_LANES:
+    if cursor.count(_AND) >= MAX_PARTITIONS:
         return None
     parts = [Position.parse(part) for part in cursor.split(_AND)]
-    places = {part.lane: part for part in parts if part is not None}
+    places = {part.partition: part for part in parts if part is not None}
     return places if len(places) == len(parts) else None
 
 

@@ -1,69 +1,65 @@
-"""Counters: what a hub has done so far, and what is going on in it."""
+"""Counters: what a hub has done so far, and how long its messages took."""
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
+from collections import Counter
 from typing import Any
 
-from ssehub.server.connection import Connection
-from ssehub.server.delays import BOUNDS, Delays
+#: Upper bounds of the buckets in seconds; one more has no bound. Precedent: those of Prometheus' clients, with smaller
+#: ones added, because most messages take a millisecond.
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-#: Counted by each reader for itself, without a lock, and added up when somebody asks.
-_OWN = ("delivered", "gaps")
+_TOTALS = ("messages", "opened", "refused", "hang_ups", "stalled", "sent_bytes", "delivered", "gaps")
 _ENDS = {"hang-up": "hang_ups", "stalled": "stalled"}
 
 
 class Counters:
-    """Count. Safe to use from any thread."""
+    """Counts. Safe to use from any thread. Totals never go backwards."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: Those that count for themselves. One is in here, or in the totals: never in both, or in neither.
-        self._live: set[Connection] = set()
-        self._totals = dict.fromkeys(("messages", "opened", "refused", "hang_ups", "stalled", "sent_bytes", *_OWN), 0)
-        self._delays = Delays()
+        self._totals = dict.fromkeys(_TOTALS, 0)
+        #: Why streams were not taken over from the server.
+        self._not_taken: Counter[str] = Counter()
+        self._delays = [0] * (len(BOUNDS) + 1)
+        self._seconds = 0.0
 
-    def count(self, name: str) -> None:
-        """Add one."""
+    def count(self, name: str, number: int = 1) -> None:
+        """Add a number, one by default."""
         with self._lock:
-            self._totals[name] += 1
+            self._totals[name] += number
 
-    def enter(self, connection: Connection) -> None:
-        """Count a connection that was opened, and from now on what it counts for itself."""
-        with self._lock:
-            self._totals["opened"] += 1
-            self._live.add(connection)
+    def wrote(self, streams: int, messages: int, size: int, delay: float | None) -> None:
+        """Count a write of some messages to some streams.
 
-    def take_over(self, connection: Connection) -> None:
-        """Add what a connection that has ended counted for itself, and how it ended."""
+        :param messages: in each write.
+        :param size: bytes in each write.
+        :param delay: seconds since the oldest of the messages was sent; None if the clients had been away. Clocks of
+            two machines differ: what seems to come before it was sent took no time.
+        """
         with self._lock:
-            self._live.discard(connection)
-            _add(self._totals, connection)
-            self._delays.take_in(connection.delays)
-            if connection.closed in _ENDS:
-                self._totals[_ENDS[connection.closed]] += 1
+            self._totals["delivered"] += messages * streams
+            self._totals["sent_bytes"] += size * streams
+            if delay is not None:
+                delay = max(0.0, delay)
+                self._delays[bisect_left(BOUNDS, delay)] += streams
+                self._seconds += delay * streams
+
+    def ended(self, reason: str | None) -> None:
+        """Count how a stream ended, if that is counted."""
+        if reason in _ENDS:
+            self.count(_ENDS[reason])
+
+    def not_taken(self, reason: str) -> bool:
+        """Count a stream that could not be taken over; tell whether it is the first for this reason."""
+        with self._lock:
+            self._not_taken[reason] += 1
+            return self._not_taken[reason] == 1
 
     def read(self) -> dict[str, Any]:
-        """Return all counters, which never go backwards, and how far behind connections are."""
-        delays = Delays()
+        """Return all counters."""
         with self._lock:
-            totals = dict(self._totals)
-            delays.take_in(self._delays)
-            connections = list(self._live)
-            for connection in connections:
-                _add(totals, connection)
-                delays.take_in(connection.delays)
-        lags = [connection.lag for connection in connections]
-        now = {
-            "behind": sum(lag > 0 for lag in lags),
-            "lag": max(lags, default=0),
-            "pending": sum(connection.reader.private for connection in connections),
-        }
-        spread = {"bounds": BOUNDS, "counts": delays.counts, "sum": delays.total}
-        return {**now, **totals, "delays": spread}
-
-
-def _add(totals: dict[str, int], connection: Connection) -> None:
-    totals["sent_bytes"] += connection.sent_bytes
-    for name in _OWN:
-        totals[name] += getattr(connection.reader, name)
+            delays = {"bounds": BOUNDS, "counts": list(self._delays), "sum": self._seconds}
+            return {**self._totals, "not_taken": dict(self._not_taken), "delays": delays}

@@ -1,17 +1,17 @@
-"""Reader: one connection's place in the log, and what it is due from there on."""
+"""Reader: one connection's place in the log, and what it is to be sent from there on."""
 
 from __future__ import annotations
 
 import collections
 import json
-from collections.abc import Callable
 from typing import NamedTuple
 
-from ssehub.log import Entry, Gap, Place, Position, Readable
-from ssehub.server.pages import CHUNK, PAGE, Pages, Piece
+from ssehub.log import Gap, Interest, Place, Readable
+from ssehub.server.page_cache import CHUNK, Chunk, PageCache
+from ssehub.server.start_position import Found
 from ssehub.wire import Message
 
-#: A comment, the smallest thing that is not nothing: an empty chunk is not sent by any server.
+#: A comment, the smallest chunk there is: servers do not send an empty one.
 HEARTBEAT = b":\n\n"
 
 
@@ -22,146 +22,167 @@ class _Private(NamedTuple):
 
 
 class Reader:
-    """Read the log on for one connection.
+    """Reads the log on for one connection.
 
-    There is no queue of messages: live delivery, replay and catching up are the same reading. What is in no log, the
-    messages for this connection alone, waits here. Only :meth:`add_private` may be called from other threads than the
-    connection's.
+    There is no queue of messages: live delivery, replay and catching up are the same reading. Only messages that are in
+    no log, those for this connection alone, wait here. Only :meth:`add_private` and :meth:`invalidate` may be called
+    from other threads than the one that delivers.
 
     :param log: what the members of its zones read.
-    :param place: where to start, or the gap to tell first.
-    :param zones: the connection's zones.
-    :param wanted: tells what of the log is the connection's.
-    :param on_gap: called before a gap is told.
-    :param max_replay: entries that may be caught up on; None for any number.
+    :param interest: what it reads of it.
+    :param session: the connection's session id.
+    :param start: where to begin.
+    :param max_replay: messages that may be caught up on; None for any number.
+
+    :ivar place: what comes before it was sent, or is addressed to others.
+    :ivar told: the place that the client would come back with; None if it would come back with another id, or without.
     """
+
+    __slots__ = (
+        "_cache", "_covered", "_gap", "_known", "_log", "_max_replay", "_private", "interest", "invalid", "messages",
+        "place", "sent", "session", "told",
+    )  # fmt: skip
 
     def __init__(
         self,
         log: Readable,
-        pages: Pages,
-        place: Place | Gap,
-        zones: tuple[str, ...],
-        wanted: Callable[[Entry], bool],
-        on_gap: Callable[[Gap], None],
+        cache: PageCache,
+        interest: Interest,
+        session: str,
+        start: Found,
         max_replay: int | None,
     ) -> None:
-        self.place = place.place if isinstance(place, Gap) else place
-        #: Messages taken and gaps told.
-        self.delivered = self.gaps = 0
-        self._log = log
-        self._pages = pages
-        self._gap = place if isinstance(place, Gap) else None
-        self._zones = zones
-        self._wanted = wanted
-        self._on_gap = on_gap
-        self._max_replay = max_replay
-        #: When the oldest message of what was last taken was sent (seconds since 1970); 0 if that is not known.
+        self.interest = interest
+        self.session = session
+        self.place = start.place
+        self.told: Place | None = None
+        #: How many messages were taken last, and when the oldest of them was sent (seconds since 1970; 0: unknown).
+        self.messages = 0
         self.sent = 0.0
-        #: Whether the log may have changed behind its back.
-        self.doubts = False
-        self._private: collections.deque[_Private] = collections.deque()
-        #: The position the client would come back with; None if it would come back with another id, or none.
-        self._told: Place | None = None
+        #: Whether the log may have been rewritten, so that the place has to be judged anew.
+        self.invalid = False
+        self._log = log
+        self._cache = cache
+        self._gap = start.gap
+        #: A place up to which missing messages were reported; and up to which the gap that waits here reports them.
+        self._known = start.known
+        self._covered: Place | None = None
+        self._max_replay = max_replay
+        self._private: collections.deque[_Private] | None = None
+
+    @property
+    def log(self) -> Readable:
+        """What it reads."""
+        return self._log
 
     @property
     def private(self) -> int:
         """The number of messages that wait here because they are in no log."""
-        return len(self._private)
+        return len(self._private) if self._private else 0
+
+    @property
+    def lag(self) -> int:
+        """The number of messages of the log that it has yet to take."""
+        return 0 if self._log.is_at_end(self.place) else self._log.count(self.place, self.interest)
 
     def add_private(self, data: bytes, after: Place | None) -> None:
-        """Add what is in no log, to come after a place in the log; None for at once."""
+        """Add a message that is in no log, to come after a place in the log; None for at once."""
+        if self._private is None:
+            self._private = collections.deque()
         self._private.append(_Private(data, after))
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Judge the place anew before the next sleep. Any thread may call this."""
-        self.doubts = True
+        self.invalid = True
 
-    def skip_to(self, place: Position) -> None:
-        """Go on from a place in one lane; what lies before it is known to be other people's."""
-        for part in self.place.parts:
-            if part.lane == place.lane and (place.offset > part.offset or place.epoch != part.epoch):
-                self.place = self.place.put(place)
+    def is_level(self) -> bool:
+        """Tell whether there is nothing to take. It never blocks."""
+        if self._gap or self._private or self.invalid:
+            return False
+        return not self.lag
 
-    def take(self) -> bytes:
-        """Take what is due now, as one chunk; empty if nothing is."""
+    def take(self) -> bytes | Gap:
+        """Take what is to be sent now, as one chunk; empty if there is nothing.
+
+        :returns: a gap, if messages are missing: fire the hook, then call :meth:`report`.
+        :raises LogError: if the log cannot be read.
+        """
         parts: list[bytes] = []
-        size, self.sent = 0, 0.0
+        size = self.messages = 0
+        self.sent = 0.0
         while size < CHUNK:
-            piece = self._next()
-            if isinstance(piece, Gap):
-                return b"".join(parts) if parts else self._tell(piece)
-            if isinstance(piece, Piece):
-                self._pass(piece)
-            elif piece is None:
+            found = self._next()
+            if isinstance(found, Gap):
+                if parts:
+                    break  # it stands there for the next time
+                return found
+            if isinstance(found, Chunk):
+                self._pass(found)
+            elif found is None:
                 break
-            parts.append(piece.data)
-            size += len(piece.data)
+            parts.append(found.data)
+            size += len(found.data)
         return b"".join(parts)
 
     def cursor(self) -> str | None:
-        """Return the place the stream begins at; None while a gap has to be told first."""
+        """Return the place the stream begins at; None while a gap has to be reported first."""
         if self._gap:
             return None
-        self._told = self.place
+        self.told = self.place
         return str(self.place)
 
     def heartbeat(self) -> bytes:
-        """Tell a quiet client how far the log has moved on with other people's traffic, or just make a sound."""
-        if self._told == self.place:
+        """Tell a quiet client how far the log has moved on with messages to others, or send a comment."""
+        if self.told == self.place:
             return HEARTBEAT
-        self._told = self.place
+        self.told = self.place
         # Firefox ignores an id without data, so it is an event; its name keeps it from the application's handlers.
         return Message(".", "ssehub.cursor", id=str(self.place)).encode()
 
-    def _next(self) -> Piece | Gap | _Private | None:
-        """Return what comes next: of the log, or what waits here once its turn has come."""
+    def report(self, gap: Gap) -> bytes:
+        """Go on after a gap, and return the event that reports it."""
+        self._gap, self._known, self._covered = None, self._covered, None
+        self.place = self.told = gap.place
+        what = json.dumps({"reason": gap.reason, "missed": gap.missed})
+        return Message(what, "ssehub.gap", id=str(gap.place)).encode()
+
+    def _next(self) -> Chunk | Gap | _Private | None:
+        """Return what comes next: of the log, or a private message once its turn has come."""
         gap = self._gap or self._too_far()
         if gap:
             return gap
-        limit = PAGE
+        upto = None
         if self._private:
-            limit = self._distance_to(self._private[0].after)
-            if not limit:
+            upto = self._private[0].after
+            if upto is None or not self.place.distance_to(upto):
                 return self._private.popleft()
-        doubts, self.doubts = self.doubts, False
-        if doubts or self._log.tail() != self.place:
-            piece = self._pages.next(self._log, self.place, self._zones, self._wanted, min(limit, PAGE))
-            if isinstance(piece, Gap) or piece.after != self.place:
-                return piece
-        # Level with the log; if that is another than the one it was to come after, it comes now.
+        invalid, self.invalid = self.invalid, False
+        if invalid or not self._log.is_at_end(self.place):
+            found = self._cache.next(self._log, self.place, self.interest, self.session, upto, self._known)
+            if isinstance(found, Gap):
+                page = self._log.read(self.place, 0, self.interest, None, self._known)
+                self._gap, self._covered = page.gap, page.place
+                return self._gap
+            if found.after != self.place:
+                self._forget_known(found.after)
+                return found
+        # Level with the log. If the log is not the one the message was to come after, it comes now.
         return self._private.popleft() if self._private else None
 
-    def _distance_to(self, place: Place | None) -> int:
-        """Return how many entries come before a place: in each lane that is still the one it was."""
-        there = {part.lane: part for part in place.parts} if place else {}
-        distance = 0
-        for part in self.place.parts:
-            other = there.get(part.lane, part)
-            distance += max(0, other.offset - part.offset) if other.epoch == part.epoch else 0
-        return distance
+    def _forget_known(self, place: Place) -> None:
+        if self._known is not None and not place.distance_to(self._known):
+            self._known = None
 
-    def _pass(self, piece: Piece) -> None:
-        self.place = piece.after
-        self.delivered += piece.messages
-        if piece.first is not None and not self.sent:
-            self.sent = piece.first.sent
-        if piece.last is not None:
-            self._told = piece.last.place if piece.last.packet.message.id is None else None
+    def _pass(self, chunk: Chunk) -> None:
+        self.place = chunk.after
+        self.messages += chunk.messages
+        if chunk.first is not None and not self.sent:
+            self.sent = chunk.first.sent
+        if chunk.last is not None:
+            self.told = chunk.last.place if chunk.last.packet.message.id is None else None
 
     def _too_far(self) -> Gap | None:
         if self._max_replay is None:
             return None
-        tail = self._log.tail()
-        if tail.epoch != self.place.epoch:
-            return None  # the read will tell
-        missed = tail.offset - self.place.offset
-        return Gap("too_far", missed, tail) if missed > self._max_replay else None
-
-    def _tell(self, gap: Gap) -> bytes:
-        self._gap = None
-        self.place = self._told = gap.place
-        self.gaps += 1
-        self._on_gap(gap)
-        what = json.dumps({"reason": gap.reason, "missed": gap.missed})
-        return Message(what, "ssehub.gap", id=str(gap.place)).encode()
+        missed = self.lag
+        return Gap("too_far", missed, self._log.end()) if missed > self._max_replay else None

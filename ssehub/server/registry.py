@@ -1,4 +1,4 @@
-"""Registry: which connections there are, by zone and by client."""
+"""Registry: the connections of this process, by zone and by client."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Registry:
             return True
 
     def remove(self, connection: Connection) -> None:
-        """Take a connection out; with a client's last session goes what was noted about it."""
+        """Take a connection out; with a client's last session its metadata goes."""
         with self._lock:
             del self._sessions[connection.id]
             self._homes[connection.home] -= 1
@@ -59,14 +59,22 @@ class Registry:
         """Return the number of connections in a zone, or of all."""
         return len(self._sessions if zone is ALL else self._zones.get(zone, ()))
 
-    def at_home(self, lane: int) -> int:
-        """Return the number of connections whose home is a lane."""
-        return self._homes[lane]
+    def receivers(self, packet: Packet, partition: int) -> tuple[int, list[Connection] | None]:
+        """Return how many connections a packet is for when it comes in a partition, and which.
 
-    def match(self, packet: Packet, lane: int) -> list[Connection]:
-        """Return the connections that a packet is for when it comes in a lane: each is found in one lane only."""
+        A packet without a zone is in every partition; each connection takes it from its home, so it counts once.
+
+        :returns: None for the connections if they are all those in the packet's zone.
+        """
         with self._lock:
-            return self._match(packet, lane)
+            if packet.client_id is None and not packet.exclude:
+                count = self._homes[partition] if packet.zone is ALL else len(self._zones.get(packet.zone, ()))
+                return count, None
+            found = self._find(packet.zone, ALL if packet.client_id is None else packet.client_id)
+            if packet.zone is ALL:
+                found = [one for one in found if one.home == partition]
+            found = [one for one in found if one.id not in packet.exclude]
+            return len(found), found
 
     def find(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:
         """Return the connections of a client, a zone, both or neither."""
@@ -83,9 +91,9 @@ class Registry:
         return len(self._members)
 
     def set_metadata(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
-        """Replace what is noted about a client.
+        """Replace the metadata of a client.
 
-        :param version: that of the order to do so; nothing happens if one that is later was obeyed already.
+        :param version: that of the command; nothing happens if a later one was carried out already.
         :raises UnknownClient: if it is not connected.
         """
         with self._lock:
@@ -94,13 +102,13 @@ class Registry:
                 member.metadata, member.version = data, version or member.version
 
     def forget_versions(self) -> None:
-        """Obey any order from now on: the log that they were counted by is another."""
+        """Carry out any command from now on: the log that versioned them is another."""
         with self._lock:
             for member in self._members.values():
                 member.version = (0, 0)
 
     def get_metadata(self, client_id: str) -> Any:
-        """Return what is noted about a client, or None.
+        """Return the metadata of a client, or None.
 
         :raises UnknownClient: if it is not connected.
         """
@@ -108,12 +116,6 @@ class Registry:
             return self._member(client_id).metadata
 
     # What follows runs under the lock.
-
-    def _match(self, packet: Packet, lane: int) -> list[Connection]:
-        found = self._find(packet.zone, ALL if packet.client_id is None else packet.client_id)
-        if packet.zone is ALL:
-            found = [one for one in found if one.home == lane]
-        return [one for one in found if one.id not in packet.exclude]
 
     def _find(self, zone: str | All, client_id: str | All) -> list[Connection]:
         if client_id is ALL:

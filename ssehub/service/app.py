@@ -24,12 +24,12 @@ from werkzeug.wrappers import Request, Response
 
 from ssehub.exceptions import HubClosed, LogError
 from ssehub.log import ALL, Packet, Process, Session
-from ssehub.server.access import Authorize, check, check_origins, cors_headers
 from ssehub.server.connection import Connection
-from ssehub.server.facts import facts_of
-from ssehub.server.hub import Hub
-from ssehub.server.script import shared_script
 from ssehub.wire import Message
+from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers
+from ssehub.wsgi.hub import Hub
+from ssehub.wsgi.script import shared_script
+from ssehub.wsgi.server_info import server_info
 
 #: Bytes of a request to /send at the most: as much as a :class:`~ssehub.Decoder` takes by default.
 MAX_BODY = 1 << 20
@@ -83,7 +83,7 @@ def create_app(
         made to a loopback name, from no page or from our own, may.
     :param public: True if the server can be reached from elsewhere; without a token nobody may send then.
     :param authorize: says who may follow which zones, send to them, and see who is there; see
-        :data:`~ssehub.server.access.Authorize`. It is asked before anything is registered. Without it everyone may
+        :data:`~ssehub.wsgi.access.Authorize`. It is asked before anything is registered. Without it everyone may
         follow, and the token or the loopback name says who may do the rest; who knows the token is not asked.
     :param origins: of other sites whose pages may follow, with their users' cookies: ``https://app.example``.
     :returns: a WSGI application.
@@ -160,7 +160,7 @@ class App:
             self._check_look(request)
         except HTTPException:
             return _json(stats)  # numbers are for everyone, names are not
-        return _json({**stats, **self._who(), "server": facts_of(request.environ, self._hub)})
+        return _json({**stats, **self._who(), "server": server_info(request.environ, self._hub)})
 
     def _metrics(self, request: Request) -> Response:
         zones, names = "zones" in request.args, True

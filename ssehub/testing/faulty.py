@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ssehub.exceptions import LogError
-from ssehub.log import Entry, Gap, MemoryLog, Order, Packet, Page, Place, Position, Receipt
+from ssehub.log import Command, Entry, Gap, Interest, MemoryLog, Packet, Page, Place, Position, Receipt
 
 
 class FaultyLog(MemoryLog):
@@ -16,9 +16,9 @@ class FaultyLog(MemoryLog):
     Its arguments are those of :class:`~ssehub.MemoryLog`. Safe to use from any thread. It begins faultless.
     """
 
-    def __init__(self, size: int = 10_000, ttl: float | None = None) -> None:
-        super().__init__(size, ttl)
-        self._broken: Callable[[Position, Sequence[Order]], None] | None = None
+    def __init__(self, size: int = 10_000, ttl: float | None = None, zone_size: int | None = None) -> None:
+        super().__init__(size, ttl, zone_size)
+        self._broken: Callable[[Position, Sequence[Command]], None] | None = None
         self._faults = threading.Condition()
         self._failing = 0
         self._failing_late = 0
@@ -84,7 +84,7 @@ class FaultyLog(MemoryLog):
     def trim(self) -> None:
         """Let go of every entry: a client that comes back from before is told a gap, ``trimmed``."""
         with self._lock:
-            self._ring.clear()
+            self._entries.clear()
             self._judge_anew()
 
     def flush(self) -> None:
@@ -95,7 +95,7 @@ class FaultyLog(MemoryLog):
 
     # What the hub asks
 
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
         """Begin to deliver; see :meth:`ssehub.Log.start`."""
         self._check()
         super().start(deliver, broken)
@@ -116,10 +116,17 @@ class FaultyLog(MemoryLog):
             raise LogError("it is not known whether the log has accepted the message: a fault of the test")
         return receipt
 
-    def read(self, after: Place, limit: int) -> Page:
+    def read(
+        self,
+        after: Place,
+        limit: int,
+        interest: Interest | None = None,
+        upto: Place | None = None,
+        known: Place | None = None,
+    ) -> Page:
         """Read on from a position; see :meth:`ssehub.log.Readable.read`."""
         self._check()
-        return super().read(after, limit)
+        return super().read(after, limit, interest, upto, known)
 
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names; see :meth:`ssehub.log.Readable.locate`."""
@@ -151,4 +158,4 @@ class FaultyLog(MemoryLog):
     def _judge_anew(self) -> None:
         # Under the lock, as the contract of Log.start wants it: nothing is delivered meanwhile.
         if self._broken is not None and self._deliver is not None:
-            self._broken(self._ring.tail, ())
+            self._broken(self._entries.end, ())

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ssehub.log import ALL, All, Entry, Gap, Log, Order, Packet
+from ssehub.log import ALL, All, Command, Entry, Gap, Interest, Log, Packet
 from ssehub.log.packet import check_name
-from ssehub.server.connection import Connection
-from ssehub.server.hub import Hub
-from ssehub.server.pages import Pages
-from ssehub.server.parking import Parking
-from ssehub.server.relay import Relay
-from ssehub.server.start import Start
+from ssehub.server.page_cache import PageCache
+from ssehub.server.reader import Reader
+from ssehub.server.start_position import StartPosition
 from ssehub.wire import Message, decode
+from ssehub.wsgi.hub import Hub
 
 #: Seconds between two looks at the log: another process, or another thread, may write to it.
 _LOOK = 0.005
@@ -62,21 +60,22 @@ class Recorder:
         """
         zones = self._all_zones() if zone is ALL else _names(zone)
         log = self._hub._log
-        pace = dataclasses.replace(self._hub._pace, max_replay=None)  # a client that was there never was behind
-        start = Start(self._cursor)
-        with log.view(zones) as view:
-            connection = Connection(
-                view, log.lanes(zones), Pages(), Parking(), Relay(), pace, zones, client_id, start, _say_nothing
-            )
-            connection.id = session_id or connection.id
-            return list(decode(iter(connection.due, b""), max_event_size=_ANY_SIZE))
+        session = session_id or secrets.token_hex(8)
+        interest = Interest(zones, client_id or session)
+        view = log.open(zones)
+        try:
+            start = StartPosition(self._cursor).find(view, interest)
+            reader = Reader(view, PageCache(), interest, session, start, None)
+            return list(decode(_chunks(reader), max_event_size=_ANY_SIZE))
+        finally:
+            log.release(zones)
 
     def packets(self) -> list[Packet]:
         """Return everything that was sent and that the log still holds, with its address, in order.
 
         :raises LogError: if the log cannot be read.
         """
-        return [entry.packet for entry in self._entries() if not isinstance(entry.packet, Order)]
+        return [entry.packet for entry in self._entries() if not isinstance(entry.packet, Command)]
 
     def wait_for(
         self,
@@ -113,7 +112,7 @@ class Recorder:
                 continue
             for entry in page.entries:
                 place = entry.place
-                if entry.packet.zone is not ALL or not entry.position.lane:  # what is for all is in every lane
+                if entry.packet.zone is not ALL or not entry.position.partition:  # those to all are in every partition
                     entries.append(entry)
             if page.level:
                 return entries
@@ -143,5 +142,7 @@ def _names(zone: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(check_name("zone", name) for name in ((zone,) if isinstance(zone, str) else zone))
 
 
-def _say_nothing(connection: Connection, gap: Gap) -> None:
-    """Leave the application's hook alone: there is no client."""
+def _chunks(reader: Reader) -> Iterator[bytes]:
+    """Take what a reader is due. The application's hook is not called: there is no client."""
+    while found := reader.take():
+        yield reader.report(found) if isinstance(found, Gap) else found

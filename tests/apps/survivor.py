@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ssehub import Hub, LogError, MemoryLog, Message, Packet, Receipt
-from ssehub.log.packet import Entry, Order
+from ssehub.log.packet import Entry, Command
 from ssehub.log.position import GENESIS, Position, new_nonce
-from ssehub.log.ring import Ring
+from ssehub.log.history import Ring
 from ssehub.service import create_app
 
 
@@ -27,7 +27,7 @@ class FileLog(MemoryLog):
         super().__init__(size=1_000_000)
         self._path = path
 
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
         """Take in what is there, and begin to follow."""
         super().start(deliver, broken)
         self._ring = Ring(1_000_000, None, Position(1, 0, GENESIS))

@@ -37,9 +37,9 @@ def ask(exam: Examination) -> Iterator[Finding]:
 
 
 def _epochs(stream: Recording) -> frozenset[tuple[int, int]] | None:
-    """Return the lanes that a hub's stream is in, each with its epoch."""
+    """Return the partitions that a hub's stream is in, each with its epoch."""
     for message in stream.messages():
         if message.event == "ssehub.open" and message.id:
             places = parse_parts(message.id)
-            return frozenset((lane, place.epoch) for lane, place in places.items()) if places else None
+            return frozenset((partition, place.epoch) for partition, place in places.items()) if places else None
     return None

@@ -114,7 +114,7 @@ def _disk(persistence: dict[str, Any], saving: dict[str, Any]) -> Finding:
 
 
 def _buffers(case: Case, setting: dict[str, Any], log: Any) -> Finding:
-    from ssehub.log.redis.lane import PAGE
+    from ssehub.log.redis.partition import PAGE
 
     words = str(setting.get("client-output-buffer-limit", "")).split()
     limits = {words[n]: (int(words[n + 1]), int(words[n + 2])) for n in range(0, len(words) - 3, 4)}

@@ -12,8 +12,8 @@ from django.utils.module_loading import import_string
 
 from ssehub.integrations.settings import hub_options, open_log
 from ssehub.log import Log
-from ssehub.server.access import Authorize, check_origins
-from ssehub.server.hub import Hub
+from ssehub.wsgi.access import Authorize, check_origins
+from ssehub.wsgi.hub import Hub
 
 _OTHERS = ("LOG", "LOG_OPTIONS", "ORIGINS", "CLIENT_ID", "AUTHORIZE")
 
@@ -38,7 +38,7 @@ def read_settings() -> Settings:
     ``LOG`` is a URL (``redis://...``) or a log, the default is in memory; ``LOG_OPTIONS`` are more arguments for a log
     that is named by its URL. ``CLIENT_ID`` is a function, or the dotted path of one: it is called with the request, and
     returns who it is, or None; by default it is the user's primary key, of one who is logged in. ``AUTHORIZE``
-    likewise, see :data:`~ssehub.server.access.Authorize`. ``ORIGINS`` are those of other sites whose pages may follow.
+    likewise, see :data:`~ssehub.wsgi.access.Authorize`. ``ORIGINS`` are those of other sites whose pages may follow.
     ``HEARTBEAT``, ``MAX_CONNECTIONS`` and so on are the arguments of :class:`~ssehub.Hub`.
 
     :raises ImproperlyConfigured: if a setting is unfit, or its name is unknown.

@@ -14,8 +14,8 @@ from django.views.decorators.http import require_safe
 from werkzeug.exceptions import HTTPException
 
 from ssehub.integrations.django.site import hub, read_settings
-from ssehub.server.access import check, cors_headers
-from ssehub.server.script import shared_script
+from ssehub.wsgi.access import check, cors_headers
+from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
 

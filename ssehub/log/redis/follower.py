@@ -12,10 +12,10 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from ssehub.log.packet import Entry, Order
+from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Position
-from ssehub.log.redis.lane import PAGE, Broken, Lane
 from ssehub.log.redis.link import ERRORS, Client, disconnect
+from ssehub.log.redis.partition import PAGE, Broken, Partition
 
 logger = logging.getLogger("ssehub")
 
@@ -33,27 +33,27 @@ class Follower:
     """Follow streams in a thread, ``ssehub-redis``, and deliver their entries.
 
     :param client: used by this follower only.
-    :param lanes: returns what is to be followed now; nothing at all ends the thread.
+    :param partitions: returns what is to be followed now; nothing at all ends the thread.
     :param deliver: called with each entry.
-    :param broken: called with the new tail of a lane that does not go on from where it was, and the orders in it that
-        were not delivered.
+    :param broken: called with the new end of a partition that does not go on from where it was, and the commands in it
+        that were not delivered.
     """
 
     def __init__(
         self,
         client: Client,
-        lanes: Callable[[], Collection[Lane]],
+        partitions: Callable[[], Collection[Partition]],
         deliver: Callable[[Entry], int],
-        broken: Callable[[Position, list[Order]], None],
+        broken: Callable[[Position, list[Command]], None],
     ) -> None:
         self._client = client
-        self._lanes = lanes
+        self._partitions = partitions
         self._deliver = deliver
         self._broken = broken
-        #: The lanes that go on from where they are, and when that was last seen (``time.monotonic()``).
-        self._sound: dict[Lane, float] = {}
-        #: The lanes whose streams cannot be read.
-        self._bad: set[Lane] = set()
+        #: The partitions that go on from where they are, and when that was last seen (``time.monotonic()``).
+        self._sound: dict[Partition, float] = {}
+        #: The partitions whose streams cannot be read.
+        self._bad: set[Partition] = set()
         self._connection_id: int | None = None
         self._failures = 0
         self._news = threading.Event()
@@ -75,17 +75,17 @@ class Follower:
         """Read at once, if entries are being gathered: one of this process is among them."""
         self._news.set()
 
-    def hurry(self, lane: Lane) -> None:
-        """Have a new lane followed at once, and not when the read that goes on has ended; wait for that a little."""
+    def hurry(self, partition: Partition) -> None:
+        """Follow a new partition at once, instead of after the current read; wait for that a little."""
         self._news.set()
         for _ in range(BLOCK // 10):
-            if self._connection_id is None or isinstance(lane.client, RedisCluster):
+            if self._connection_id is None or isinstance(partition.client, RedisCluster):
                 return
             try:
-                lane.client.client_unblock(self._connection_id)  # through another connection than ours
+                partition.client.client_unblock(self._connection_id)  # through another connection than ours
             except ERRORS:  # it may be forbidden
                 return
-            if lane.followed.wait(0.01) or self._closed.is_set():
+            if partition.followed.wait(0.01) or self._closed.is_set():
                 return
 
     # What follows runs in the thread.
@@ -110,55 +110,58 @@ class Follower:
         taken = 0.0
         while not self._closed.is_set():
             self._news.clear()
-            lanes = self._make_sound()
-            if lanes is None:
+            partitions = self._make_sound()
+            if partitions is None:
                 self._closed.set()
                 disconnect(self._client)
                 return
-            if not lanes:  # none that can be read
+            if not partitions:  # none that can be read
                 self._news.wait(BLOCK / 1000)
                 continue
-            places: Any = {key: f"{lane.ring.tail.epoch}-{lane.ring.tail.offset}" for key, lane in lanes.items()}
+            places: Any = {
+                key: f"{partition.history.end.epoch}-{partition.history.end.offset}"
+                for key, partition in partitions.items()
+            }
             answer: Any = self._client.xread(places, count=PAGE, block=BLOCK)
             if answer:
-                self._take(lanes, answer)
+                self._take(partitions, answer)
                 before, taken = taken, time.monotonic()
                 if taken - before < 2 * _GATHER:
                     self._news.wait(_GATHER)
             self._look_at_the_silent()
 
-    def _make_sound(self) -> dict[str, Lane] | None:
-        """See that the lanes go on from where they are, and return them; None if nothing is to be followed."""
-        lanes = self._lanes()
-        if not lanes:
+    def _make_sound(self) -> dict[str, Partition] | None:
+        """See that the partitions go on from where they are, and return them; None if nothing is to be followed."""
+        partitions = self._partitions()
+        if not partitions:
             return None
-        self._sound = {lane: seen for lane, seen in self._sound.items() if lane in lanes}
-        self._bad.intersection_update(lanes)
-        for lane in lanes:
-            if lane not in self._sound:
-                self._resume(lane)
+        self._sound = {partition: seen for partition, seen in self._sound.items() if partition in partitions}
+        self._bad.intersection_update(partitions)
+        for partition in partitions:
+            if partition not in self._sound:
+                self._resume(partition)
         if self._failures and self._sound:
             logger.warning("the log on Redis is back")
             self._failures = 0
-        return {lane.key: lane for lane in self._sound}
+        return {partition.key: partition for partition in self._sound}
 
-    def _resume(self, lane: Lane) -> None:
+    def _resume(self, partition: Partition) -> None:
         try:
             self._know_connection()
             try:
-                lane.resume(self._client, self._deliver)
+                partition.resume(self._client, self._deliver)
             except Broken:
-                lane.begin_anew(self._client, self._broken)
+                partition.begin_anew(self._client, self._broken)
         except redis.ResponseError as error:
             if isinstance(error, redis.exceptions.ClusterError):
                 raise
-            if lane not in self._bad:
-                logger.error("the stream %r cannot be read: %s", lane.key, error)
-                self._bad.add(lane)
+            if partition not in self._bad:
+                logger.error("the stream %r cannot be read: %s", partition.key, error)
+                self._bad.add(partition)
             return
-        self._bad.discard(lane)
-        self._sound[lane] = time.monotonic()
-        lane.followed.set()
+        self._bad.discard(partition)
+        self._sound[partition] = time.monotonic()
+        partition.followed.set()
 
     def _know_connection(self) -> None:
         if self._connection_id is None and not isinstance(self._client, RedisCluster):
@@ -167,30 +170,30 @@ class Follower:
             except redis.ResponseError:  # forbidden
                 self._connection_id = -1
 
-    def _take(self, lanes: dict[str, Lane], answer: Any) -> None:
+    def _take(self, partitions: dict[str, Partition], answer: Any) -> None:
         # redis-py gives lists of pairs, or a dictionary.
         streams = answer if isinstance(answer, list) else [(key, part[0]) for key, part in answer.items()]
         for key, entries in streams:
-            lane = lanes[key.decode()]
+            partition = partitions[key.decode()]
             try:
                 for id, fields in entries:
-                    lane.take(id, fields, self._deliver)
-                self._sound[lane] = time.monotonic()
+                    partition.take(id, fields, self._deliver)
+                self._sound[partition] = time.monotonic()
             except Broken:
-                del self._sound[lane]
+                del self._sound[partition]
 
     def _look_at_the_silent(self) -> None:
-        """Ask of the lanes from which nothing has come for a while whether they end where they did."""
+        """Ask of the partitions from which nothing has come for a while whether they end where they did."""
         now = time.monotonic()
-        silent = [lane for lane, seen in self._sound.items() if now > seen + BLOCK / 1000 * 0.9]
+        silent = [partition for partition, seen in self._sound.items() if now > seen + BLOCK / 1000 * 0.9]
         if not silent:
             return
         with self._client.pipeline(transaction=False) as pipe:
-            for lane in silent:
-                pipe.xrevrange(lane.key, count=1)
+            for partition in silent:
+                pipe.xrevrange(partition.key, count=1)
             ends: Any = pipe.execute()
-        for lane, end in zip(silent, ends, strict=True):
-            if end and lane.is_at(end[0], lane.ring.tail):
-                self._sound[lane] = now
+        for partition, end in zip(silent, ends, strict=True):
+            if end and partition.is_at(end[0], partition.history.end):
+                self._sound[partition] = now
             else:
-                del self._sound[lane]
+                del self._sound[partition]

@@ -57,7 +57,7 @@ return known
 """
 )
 #: Arguments: a process, and whether it is known to be gone. Clears away what is left of it.
-_BURY = (
+_REAP = (
     _WHERE
     + """
 if ARGV[2] == '1' then redis.call('DEL', KEYS[5]) end
@@ -124,12 +124,12 @@ class Ledger:
             arguments += [zone, count or ""]
         return bool(self._connect().register_script(_TELL)(keys=self._keys(process), args=arguments))
 
-    def bury(self, process: str, is_gone: bool = False) -> None:
+    def reap(self, process: str, is_gone: bool = False) -> None:
         """Clear away what is left of a process, if its lease has run out.
 
         :param is_gone: whether it is known to be gone.
         """
-        self._connect().register_script(_BURY)(keys=self._keys(process), args=[process, int(is_gone)])
+        self._connect().register_script(_REAP)(keys=self._keys(process), args=[process, int(is_gone)])
 
     def some(self, count: int) -> list[str]:
         """Return some processes at random, whether they live or not."""

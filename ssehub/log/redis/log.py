@@ -7,17 +7,17 @@ import time
 import zlib
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from ssehub.exceptions import LogError
 from ssehub.forks import Forked
-from ssehub.log.base import Gap, Log, Page, Readable
-from ssehub.log.packet import ALL, All, Entry, Order, Packet, Receipt, check_name
-from ssehub.log.position import MAX_LANES, Place, Places, Position, new_nonce
-from ssehub.log.redis.lane import Lane
-from ssehub.log.redis.lanes import Lanes
+from ssehub.log.base import Gap, Interest, Log, Page, Readable
+from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt, check_name
+from ssehub.log.position import MAX_PARTITIONS, Place, Places, Position, new_nonce
 from ssehub.log.redis.link import ERRORS, Client, Link, disconnect
 from ssehub.log.redis.outbox import Outbox
+from ssehub.log.redis.partition import Partition
+from ssehub.log.redis.partitions import Partitions
 from ssehub.log.redis.presence import RedisPresence
 from ssehub.log.redis.stream import route_of
 from ssehub.log.redis.writer import Letter, Unreachable, Writer
@@ -76,8 +76,8 @@ class RedisLog(Forked, Log):
                 raise TypeError(f"{what} must be an int, not {number!r}")
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
-        if not 1 <= partitions <= MAX_LANES:
-            raise ValueError(f"partitions must be 1 to {MAX_LANES}, not {partitions}")
+        if not 1 <= partitions <= MAX_PARTITIONS:
+            raise ValueError(f"partitions must be 1 to {MAX_PARTITIONS}, not {partitions}")
         if outbox < 0:
             raise ValueError(f"outbox must not be negative, but is {outbox}")
         for what, seconds in (("timeout", timeout), ("lease", lease)):
@@ -85,14 +85,11 @@ class RedisLog(Forked, Log):
                 raise ValueError(f"{what} must be a positive number of seconds, not {seconds}")
         self._link = Link(server)
         self._name = check_name("name", name)
-        self._partitions = partitions
+        self._count = partitions
         self._size = size
         self._timeout = timeout
         self._lease = lease
         self._outbox_size = outbox
-        #: What holds open the lanes that are followed from the start on. The last is this process's, the others are its
-        #: parents'. They are kept: to let go of one would leave its lanes here, under a lock that nobody will release.
-        self._always: list[ExitStack] = []
         super().__init__()
 
     def _renew(self) -> None:
@@ -104,8 +101,7 @@ class RedisLog(Forked, Log):
         self._writer: Writer | None = None
         self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0), self._timeout)
         self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
-        self._lanes = Lanes(self._link, self._make_lane, lambda: self._write().agree(), self._timeout)
-        self._always.append(ExitStack())
+        self._followed = Partitions(self._link, self._make_partition, lambda: self._write().agree(), self._timeout)
         self._opening = threading.Lock()
         self._whole: Readable | None = None
         self._closed = False
@@ -116,7 +112,7 @@ class RedisLog(Forked, Log):
         self._begin()
         return self._presence
 
-    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Order]], None]) -> None:
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
         """Begin to deliver; see :meth:`Log.start`.
 
         A log that is not partitioned is read at once, and followed in a thread from then on.
@@ -126,12 +122,12 @@ class RedisLog(Forked, Log):
         self._begin()
         if self._closed:
             self._renew()
-        self._lanes.start(deliver, broken)
+        self._followed.start(deliver, broken)
         try:
-            if self._partitions == 1:
+            if self._count == 1:
                 self._follow_all()
         except BaseException:
-            self._lanes.give_up()
+            self._followed.give_up()
             raise
 
     def append(self, packet: Packet) -> Receipt:
@@ -144,20 +140,20 @@ class RedisLog(Forked, Log):
         if self._closed:
             raise LogError("the log is closed")
         nonce = new_nonce()
-        numbers = range(self._partitions) if packet.zone is ALL else self.lanes((packet.zone,))
-        here = self._lanes.held(numbers)
-        for lane in here:
-            lane.expect(nonce)
+        numbers = range(self._count) if packet.zone is ALL else self.partitions((packet.zone,))
+        here = self._followed.held(numbers)
+        for partition in here:
+            partition.expect(nonce)
         try:
             with self._translating():
                 places = self._post(packet, numbers, nonce)
             if here:
-                self._lanes.hasten()
+                self._followed.hasten()
             deadline = time.monotonic() + min(_ECHO, self._timeout) * bool(places)
-            queued = sum(lane.await_echo(nonce, max(0.0, deadline - time.monotonic())) for lane in here)
+            queued = sum(partition.await_echo(nonce, max(0.0, deadline - time.monotonic())) for partition in here)
         finally:
-            for lane in here:
-                lane.forget(nonce)
+            for partition in here:
+                partition.forget(nonce)
         own_id = packet.message.id
         return Receipt(own_id if own_id is not None else str(places or ""), queued)
 
@@ -174,54 +170,82 @@ class RedisLog(Forked, Log):
         """
         self._begin()
         with self._translating():
-            return sum(lane.lag() for lane in self._lanes.held(range(self._partitions)))
+            return sum(partition.lag() for partition in self._followed.held(range(self._count)))
 
-    def lanes(self, zones: Sequence[str]) -> tuple[int, ...]:
+    def partitions(self, zones: Sequence[str]) -> tuple[int, ...]:
         """Return the partitions that zones are in."""
-        return tuple(sorted({zlib.crc32(zone.encode()) % self._partitions for zone in zones}))
+        return tuple(sorted({zlib.crc32(zone.encode()) % self._count for zone in zones}))
 
-    @contextmanager
-    def view(self, zones: Sequence[str]) -> Iterator[Readable]:
-        """Open what the members of these zones read; see :meth:`Log.view`."""
+    def open(self, zones: Sequence[str]) -> Readable:
+        """Open what the members of these zones read; see :meth:`Log.open`."""
         self._begin()
-        with ExitStack() as stack:
-            with self._translating():
-                view = self._lanes.view(self.lanes(zones), stack)
-            yield view
+        with self._translating():
+            return self._followed.open(self.partitions(zones))
 
-    def cursor(self, zones: Sequence[str] | All) -> Place:
+    def release(self, zones: Sequence[str]) -> None:
+        """Undo one :meth:`open` of the same zones."""
+        self._followed.release(self.partitions(zones))
+
+    def cursor(self, zones: Sequence[str] | All = ALL) -> Place:
         """Return where the log stands now for the members of zones, or of all. What is not followed here is asked for.
 
         :raises LogError: if it cannot be.
         """
         self._begin()
-        numbers = range(self._partitions) if zones is ALL else self.lanes(zones)
+        numbers = range(self._count) if zones is ALL else self.partitions(zones)
         places = Places(self._place(number) for number in numbers)
         return places[0] if len(places) == 1 else places
 
-    def read(self, after: Place, limit: int) -> Page:
-        """Read on from a position; see :meth:`Log.read`. What this process holds in memory is read."""
-        return self._follow_all().read(after, limit)
+    def read(
+        self,
+        after: Place,
+        limit: int,
+        interest: Interest | None = None,
+        upto: Place | None = None,
+        known: Place | None = None,
+    ) -> Page:
+        """Read on from a position; see :meth:`Log.read`."""
+        return self._follow_all().read(after, limit, interest, upto, known)
+
+    def catch_up(self, place: Place) -> None:
+        """Wait until this process holds the log up to a place; see :meth:`Log.catch_up`."""
+        self._follow_all().catch_up(place)
+
+    def count(self, after: Place, interest: Interest | None = None) -> int:
+        """Return how many of the entries that are held a reader would read."""
+        return self._follow_all().count(after, interest)
+
+    def is_at_end(self, place: Place) -> bool:
+        """Tell whether no entry can be read after a place."""
+        return self._follow_all().is_at_end(place)
+
+    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+        """Tell whether a client has messages of its own between two places."""
+        return self._follow_all().is_addressed(interest, after, upto)
 
     def locate(self, last_event_id: str) -> Place | Gap:
         """Find the place an id names; see :meth:`Log.locate`."""
         return self._follow_all().locate(last_event_id)
 
-    def tail(self) -> Place:
+    def end(self) -> Place:
         """Return the place of the newest entry delivered in this process."""
-        return self._follow_all().tail()
+        return self._follow_all().end()
 
     def oldest(self) -> Place:
         """Return the place before the oldest entry that this process holds."""
         return self._follow_all().oldest()
 
+    def before_last(self, count: int, interest: Interest) -> Place:
+        """Return the place from which a reader's last ``count`` entries follow."""
+        return self._follow_all().before_last(count, interest)
+
     def close(self) -> None:
         """Stop following, and let go of the connections; what is held can still be read. Idempotent."""
         self._begin()
         self._closed = True
-        outbox, lanes, presence, client = self._outbox, self._lanes, self._presence, self._client
+        outbox, followed, presence, client = self._outbox, self._followed, self._presence, self._client
         outbox.close(self._timeout)
-        lanes.close()
+        followed.close()
         presence.close()
         if client is not None:
             disconnect(client)
@@ -256,15 +280,15 @@ class RedisLog(Forked, Log):
     # Sending
 
     def _post(self, packet: Packet, numbers: Sequence[int], nonce: str) -> Places | None:
-        """Send a packet to lanes; None if it waits in the outbox."""
+        """Send a packet to partitions; None if it waits in the outbox."""
         body, places, now = packet.encode(), Places(), time.time()
         for number in numbers:
             place = self._put(Letter(self._key(number), nonce, route_of(packet, now), body))
             if place is not None:
-                place = place._replace(lane=number)
+                place = place._replace(partition=number)
                 places = Places((*places, place))
-                if isinstance(packet, Order):
-                    packet = packet.ordered_by(place)
+                if isinstance(packet, Command):
+                    packet = packet.versioned_by(place)
         return places if len(places) == len(numbers) else None
 
     def _put(self, letter: Letter) -> Position | None:
@@ -281,28 +305,28 @@ class RedisLog(Forked, Log):
     def _write(self) -> Writer:
         writer = self._writer
         if writer is None:
-            writer = self._writer = Writer(self._sending, self._name, self._partitions, self._size)
+            writer = self._writer = Writer(self._sending, self._name, self._count, self._size)
         return writer
 
     def _key(self, number: int) -> str:
         key = self._keys.get(number)
         if key is None:
-            key = self._keys[number] = stream_key(self._name, number, self._partitions)
+            key = self._keys[number] = stream_key(self._name, number, self._count)
         return key
 
     def _place(self, number: int) -> Position:
-        held = self._lanes.held((number,))
+        held = self._followed.held((number,))
         with self._translating():
-            return held[0].tail() if held else self._make_lane(number).end()
+            return held[0].end() if held else self._make_partition(number).fetch_end()
 
-    def _make_lane(self, number: int) -> Lane:
-        return Lane(number, self._key(number), self._size, self._sending, self._timeout)
+    def _make_partition(self, number: int) -> Partition:
+        return Partition(number, self._key(number), self._size, self._sending, self._timeout)
 
     def _follow_all(self) -> Readable:
         self._begin()
         with self._opening, self._translating():
             if self._whole is None:
-                self._whole = self._lanes.view(range(self._partitions), self._always[-1])
+                self._whole = self._followed.open(range(self._count))
             return self._whole
 
 

@@ -195,7 +195,7 @@ class RedisPresence(Presence):
 
     def _look_after_neighbours(self) -> None:
         for process in self._ledger.some(_NEIGHBOURS):
-            self._ledger.bury(process)
+            self._ledger.reap(process)
 
     def _record(self, client_id: str) -> str:
         assert self._local is not None
@@ -221,7 +221,7 @@ class RedisPresence(Presence):
         try:
             if self._failing:
                 raise LogError("the server does not answer")
-            self._ledger.bury(self.process, is_gone=True)
+            self._ledger.reap(self.process, is_gone=True)
         except Exception as error:
             logger.warning("the others will see this process until its lease has run out: %s", error)
 

@@ -10,7 +10,7 @@ import logging
 import re
 from typing import Any
 
-from ssehub.log.packet import ALL, Entry, Order, Packet
+from ssehub.log.packet import ALL, Command, Entry, Packet
 from ssehub.log.position import GENESIS, Position
 from ssehub.wire import Message
 
@@ -89,7 +89,7 @@ def route_of(packet: Packet, sent: float) -> str:
         "c": packet.client_id,
         "x": sorted(packet.exclude),
     }
-    if isinstance(packet, Order):
+    if isinstance(packet, Command):
         route["o"] = [packet.what, packet.session_id, packet.data, packet.version]
     return json.dumps({name: value for name, value in route.items() if value}, ensure_ascii=False)
 
@@ -112,5 +112,5 @@ def _packet_of(route: dict[str, Any], body: bytes, position: Position) -> Packet
     if "o" in route:
         what, session_id, data, version = route["o"]
         version = (int(version[0]), int(version[1])) if version else (position.epoch, position.offset)
-        return Order(message, zone, client_id, what=what, session_id=session_id, data=data, version=version)
+        return Command(message, zone, client_id, what=what, session_id=session_id, data=data, version=version)
     return Packet(message, zone, client_id, client_id is None, frozenset(route.get("x", ())))

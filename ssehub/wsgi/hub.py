@@ -1,20 +1,22 @@
-"""Hub: takes in connections and messages, and brings them together."""
+"""Hub: what an application uses. It takes in requests for streams, and messages."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from ssehub.exceptions import HubClosed, UnknownClient
 from ssehub.forks import Forked
 from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.log.packet import check_name
-from ssehub.server import peer
-from ssehub.server.advice import warn_of
 from ssehub.server.connection import Connection, as_message
-from ssehub.server.pace import Pace
-from ssehub.server.response import (
+from ssehub.server.dispatcher import Dispatcher, Hooks
+from ssehub.server.settings import HubSettings
+from ssehub.server.start_position import Since, StartPosition
+from ssehub.wire import Message
+from ssehub.wsgi import poller, sockets
+from ssehub.wsgi.response import (
     Request,
     Response,
     check_headers,
@@ -23,9 +25,9 @@ from ssehub.server.response import (
     stream_response,
     unavailable,
 )
-from ssehub.server.start import Since, Start
-from ssehub.server.switchboard import REFUSAL, Hooks, Switchboard
-from ssehub.wire import Message
+from ssehub.wsgi.streams import REFUSAL, Source, Streams, leaves_its_thread
+from ssehub.wsgi.takeover import why_not
+from ssehub.wsgi.warnings import warn_of
 
 #: Zones one connection may be in; each is a table entry, and a request may name them.
 MAX_ZONES = 100
@@ -43,12 +45,20 @@ class Hub(Forked):
     :param retry: milliseconds a client waits before it reconnects.
     :param max_pending: messages sent to one session alone that may wait for it. Others wait for nobody: they are in
         the log, from which every connection reads.
-    :param max_replay: entries a connection may have to catch up on; one that is further behind gets a gap instead.
-        None: whatever the log holds.
-    :param max_connections: open streams at the most; keep it below the server's threads. None: no limit.
-    :param max_per_client: open streams of one client id at the most. None: no limit.
+    :param max_replay: messages that a connection may have to catch up on; one that is further behind gets a gap
+        instead. None: whatever the log holds.
+    :param max_connections: maximum number of open streams. None: as many as the descriptors that the process may open
+        allow, less an eighth for everything else. Where streams stay on the server's threads, set it below their
+        number.
+    :param max_per_client: maximum number of open streams of one client id. None: no limit.
     :param max_age: seconds after which a stream ends and its client comes back, less up to a tenth. None: never.
-    :param stall_timeout: seconds a write may take before the connection is cut, where the server shows its socket.
+    :param stall_timeout: seconds after which a client that takes nothing of a write is cut, where the server shows its
+        socket.
+    :param detach: whether streams leave the server's threads. Where the server shows the client's socket, one thread of
+        the hub writes to all streams, and the server's thread is only needed to begin one. None: the thread stays with
+        its stream, but where the server has one thread for all requests it does not. True: it never stays. False: the
+        server's threads write their streams themselves. If a stream cannot be taken over, because the server shows no
+        socket or a middleware changes the body, its thread writes it, too; the log says so once.
     :param headers: response headers to add to every stream.
     :param refuse_with: the answer to a client that is one too many. 200: an event stream that tells it to come back
         later and ends, because a browser's EventSource gives up for good on anything else. 503: for clients that
@@ -56,11 +66,16 @@ class Hub(Forked):
     :raises ValueError: if a number is out of its range or a header is not the application's to set.
     :raises TypeError: if an argument has the wrong type.
 
-    :ivar on_connection: hook, called with the :class:`Connection` once it is registered, in its thread.
-    :ivar on_disconnect: hook, called with the :class:`Connection` once it is gone, in its thread; its ``closed``
-        says why.
-    :ivar on_gap: hook, called with the :class:`Connection` and the :class:`~ssehub.Gap` in the connection's thread;
-        what it sends to the connection follows the gap and precedes what the log still holds.
+    :ivar on_connection: hook, called with the :class:`Connection` once it is registered, before its first bytes. It
+        runs in the thread that serves the request.
+    :ivar on_disconnect: hook, called with the :class:`Connection` once it is gone; its ``closed`` says why. It is the
+        last hook of a connection.
+    :ivar on_gap: hook, called with the :class:`Connection` and the :class:`~ssehub.Gap`. What it sends to the
+        connection follows the gap and precedes what the log still holds.
+
+    ``on_gap`` and ``on_disconnect`` run in the thread that serves the stream, or, if the stream has left its thread, in
+    one of a few threads of the hub. The hooks of one connection never run at the same time, and the stream waits for
+    them; other streams do not. A hook that takes longer than ten seconds in a thread of the hub is named in the log.
     """
 
     def __init__(
@@ -76,6 +91,7 @@ class Hub(Forked):
         max_age: float | None = None,
         stall_timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
+        detach: bool | None = None,
         refuse_with: Literal[200, 503] = 200,
     ) -> None:
         if refuse_with not in (200, 503):
@@ -87,26 +103,27 @@ class Hub(Forked):
         if log is not None and not isinstance(log, Log):
             raise TypeError(f"log must be a Log, RedisLog({log!r}) for instance, not {type(log).__name__}")
         self._log = MemoryLog() if log is None else log
-        self._pace = Pace(
-            heartbeat, retry, max_pending, max_replay, max_connections, max_per_client, max_age, stall_timeout
+        self._settings = HubSettings(
+            heartbeat, retry, max_pending, max_replay, max_connections, max_per_client, max_age, stall_timeout, detach
         )
         self._headers = check_headers(headers)
         self._refuse_with = refuse_with
         #: The last is this process's, the others are its parents'. They are kept: to let go of one would end its
-        #: streams here, under locks that nobody will release.
-        self._boards: list[Switchboard] = []
+        #: streams here, under locks that will never be released.
+        self._processes: list[_Process] = []
         super().__init__()
         _hubs.add(self)
 
     def _renew(self) -> None:
-        closed = bool(self._boards) and self._boards[-1].closed
-        self._boards.append(Switchboard(self._log, self._pace, self._hooks, closed))
+        closed = bool(self._processes) and self._processes[-1].dispatcher.closed
+        dispatcher = Dispatcher(self._log, self._settings, self._hooks, closed)
+        self._processes.append(_Process(dispatcher, Streams(dispatcher)))
 
     @property
-    def _board(self) -> Switchboard:
-        """Everything that may not cross a fork."""
+    def _own(self) -> _Process:
+        """Everything that must not cross a fork."""
         self._begin()
-        return self._boards[-1]
+        return self._processes[-1]
 
     # Clients
 
@@ -121,8 +138,8 @@ class Hub(Forked):
     ) -> Response:
         """Answer a request with an event stream.
 
-        The client is registered when the server asks for the first bytes, in the thread that serves the request, and
-        that thread is taken until the stream ends. HEAD is answered with the headers alone.
+        The client is registered when the server asks for the first bytes, in the thread that serves the request.
+        Whether that thread then stays with the stream is what ``detach`` says. HEAD is answered with the headers alone.
 
         :param request_or_environ: a werkzeug or Flask request, or the WSGI environ.
         :param zone: the zone's name, or several.
@@ -134,15 +151,16 @@ class Hub(Forked):
         :raises ValueError: if a name or ``since`` is unfit.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._board.roster.check_metadata(metadata)
+        own = self._own
+        own.dispatcher.cluster.check_metadata(metadata)
         environ = environ_of(request_or_environ)
         warn_of(environ, self._log.shared)
-        start = Start(last_event_id(environ), since)
-        socket = peer.find_socket(environ)
+        start = StartPosition(last_event_id(environ), since)
+        source = _source_of(environ, self._settings.detach)
         client_id = None if client_id is None else _check_name(client_id)
-        body = self._board.body(_check_zones(zone), client_id, metadata, start, socket)
-        if self._refuse_with == 503 and self._board.is_full(client_id):
-            return unavailable(REFUSAL * self._pace.retry // 1000)
+        body = own.streams.body(_check_zones(zone), client_id, metadata, start, source)
+        if self._refuse_with == 503 and own.dispatcher.is_full(client_id, own.streams.limit(source)):
+            return unavailable(REFUSAL * self._settings.retry // 1000)
         return stream_response(body, self._headers)
 
     def stream(
@@ -158,13 +176,14 @@ class Hub(Forked):
 
         :param last_event_id: the id to go on from; the other parameters are those of :meth:`connect`.
         """
-        self._board.roster.check_metadata(metadata)
-        return self._board.body(
+        own = self._own
+        own.dispatcher.cluster.check_metadata(metadata)
+        return own.streams.body(
             _check_zones(zone),
             None if client_id is None else _check_name(client_id),
             metadata,
-            Start(last_event_id, since),
-            None,
+            StartPosition(last_event_id, since),
+            Source(),
         )
 
     def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:
@@ -176,7 +195,7 @@ class Hub(Forked):
         :param zone: the zones of that stream. With a log of several partitions the cursor is the shorter for it.
         :raises LogError: if the log cannot be reached.
         """
-        self._board.start()
+        self._own.dispatcher.start()
         return str(self._log.cursor(zone if zone is ALL else _check_zones(zone)))
 
     # Messages
@@ -218,13 +237,16 @@ class Hub(Forked):
 
     def send_message(self, packet: Packet) -> Receipt:
         """Send a packet; :meth:`broadcast` and :meth:`send` call this."""
-        if self._board.closed:
+        own = self._own
+        if own.dispatcher.closed:
             raise HubClosed("the hub is closed")
         if not isinstance(packet, Packet):
             raise TypeError(f"a Packet is needed, not {type(packet).__name__}")
         if not self._log.shared:
-            self._board.start()
-        return self._log.append(packet)
+            own.dispatcher.start()
+        receipt = self._log.append(packet)
+        own.streams.give_way()
+        return receipt
 
     # Who is there
 
@@ -247,30 +269,29 @@ class Hub(Forked):
         :raises LogError: if the other processes' cannot be found out.
         """
         zone, client_id = _check_zone(zone), client_id if client_id is ALL else _check_name(client_id)
-        return (
-            self._board.roster.sessions(zone, client_id) if everywhere else self._board.registry.find(zone, client_id)
-        )
+        dispatcher = self._own.dispatcher
+        return dispatcher.cluster.sessions(zone, client_id) if everywhere else dispatcher.registry.find(zone, client_id)
 
     def processes(self) -> list[Process]:
         """Return this process, and the others that share the log and serve streams, with their numbers.
 
         :raises LogError: if they cannot be found out.
         """
-        return self._board.roster.processes()
+        return self._own.dispatcher.cluster.processes()
 
     def is_present(self, client_id: str, zone: str | All = ALL) -> bool:
         """Tell whether a client is connected, in any zone or in one, to any of the processes that share the log.
 
         :raises LogError: if it is not connected here, and it cannot be found out whether it is elsewhere.
         """
-        return self._board.roster.is_present(_check_name(client_id), _check_zone(zone))
+        return self._own.dispatcher.cluster.is_present(_check_name(client_id), _check_zone(zone))
 
     def zones(self) -> dict[str, int]:
         """Return the zones that have connections, and how many each, at all processes that share the log.
 
         :raises LogError: if those of other processes cannot be found out.
         """
-        return self._board.roster.zones()
+        return self._own.dispatcher.cluster.zones()
 
     def set_metadata(self, client_id: str, data: Any) -> None:
         """Replace what is noted about a client. All its sessions share it; with the last of them it goes.
@@ -281,8 +302,8 @@ class Hub(Forked):
         :raises TypeError: if the log is shared and the data is not JSON.
         :raises LogError: if other processes could not be asked or told.
         """
-        self._board.roster.check_metadata(data)
-        self._board.roster.set_metadata(_check_name(client_id), data)
+        self._own.dispatcher.cluster.check_metadata(data)
+        self._own.dispatcher.cluster.set_metadata(_check_name(client_id), data)
 
     def get_metadata(self, client_id: str) -> Any:
         """Return what is noted about a client, or None.
@@ -290,7 +311,7 @@ class Hub(Forked):
         :raises UnknownClient: if the client is not connected anywhere.
         :raises LogError: if it is not connected here, and it cannot be found out whether it is elsewhere.
         """
-        return self._board.roster.get_metadata(_check_name(client_id))
+        return self._own.dispatcher.cluster.get_metadata(_check_name(client_id))
 
     def disconnect(self, client_id: str, *, zone: str | All = ALL, session_id: str | None = None) -> int:
         """End a client's streams, or only those in a zone, or only one session. Returns without waiting for them.
@@ -300,22 +321,23 @@ class Hub(Forked):
         :returns: how many there were, at all processes that share the log.
         :raises LogError: if the other processes could not be asked or told.
         """
-        return self._board.roster.disconnect(_check_name(client_id), _check_zone(zone), session_id)
+        return self._own.dispatcher.cluster.disconnect(_check_name(client_id), _check_zone(zone), session_id)
 
     def stats(self) -> dict[str, Any]:
         """Return what is there in this process now, and counters since its start.
 
-        Now: ``connections``, ``clients``, ``zones``, connections ``behind`` the log, and the ``lag`` of the one that is
-        furthest behind, in entries; messages to single sessions that are ``pending``, and messages ``unsent`` in the
+        Now: ``connections``, of which ``taken_over`` are written by the hub's own thread, and ``detached`` hold no
+        thread of the server; ``clients``, ``zones``, connections ``behind`` the log, and the ``lag`` of the one that is
+        furthest behind, in messages; messages to single sessions that are ``pending``, and messages ``unsent`` in the
         log's outbox. Since the start: ``messages`` delivered by the log, streams ``opened`` and ``refused``, messages
-        ``delivered`` and ``sent_bytes`` handed to the server, ``gaps`` told, streams ended by ``hang_ups`` and as
-        ``stalled``.
+        ``delivered`` and ``sent_bytes`` handed to the server or written, ``gaps`` reported, streams ended by
+        ``hang_ups`` and as ``stalled``; and ``not_taken``, why streams were not taken over, and how many each.
 
         And ``delays``: for each write, how many seconds before its end its oldest message was sent, by the clocks of
         both processes. ``counts`` are those up to each of ``bounds`` and beyond the last, ``sum`` is of all. What a
         client had missed while it was away is not counted.
         """
-        return self._board.stats()
+        return self._own.dispatcher.stats()
 
     @property
     def is_shared(self) -> bool:
@@ -323,14 +345,14 @@ class Hub(Forked):
         return self._log.shared
 
     @property
-    def pace(self) -> Pace:
+    def settings(self) -> HubSettings:
         """How its connections behave: heartbeat, limits and the rest, as they were given."""
-        return self._pace
+        return self._settings
 
     @property
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
-        return self._board.closed
+        return self._own.dispatcher.closed
 
     def close(self, timeout: float = 1.0) -> None:
         """End all streams and take no more. Idempotent.
@@ -340,7 +362,21 @@ class Hub(Forked):
 
         :param timeout: seconds to wait for the streams.
         """
-        self._board.close(timeout)
+        self._own.streams.close(timeout)
+        self._log.close()
+
+
+class _Process(NamedTuple):
+    dispatcher: Dispatcher
+    streams: Streams
+
+
+def _source_of(environ: dict[str, Any], detach: bool | None) -> Source:
+    number = sockets.find_socket(environ)
+    obstacle = why_not(environ, number, sockets.is_tls(environ))
+    if obstacle is None and not poller.is_available():
+        obstacle = "the system has no epoll"
+    return Source(number, obstacle, obstacle is None and leaves_its_thread(environ, detach))
 
 
 def _check_zones(zone: str | Sequence[str]) -> tuple[str, ...]:

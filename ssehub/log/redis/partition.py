@@ -1,4 +1,4 @@
-"""Lane: one stream, and what of it this process holds."""
+"""Partition: one stream, and the part of it that this process holds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssehub.exceptions import LogError
-from ssehub.log.base import Gap, Page, Readable
-from ssehub.log.packet import Entry, Order
+from ssehub.log.base import Gap, Interest, Page, Readable
+from ssehub.log.history import History
+from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Place, Position, parse_parts
 from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.stream import TOP, entry_of, follows, position_of
-from ssehub.log.ring import Ring
 
 #: Entries fetched at a time.
 PAGE = 1000
@@ -23,10 +23,10 @@ class Broken(Exception):
     """What the stream holds does not follow what was read from it."""
 
 
-class Lane(Readable):
-    """Hold the newest entries of a stream. A follower fills it, anybody reads it. Safe to use from any thread.
+class Partition(Readable):
+    """The newest entries of a stream. A follower fills it, any thread reads it.
 
-    :param number: which of the log's lanes it is.
+    :param number: its number in the log.
     :param key: the stream's key.
     :param size: entries held at the most.
     :param client: asks where the stream ends now.
@@ -39,16 +39,16 @@ class Lane(Readable):
         #: How many views are open, and when the last was left (``time.monotonic()``).
         self.users = 0
         self.left = 0.0
-        #: Set once the lane is among those that are followed.
+        #: Set once the partition is among those that are followed.
         self.followed = threading.Event()
         self._size = size
         self.client = client
         self._timeout = timeout
-        self._ring: Ring | None = None
+        self._history: History | None = None
         self._delivered: Position
         #: Of the appends that wait for their entry: its nonce, and how many connections it was due to.
         self._echoes: dict[str, int | None] = {}
-        #: How many wait for the tail to move.
+        #: How many wait for the end to move.
         self._waiting = 0
         self._moved = threading.Condition()
         self._closed = False
@@ -63,33 +63,54 @@ class Lane(Readable):
     @property
     def is_open(self) -> bool:
         """Whether it can be read."""
-        return self._ring is not None
+        return self._history is not None
 
     def open(self, began: Callable[[Position], None]) -> None:
         """Read the stream, if that has not been done.
 
-        :param began: called with its tail before anybody else can use the lane.
+        :param began: called with its end before any other thread can use the partition.
         """
         with self._opening:
-            if self._ring is None:
-                ring = self._fetch(self.client)
-                began(ring.tail)
-                self._delivered = ring.tail
-                self._ring = ring
+            if self._history is None:
+                history = self._fetch(self.client)
+                began(history.end)
+                self._delivered = history.end
+                self._history = history
 
-    def read(self, after: Place, limit: int) -> Page:
-        """Read on from a place.
+    def read(
+        self,
+        after: Place,
+        limit: int,
+        interest: Interest | None = None,
+        upto: Place | None = None,
+        known: Place | None = None,
+    ) -> Page:
+        """Read on from a place; see :meth:`ssehub.log.Readable.read`."""
+        return self.history.read(after, limit, interest, upto, known)
 
-        One that is strange here may just be newer, because another process has followed faster. So before it is
-        called a gap, this process catches up.
+    def catch_up(self, place: Place) -> None:
+        """Wait until the stream is held up to a place that another process, which followed faster, has given out.
 
-        :raises LogError: if it cannot.
+        :raises LogError: if Redis cannot be asked, or this process lags behind for too long.
         """
-        page = self.ring.read(after, limit)
-        if page.gap is None or page.gap.reason == "trimmed":
-            return page
-        self._catch_up()
-        return self.ring.read(after, limit)
+        if not self.history.holds(place.parts[0]):
+            self._catch_up()
+
+    def count(self, after: Place, interest: Interest | None = None) -> int:
+        """Return how many of the entries that are held a reader would read."""
+        return self.history.count(after, interest)
+
+    def is_at_end(self, place: Place) -> bool:
+        """Tell whether no entry can be read after a place."""
+        return self.history.end == place.parts[0]
+
+    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+        """Tell whether a client has messages of its own between two places."""
+        return self.history.is_addressed(interest, after, upto)
+
+    def before_last(self, count: int, interest: Interest) -> Position:
+        """Return the place from which a reader's last ``count`` entries follow."""
+        return self.history.before_last(count, interest)
 
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names. If it is unknown here, this process catches up.
@@ -100,24 +121,24 @@ class Lane(Readable):
         if place is None:
             self._catch_up()
             place = self._find(last_event_id)
-        return place or Gap("bad_id", None, self.ring.tail)
+        return place or Gap("bad_id", None, self.history.end)
 
-    def tail(self) -> Position:
+    def end(self) -> Position:
         """Return the place of the newest entry delivered in this process."""
         return self._delivered
 
     def oldest(self) -> Position:
         """Return the place before the oldest entry that is held."""
-        return self.ring.oldest()
+        return self.history.oldest()
 
-    def end(self, client: Client | None = None) -> Position:
+    def fetch_end(self, client: Client | None = None) -> Position:
         """Ask for the place where the stream ends now; one that is not there is begun."""
         id, fields = (client or self.client).register_script(TOP)(keys=[self.key])
         return self._position(id, fields[1])[0]
 
     def lag(self) -> int:
         """Ask how many entries have been written that were not delivered in this process."""
-        delivered, end = self._delivered, self.end()
+        delivered, end = self._delivered, self.fetch_end()
         return max(0, end.offset - delivered.offset) if end.epoch == delivered.epoch else end.offset
 
     # For those who append
@@ -141,11 +162,11 @@ class Lane(Readable):
     # For the follower
 
     @property
-    def ring(self) -> Ring:
-        """What is held."""
-        if self._ring is None:
+    def history(self) -> History:
+        """The entries that are held."""
+        if self._history is None:
             raise LogError("the log is not followed")
-        return self._ring
+        return self._history
 
     def take(self, id: bytes, fields: dict[bytes, bytes], deliver: Callable[[Entry], int]) -> None:
         """Deliver the entry that comes next.
@@ -153,36 +174,36 @@ class Lane(Readable):
         :raises Broken: if it is another.
         """
         position, previous = self._position(id, fields.get(b"h"))
-        if previous is None or not follows(position, previous, self.ring.tail):
+        if previous is None or not follows(position, previous, self.history.end):
             raise Broken
         entry = entry_of(position, previous, fields)
-        self.ring.keep(entry)
+        self.history.keep(entry)
         queued = deliver(entry)
         self._delivered = position
         if position.nonce in self._echoes or self._waiting:
             self._tell_moved({position.nonce: queued})
 
     def resume(self, client: Client, deliver: Callable[[Entry], int]) -> None:
-        """Take what has come since the tail.
+        """Take what has come since the end of what is held.
 
         :raises Broken: if the stream does not go on from there.
         """
-        tail = self.ring.tail
-        entries: Any = client.xrange(self.key, min=f"{tail.epoch}-{tail.offset}", count=PAGE)
-        if not entries or not self.is_at(entries[0], tail):
+        end = self.history.end
+        entries: Any = client.xrange(self.key, min=f"{end.epoch}-{end.offset}", count=PAGE)
+        if not entries or not self.is_at(entries[0], end):
             raise Broken
         for id, fields in entries[1:]:
             self.take(id, fields, deliver)
 
-    def begin_anew(self, client: Client, broken: Callable[[Position, list[Order]], None]) -> None:
-        """Read the stream anew, because it does not go on from the tail.
+    def begin_anew(self, client: Client, broken: Callable[[Position, list[Command]], None]) -> None:
+        """Read the stream anew, because it does not go on from the end of what is held.
 
-        :param broken: called with the new tail, and the orders that are new.
+        :param broken: called with the new end, and the commands that are new.
         """
-        old, ring = self.ring, self._fetch(client)
-        new = list(_new_in(ring, old))
-        self._ring, self._delivered = ring, ring.tail
-        broken(ring.tail, [entry.packet for entry in new if isinstance(entry.packet, Order)])
+        old, history = self.history, self._fetch(client)
+        new = list(_new_in(history, old))
+        self._history, self._delivered = history, history.end
+        broken(history.end, [entry.packet for entry in new if isinstance(entry.packet, Command)])
         self._tell_moved({entry.position.nonce: 0 for entry in new})
 
     def is_at(self, entry: tuple[bytes, dict[bytes, bytes]], place: Position) -> bool:
@@ -195,23 +216,26 @@ class Lane(Readable):
             self._closed = True
             self._moved.notify_all()
 
-    def _fetch(self, client: Client) -> Ring:
+    def _fetch(self, client: Client) -> History:
         """Read the whole stream, begun where there is none, and hold what at its end is of one piece."""
-        ring = Ring(self._size, None, self.end(client))
+        history = self._hold_from(self.fetch_end(client))
         after = "-"
         while True:
             page: Any = client.xrange(self.key, min=after, count=PAGE)
             for id, fields in page:
                 position, previous = self._position(id, fields.get(b"h"))
                 if previous is None or not position.offset:
-                    ring = Ring(self._size, None, position)
+                    history = self._hold_from(position)
                     continue
-                if not follows(position, previous, ring.tail):
-                    ring = Ring(self._size, None, position._replace(offset=position.offset - 1, nonce=previous))
-                ring.keep(entry_of(position, previous, fields))
+                if not follows(position, previous, history.end):
+                    history = self._hold_from(position._replace(offset=position.offset - 1, nonce=previous))
+                history.keep(entry_of(position, previous, fields))
             if len(page) < PAGE:
-                return ring
+                return history
             after = f"({page[-1][0].decode()}"
+
+    def _hold_from(self, place: Position) -> History:
+        return History(self._size, None, place, can_fork=True)
 
     def _tell_moved(self, delivered: dict[str, int]) -> None:
         with self._moved:
@@ -219,7 +243,7 @@ class Lane(Readable):
             self._moved.notify_all()
 
     def _find(self, last_event_id: str) -> Position | None:
-        return self.ring.find(last_event_id) or (parse_parts(last_event_id) or {}).get(self.number)
+        return self.history.find(last_event_id) or (parse_parts(last_event_id) or {}).get(self.number)
 
     def _catch_up(self) -> None:
         came = time.monotonic()
@@ -236,7 +260,7 @@ class Lane(Readable):
         deadline = time.monotonic() + self._timeout
         while (left := deadline - time.monotonic()) > 0 and not self._closed:
             try:
-                end = self.end()
+                end = self.fetch_end()
             except ERRORS as error:
                 return error
             if self._await(end, left):
@@ -245,24 +269,24 @@ class Lane(Readable):
 
     def _await(self, end: Position, timeout: float) -> bool:
         """Wait until a place is held; no longer if the stream is read anew, perhaps from before it ended there."""
-        ring = self.ring
+        history = self.history
         with self._moved:
             self._waiting += 1
             try:
-                self._moved.wait_for(lambda: self._closed or self.ring is not ring or ring.holds(end), timeout)
+                self._moved.wait_for(lambda: self._closed or self.history is not history or history.holds(end), timeout)
             finally:
                 self._waiting -= 1
-        return self.ring.holds(end)
+        return self.history.holds(end)
 
     def _position(self, id: bytes, link: bytes | None) -> tuple[Position, str | None]:
         position, previous = position_of(id, link)
-        return position._replace(lane=self.number) if self.number else position, previous
+        return position._replace(partition=self.number) if self.number else position, previous
 
 
-def _new_in(ring: Ring, old: Ring) -> Iterator[Entry]:
+def _new_in(history: History, old: History) -> Iterator[Entry]:
     """Yield the entries of a stream that was read anew which were not in what was held of it before."""
-    tail = old.tail
-    for entry in ring.read(ring.oldest(), ring.tail.offset).entries:
+    end = old.end
+    for entry in history.read(history.oldest(), history.end.offset).entries:
         place = entry.position
-        if place.epoch > tail.epoch or (place.epoch == tail.epoch and not old.holds(place)):
+        if place.epoch > end.epoch or (place.epoch == end.epoch and not old.holds(place)):
             yield entry

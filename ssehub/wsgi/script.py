@@ -6,7 +6,7 @@ import functools
 import importlib.resources
 from typing import Any
 
-from ssehub.server.response import Request, Response, environ_of
+from ssehub.wsgi.response import Request, Response, environ_of
 
 
 def shared_script(request_or_environ: Request | dict[str, Any]) -> Response:
@@ -26,4 +26,4 @@ def shared_script(request_or_environ: Request | dict[str, Any]) -> Response:
 
 @functools.cache
 def _content() -> bytes:
-    return importlib.resources.files("ssehub.server").joinpath("shared.js").read_bytes()
+    return importlib.resources.files("ssehub.wsgi").joinpath("shared.js").read_bytes()

@@ -1,4 +1,4 @@
-"""Pace: how a hub's connections behave, as one value."""
+"""HubSettings: how a hub's connections behave, as one value."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from ssehub.wire.message import MAX_RETRY
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Hold a hub's settings for its connections, as :class:`~ssehub.Hub` describes them. Immutable.
+class HubSettings:
+    """A hub's settings for its connections; :class:`~ssehub.Hub` describes them. Immutable.
 
     :raises ValueError: if a number is out of its range.
+    :raises TypeError: if a value has the wrong type.
     """
 
     heartbeat: float = 15.0
@@ -24,16 +25,24 @@ class Pace:
     max_per_client: int | None = None
     max_age: float | None = None
     stall_timeout: float = 60.0
+    detach: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("heartbeat", "max_age", "stall_timeout"):
             _check(name, getattr(self, name), (int, float), optional=name == "max_age")
         for name in ("max_pending", "max_replay", "max_connections", "max_per_client"):
             _check(name, getattr(self, name), (int,), optional=name != "max_pending")
-        Message(retry=self.retry)  # says what is wrong with it
+        if self.detach is not None and not isinstance(self.detach, bool):
+            raise TypeError(f"detach must be True, False or None, not {self.detach!r}")
+        Message(retry=self.retry)  # raises if it is not a legal one
+
+    @property
+    def tick(self) -> float:
+        """Seconds between two looks at the clock: an eighth of a heartbeat is how late one may come."""
+        return max(0.005, min(self.heartbeat / 8, self.stall_timeout / 4, (self.max_age or 8.0) / 8, 1.0))
 
     def farewell(self, times: int = 1) -> bytes:
-        """Make the last chunk of a stream that ends by our will: come back, but not all in the same instant.
+        """Make the last chunk of a stream that the hub ends: come back, but not all at the same moment.
 
         :param times: how many times longer than ``retry`` to stay away; up to twice that, at random.
         """

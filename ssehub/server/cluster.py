@@ -1,4 +1,4 @@
-"""Roster: who is connected, here and at the hub's other processes."""
+"""Cluster: the connections of all processes of a hub, and what they are told to do."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 from ssehub.exceptions import LogError, UnknownClient
-from ssehub.log import ALL, All, Log, Order, Process, Session
+from ssehub.log import ALL, All, Command, Log, Process, Session
 from ssehub.server.connection import Connection
 from ssehub.server.registry import Registry
 
 logger = logging.getLogger("ssehub")
 
 
-class Roster:
-    """Answer for all processes what the registry answers for this one. Safe to use from any thread.
+class Cluster:
+    """Answers for all processes what the registry answers for this one. Safe to use from any thread.
 
     What concerns other processes blocks for a round trip, and raises :class:`~ssehub.LogError` if they cannot be asked.
 
-    :param registry: who is connected here.
-    :param log: knows who is connected elsewhere, if there is an elsewhere, and carries orders there.
+    :param registry: the connections of this process.
+    :param log: has the presence of other processes, if there are any, and carries commands to them.
     :param stats: gives the numbers of this process.
     """
 
@@ -34,7 +34,7 @@ class Roster:
         self._stats = stats
 
     def start(self) -> None:
-        """Begin to tell the others who is here."""
+        """Begin to tell the other processes who is connected here."""
         if self._log.presence:
             self._log.presence.start(self._registry, self.stats)
 
@@ -56,7 +56,7 @@ class Roster:
             if metadata is None:
                 self._take_over(connection, known)
             elif any(one != metadata for one in known):
-                self._log.append(Order.metadata(connection.client_id, metadata))
+                self._log.append(Command.metadata(connection.client_id, metadata))
         except LogError as error:
             logger.warning("metadata is not shared: %s", error)
 
@@ -78,7 +78,8 @@ class Roster:
     def processes(self) -> list[Process]:
         """Return the processes that serve streams, and this one.
 
-        What all can know is told, also of this one: or numbers would go backwards when others are asked next.
+        This process is reported from the shared store, too; otherwise counters could go backwards when another process
+        answers next.
         """
         presence = self._log.presence
         id, known = ("", []) if presence is None else (presence.process, presence.processes())
@@ -118,19 +119,19 @@ class Roster:
             raise TypeError(f"metadata that processes share must be JSON: {error}") from None
 
     def set_metadata(self, client_id: str, data: Any) -> None:
-        """Replace what is noted about a client, for all its sessions.
+        """Replace a client's metadata, for all its sessions.
 
         :raises UnknownClient: if it is not connected.
         """
         if not self._log.shared:
             self._registry.set_metadata(client_id, data)
         elif self.is_present(client_id, ALL):
-            self._log.append(Order.metadata(client_id, data))
+            self._log.append(Command.metadata(client_id, data))
         else:
             raise UnknownClient(f"no client {client_id!r} is connected")
 
     def get_metadata(self, client_id: str) -> Any:
-        """Return what is noted about a client, or None.
+        """Return a client's metadata, or None.
 
         :raises UnknownClient: if it is not connected.
         """
@@ -148,20 +149,20 @@ class Roster:
         here = [one for one in self._registry.find(zone, client_id) if session_id in (None, one.id)]
         if not elsewhere:
             return sum(one.close() for one in here)
-        self._log.append(Order.disconnect(client_id, zone, session_id))
+        self._log.append(Command.disconnect(client_id, zone, session_id))
         return len(here) + len(elsewhere)
 
-    def obey(self, order: Order) -> None:
-        """Do here what a process has ordered; the log's deliveries call this, and wait for it."""
-        assert order.client_id is not None
-        if order.what == "disconnect":
-            for one in self._registry.find(order.zone, order.client_id):
-                if order.session_id in (None, one.id):
+    def apply(self, command: Command) -> None:
+        """Carry out a command in this process. The log's delivery calls this, and waits for it."""
+        assert command.client_id is not None
+        if command.what == "disconnect":
+            for one in self._registry.find(command.zone, command.client_id):
+                if command.session_id in (None, one.id):
                     one.close()
         else:
-            self._note(order.client_id, order.data, order.version)
+            self._set_here(command.client_id, command.data, command.version)
 
-    def _note(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
+    def _set_here(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
         with contextlib.suppress(UnknownClient):  # it is not here, or has just gone
             self._registry.set_metadata(client_id, data, version)
             if self._log.presence:
@@ -170,7 +171,7 @@ class Roster:
     def _take_over(self, connection: Connection, known: list[Any]) -> None:
         noted = next((one for one in known if one is not None), None)
         if noted is not None and connection.metadata is None:
-            self._note(connection.client_id, noted)
+            self._set_here(connection.client_id, noted)
 
     def _elsewhere(self, client_id: str, zone: str | All) -> list[Session]:
         return self._log.presence.others(client_id, zone) if self._log.presence else []

@@ -1,4 +1,4 @@
-"""Watcher: notices the client that hung up or stalled, without writing to it, and the one that was quiet for long."""
+"""Watcher: for streams on threads, notices clients that hung up or stalled, and streams that need a heartbeat."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ssehub.server import peer
-from ssehub.server.pace import Pace
+from ssehub.server.connection import Connection
+from ssehub.server.settings import HubSettings
+from ssehub.wsgi import sockets
 
 
 class Watched(Protocol):
-    """What the watcher needs of a connection."""
+    """What the watcher needs of a stream."""
 
+    connection: Connection
     writing_since: float | None
     alarm: float
 
@@ -35,13 +37,13 @@ class Watcher:
 
     Safe to use from any thread. A connection is only ever asked to close; its own thread does the rest.
 
-    :param pace: the hub's settings: a peer that has not acknowledged for two heartbeats is gone, and a write that takes
-        longer than ``stall_timeout`` is cut.
+    :param settings: the hub's settings: a peer that has not acknowledged for two heartbeats is gone, and a write that
+        takes longer than ``stall_timeout`` is cut.
     :param on_ring: called by its thread now and then, and soon after :meth:`ring`.
     """
 
-    def __init__(self, pace: Pace, on_ring: Callable[[], None]) -> None:
-        self._pace = pace
+    def __init__(self, settings: HubSettings, on_ring: Callable[[], None]) -> None:
+        self._settings = settings
         self._on_ring = on_ring
         self._lock = threading.Lock()
         self._watched: dict[Watched, int | None] = {}
@@ -58,7 +60,7 @@ class Watcher:
         """
         if number is not None:
             with contextlib.suppress(OSError):
-                peer.tune(number, self._pace.heartbeat, self._pace.stall_timeout)
+                sockets.tune(number, self._settings.heartbeat, self._settings.stall_timeout)
         with self._lock:
             if self._closed:
                 return
@@ -80,14 +82,14 @@ class Watcher:
                 if self._poller is not None:
                     self._poller.remove(number)
 
-    def cut(self, connections: Iterable[Watched]) -> None:
-        """Shut down the sockets of these connections, so that threads stuck in a write come free."""
+    def cut(self, connections: Iterable[Connection]) -> None:
+        """Shut down the sockets of these connections, so that threads that are stuck in a write come free."""
+        wanted = set(connections)
         # Under the lock: a descriptor that is still watched cannot have been closed and given to another client.
         with self._lock:
-            for connection in connections:
-                number = self._watched.get(connection)
-                if number is not None:
-                    peer.shut_down(number)
+            for stream, number in self._watched.items():
+                if number is not None and stream.connection in wanted:
+                    sockets.shut_down(number)
 
     def ring(self) -> None:
         """Have ``on_ring`` called soon, by the watcher's thread. It takes no lock."""
@@ -122,9 +124,7 @@ class Watcher:
         return self._poller
 
     def _run(self, poller: _Epoll | _Selector) -> None:
-        pace = self._pace
-        # An eighth of a heartbeat is how late one may come; a second is often enough for all else.
-        interval = max(0.005, min(pace.heartbeat / 8, pace.stall_timeout / 4, (pace.max_age or 8.0) / 8, 1.0))
+        interval = self._settings.tick
         sweep = time.monotonic() + interval
         with contextlib.closing(poller):
             while not poller.stopped:
@@ -149,7 +149,7 @@ class Watcher:
         now = time.monotonic()
         for connection, number in watched:
             since = connection.writing_since
-            if since is not None and now - since > self._pace.stall_timeout:
+            if since is not None and now - since > self._settings.stall_timeout:
                 self._give_up(connection, "stalled")
             elif number is not None and self._has_vanished(connection):
                 self._give_up(connection, "hang-up")
@@ -159,11 +159,15 @@ class Watcher:
     def _has_vanished(self, connection: Watched) -> bool:
         with self._lock:
             number = self._watched.get(connection)
-            return number is not None and peer.unanswered(number) > 2 * self._pace.heartbeat
+            if number is None:
+                return False
+            with contextlib.suppress(OSError), sockets.borrow(number) as sock:
+                return sockets.unanswered(sock) > 2 * self._settings.heartbeat
+            return False
 
     def _give_up(self, connection: Watched, reason: str) -> None:
         connection.close(reason)
-        self.cut((connection,))
+        self.cut((connection.connection,))
 
 
 class _Alarm:
@@ -258,7 +262,7 @@ class _Selector(_Alarm):
 
     def at_end(self, number: int) -> bool:
         try:
-            with peer.borrow(number) as sock:
+            with sockets.borrow(number) as sock:
                 return not sock.recv(1, _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0))
         except BlockingIOError:
             return False

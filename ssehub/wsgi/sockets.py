@@ -1,4 +1,4 @@
-"""Peer: the client's socket, as far as a WSGI server shows it."""
+"""Sockets: the client's connection, as far as a WSGI server shows it, and what the kernel can be asked about it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def find_socket(environ: dict[str, Any]) -> int | None:
     return None
 
 
+def is_tls(environ: dict[str, Any]) -> bool:
+    """Tell whether the server's socket encrypts: its descriptor carries ciphertext."""
+    return any(hasattr(environ.get(key), "cipher") for key in _KEYS) or any(
+        hasattr(_follow(environ.get("wsgi.input"), path), "cipher") for path in _PATHS
+    )
+
+
 def tune(number: int, heartbeat: float, stall_timeout: float) -> None:
     """Make the kernel give up a connection whose other end has vanished.
 
@@ -64,7 +71,7 @@ def tune(number: int, heartbeat: float, stall_timeout: float) -> None:
                 sock.setsockopt(level, getattr(socket, name), value)
 
 
-def unanswered(number: int) -> float:
+def unanswered(sock: Any) -> float:
     """Return for how many seconds the other end has owed an acknowledgement; 0.0 if it owes none, or unknown.
 
     A reader that has closed its window answers the kernel's probes and owes nothing: it is slow, not gone.
@@ -72,8 +79,7 @@ def unanswered(number: int) -> float:
     if not hasattr(socket, "TCP_INFO"):
         return 0.0
     try:
-        with borrow(number) as sock:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
         unacked, last_ack = (struct.unpack_from("=I", info, field)[0] for field in (_UNACKED, _LAST_ACK))
     except (OSError, struct.error):
         return 0.0
@@ -81,7 +87,7 @@ def unanswered(number: int) -> float:
 
 
 def shut_down(number: int) -> None:
-    """End the connection under whoever reads or writes it; a thread stuck in a write comes free at once."""
+    """End the connection; a thread that is stuck in a write to it comes free at once."""
     try:
         with borrow(number) as sock:
             sock.shutdown(socket.SHUT_RDWR)

@@ -5,40 +5,48 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Generator, Iterator
 
+Life = Generator[bytes, None, None]
+OnClose = list[Callable[[], None]]
+
 
 class Bodies:
-    """Keep the lives of connections until they are over.
+    """Holds the lives of connections until they are over.
 
     A generator's ``finally`` runs wherever its last reference goes, and in a cycle that is wherever the garbage
     collector happens to run: also in a thread that holds one of our locks. So each life that has begun is held here,
-    and one whose body was dropped without ``close()`` is ended by a thread that may: whoever calls :meth:`bury`.
+    and one whose body was dropped without ``close()`` is ended by a thread that may do it: see :meth:`reap`.
     """
 
     def __init__(self) -> None:
         #: Called when a body was dropped, in whatever thread; it must take no lock.
         self.on_drop: Callable[[], None] = lambda: None
-        self._begun: set[Generator[bytes, None, None]] = set()
-        self._dropped: collections.deque[Generator[bytes, None, None]] = collections.deque()
+        self._begun: set[Life] = set()
+        self._dropped: collections.deque[Life] = collections.deque()
 
-    def make(self, life: Generator[bytes, None, None]) -> Body:
-        """Make the body of a life that has not begun."""
-        return Body(self, life)
+    def make(self, live: Callable[[OnClose], Life]) -> Body:
+        """Make a body.
 
-    def begin(self, life: Generator[bytes, None, None]) -> None:
+        :param live: makes the life of the body; it does not begin before the server asks for the first bytes. It is
+            given a list, and what it puts there is called when the server is done with the response.
+        """
+        on_close: OnClose = []
+        return Body(self, live(on_close), on_close)
+
+    def begin(self, life: Life) -> None:
         """Hold a life from now on."""
         self._begun.add(life)
 
-    def end(self, life: Generator[bytes, None, None]) -> None:
+    def end(self, life: Life) -> None:
         """Let go of a life that is over."""
         self._begun.discard(life)
 
-    def drop(self, life: Generator[bytes, None, None]) -> None:
-        """Note that nobody will iterate a life any more, or close it."""
+    def drop(self, life: Life) -> None:
+        """Note that a life will be neither iterated nor closed any more."""
         if life in self._begun:
             self._dropped.append(life)
             self.on_drop()
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """End the lives whose bodies were dropped."""
         while self._dropped:
             life = self._dropped.popleft()
@@ -47,11 +55,12 @@ class Bodies:
 
 
 class Body(Iterator[bytes]):
-    """Be the body of one response. One thread iterates it, and closes it when the client is gone."""
+    """The body of one response. One thread iterates it, and closes it when the client is gone."""
 
-    def __init__(self, bodies: Bodies, life: Generator[bytes, None, None]) -> None:
+    def __init__(self, bodies: Bodies, life: Life, on_close: OnClose) -> None:
         self._bodies = bodies
         self._life = life
+        self._on_close = on_close
 
     def __next__(self) -> bytes:
         self._bodies.begin(self._life)
@@ -65,6 +74,8 @@ class Body(Iterator[bytes]):
         """End the life; a WSGI server calls this in every case (PEP 3333)."""
         self._life.close()
         self._bodies.end(self._life)
+        while self._on_close:
+            self._on_close.pop()()
 
     def __del__(self) -> None:
         self._bodies.drop(self._life)

@@ -1,0 +1,144 @@
+"""Partitions: which partitions of a log this process holds, and who follows them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from ssehub.exceptions import LogError
+from ssehub.log.base import Readable
+from ssehub.log.merged import MergedPartitions
+from ssehub.log.packet import Command, Entry
+from ssehub.log.position import Position
+from ssehub.log.redis.follower import BLOCK, Follower
+from ssehub.log.redis.link import Link
+from ssehub.log.redis.partition import Partition
+
+#: Seconds a partition is still followed after the last of its connections has gone: they come back.
+_LINGER = 30.0
+
+
+class Partitions:
+    """Hold the partitions that somebody needs, and have them followed. Safe to use from any thread.
+
+    What it raises, where it opens a partition, are the errors of Redis.
+
+    :param link: makes the followers' clients.
+    :param make: makes a partition; it may have to connect first.
+    :param check: called before a partition is opened; it raises if this process must not.
+    :param timeout: seconds a follower waits for an answer.
+    """
+
+    def __init__(self, link: Link, make: Callable[[int], Partition], check: Callable[[], None], timeout: float) -> None:
+        self._link = link
+        self._make = make
+        self._check = check
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        #: Followers are made one at a time; that takes a while, and who only looks does not wait for it.
+        self._making = threading.Lock()
+        self._partitions: dict[int, Partition] = {}
+        self._followers: dict[int, Follower] = {}
+        self._callbacks: tuple[Callable[[Entry], int], Callable[[Position, Sequence[Command]], None]] | None = None
+        self._closed = False
+
+    def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
+        """Say whom to deliver to; see :meth:`ssehub.Log.start`.
+
+        :raises LogError: if that was said already.
+        """
+        with self._lock:
+            if self._callbacks is not None:
+                raise LogError("this log belongs to another hub already; give each hub a log of its own")
+            self._callbacks = deliver, broken
+
+    def give_up(self) -> None:
+        """Take back the start, which has failed."""
+        self._callbacks = None
+
+    def held(self, numbers: Iterable[int]) -> list[Partition]:
+        """Return those of some partitions that can be read here."""
+        return [
+            partition for partition in map(self._partitions.get, numbers) if partition is not None and partition.is_open
+        ]
+
+    def hasten(self) -> None:
+        """Have what was sent here read at once."""
+        for follower in list(self._followers.values()):
+            follower.hasten()
+
+    def open(self, numbers: Sequence[int]) -> Readable:
+        """Open partitions, to be read as one; they are followed until :meth:`release`, and a while longer.
+
+        :raises LogError: if no callbacks were given, or it is closed.
+        """
+        if self._callbacks is None:
+            raise LogError("the log is not started")
+        opened: dict[int, Readable] = {}
+        try:
+            for number in numbers:
+                made = self._make(number)  # not under the lock: it may have to connect
+                with self._lock:
+                    partition = self._partitions.setdefault(number, made)
+                    partition.users += 1
+                opened[number] = partition
+                self._follow(partition)
+        except BaseException:
+            self.release(tuple(opened))
+            raise
+        return opened[numbers[0]] if len(numbers) == 1 else MergedPartitions(opened)
+
+    def release(self, numbers: Iterable[int]) -> None:
+        """Undo one :meth:`open` of these partitions."""
+        with self._lock:
+            for number in numbers:
+                partition = self._partitions[number]
+                partition.users -= 1
+                partition.left = time.monotonic()
+
+    def close(self) -> None:
+        """Follow no more; what is held can still be read. Idempotent."""
+        with self._lock:
+            self._closed = True
+            followers, partitions = list(self._followers.values()), list(self._partitions.values())
+        for partition in partitions:
+            partition.close()
+        for follower in followers:
+            follower.close()
+
+    def _follow(self, partition: Partition) -> None:
+        assert self._callbacks is not None
+        deliver, broken = self._callbacks
+        self._check()
+        partition.open(lambda end: broken(end, ()))
+        group = partition.number if self._link.is_cluster else 0
+        with self._making:
+            with self._lock:
+                follower = self._followers.get(group)
+            if follower is None:
+                client = self._link.connect(BLOCK / 1000 + self._timeout)
+                with self._lock:
+                    if self._closed:
+                        raise LogError("the log is closed")
+                    follower = Follower(client, lambda: self._followed(group), deliver, broken)
+                    self._followers[group] = follower
+        if not partition.followed.is_set():
+            follower.hurry(partition)
+
+    def _followed(self, group: int) -> list[Partition]:
+        """Return the partitions of a follower that somebody needs, or did a short while ago, and forget the others.
+
+        One for which none is left ends.
+        """
+        now = time.monotonic()
+        with self._lock:
+            for partition in list(self._partitions.values()):
+                if not partition.users and partition.is_open and now > partition.left + _LINGER:
+                    del self._partitions[partition.number]
+            partitions = [partition for partition in self._partitions.values() if partition.is_open]
+            if self._link.is_cluster:
+                partitions = [partition for partition in partitions if partition.number == group]
+            if not partitions:
+                self._followers.pop(group, None)
+            return partitions

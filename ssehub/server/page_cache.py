@@ -1,0 +1,123 @@
+"""PageCache: what comes next in the log for the members of some zones, joined once and shared by all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ssehub.log import Entry, Gap, Interest, Place, Readable
+
+#: Bytes joined into one write. Above 64 KiB a write gains nothing more, and a thousand of them are memory.
+CHUNK = 64 * 1024
+#: Entries read from the log at a time.
+PAGE = 256
+#: Chunks kept for other readers at the same place; when there are more, all are forgotten.
+_KEPT = 64
+#: Seconds after which a chunk is read from the log anew: what the log has dropped is not sent for long.
+_FRESH = 1.0
+
+
+class Chunk(NamedTuple):
+    """A stretch of the log, encoded as one reader is to have it."""
+
+    data: bytes
+    #: The number of messages in it.
+    messages: int
+    #: The place it reaches; the place it was asked for if there is nothing new.
+    after: Place
+    #: The first and the last of those messages.
+    first: Entry | None
+    last: Entry | None
+    #: The sessions that must not get all of it.
+    excluded: frozenset[str] = frozenset()
+
+
+class PageCache:
+    """Reads a log for many connections that are at the same place and want the same.
+
+    Safe to use from any thread. Chunks never change, so they are shared without a lock.
+    """
+
+    def __init__(self) -> None:
+        #: Each with the time it was made (``time.monotonic()``).
+        self._chunks: dict[tuple[Place, tuple[str, ...]], tuple[float, Chunk]] = {}
+
+    def clear(self) -> None:
+        """Forget what was read: the log is not what it was."""
+        self._chunks.clear()
+
+    def next(
+        self, log: Readable, after: Place, interest: Interest, session: str, upto: Place | None, known: Place | None
+    ) -> Chunk | Gap:
+        """Return the next stretch after a place for one reader, or the gap that stands there.
+
+        :param log: what the members of these zones read.
+        :param session: the reader's session, from which messages may be withheld.
+        :param upto: a place not to read past; None for the end.
+        :param known: a place up to which missing messages were reported already.
+        :raises LogError: if the log cannot be read.
+        """
+        if upto is None and known is None:
+            # Made first, and looked for private messages then: whatever comes before its end is in the log by now.
+            chunk = self.shared(log, after, interest.shared)
+            if isinstance(chunk, Gap):
+                return self._read(log, after, interest, session, upto, known)
+            if session not in chunk.excluded and not log.is_addressed(interest, after, chunk.after):
+                return chunk
+        return self._read(log, after, interest, session, upto, known)
+
+    def shared(self, log: Readable, after: Place, interest: Interest) -> Chunk | Gap:
+        """Return the next stretch that every member of some zones gets, but for those excluded."""
+        key = after, interest.zones
+        made, kept = self._chunks.get(key, (0.0, None))
+        if kept is not None and time.monotonic() - made < _FRESH:
+            return kept
+        chunk = read_chunk(log, after, interest)
+        if isinstance(chunk, Chunk) and chunk.messages:
+            if len(self._chunks) >= _KEPT:
+                self._chunks.clear()
+            self._chunks[key] = time.monotonic(), chunk
+        return chunk
+
+    def _read(
+        self, log: Readable, after: Place, interest: Interest, session: str, upto: Place | None, known: Place | None
+    ) -> Chunk | Gap:
+        """Read for one reader alone."""
+        page = log.read(after, PAGE, interest, upto, known)
+        if page.gap:
+            return page.gap
+        mine = [entry for entry in page.entries if session not in entry.packet.exclude]
+        return _chunk(after, mine, page.place)
+
+
+def read_chunk(log: Readable, after: Place, interest: Interest, upto: Place | None = None) -> Chunk | Gap:
+    """Read the next stretch that every member of some zones gets, but for those excluded.
+
+    :param upto: a place not to read past; None for the end.
+    :raises LogError: if the log cannot be read.
+    """
+    page = log.read(after, PAGE, interest, upto)
+    return page.gap or _chunk(after, page.entries, page.place)
+
+
+def _chunk(after: Place, entries: Sequence[Entry], reached: Place) -> Chunk:
+    fitting = _fitting(entries)
+    if fitting < len(entries):
+        entries = entries[:fitting]
+        reached = entries[-1].place
+    if not entries:
+        return Chunk(b"", 0, after if reached == after else reached, None, None)
+    excluded = frozenset[str]().union(*(entry.packet.exclude for entry in entries if entry.packet.exclude))
+    data = b"".join([entry.data for entry in entries])
+    return Chunk(data, len(entries), reached, entries[0], entries[-1], excluded)
+
+
+def _fitting(entries: Sequence[Entry]) -> int:
+    """Return how many entries go into one chunk: at least one, and the last may reach over."""
+    size = 0
+    for count, entry in enumerate(entries, 1):
+        size += len(entry.data)
+        if size >= CHUNK:
+            return count
+    return len(entries)

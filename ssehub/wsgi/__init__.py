@@ -1,0 +1,1 @@
+"""The HTTP rim of a hub: responses, and the sockets behind them."""

@@ -1,0 +1,82 @@
+"""Poller: waits for many sockets, and can be woken from other threads. Linux only; under gevent, too."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import sys
+from typing import Any
+
+
+def uses_greenlets() -> bool:
+    """Tell whether gevent has replaced threads by greenlets in this process."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def is_available() -> bool:
+    """Tell whether this system has what a :class:`Poller` needs."""
+    return _epoll() is not None
+
+
+def _epoll() -> Any:
+    # gevent takes epoll away, because waiting for it blocks its loop. The loop can wait for an epoll instead.
+    if "gevent.monkey" in sys.modules and not hasattr(select, "epoll"):
+        with contextlib.suppress(AttributeError):
+            return sys.modules["gevent.monkey"].get_original("select", "epoll")
+    return getattr(select, "epoll", None)
+
+
+class Poller:
+    """Waits for sockets to be writable, or to be closed by their other end. One thread uses it; any may ring it."""
+
+    def __init__(self) -> None:
+        self._epoll = _epoll()()
+        self._greenlets = uses_greenlets()
+        self._far, self._near = socket.socketpair()
+        self._far.setblocking(False)
+        self._near.setblocking(False)
+        self._epoll.register(self._near.fileno(), select.EPOLLIN)
+
+    def ring(self) -> None:
+        """Have :meth:`wait` return, now or when it is called next."""
+        with contextlib.suppress(OSError):  # full: it rings already; closed: nobody is left to wake
+            self._far.send(b"!")
+
+    def add(self, number: int) -> None:
+        """Wait for a descriptor's other end to leave."""
+        # No EPOLLIN: a request that the client sends ahead is not read.
+        self._epoll.register(number, select.EPOLLRDHUP)
+
+    def set_writable(self, number: int, wanted: bool) -> None:
+        """Wait for a descriptor to be writable, too; or no more."""
+        self._epoll.modify(number, select.EPOLLRDHUP | (select.EPOLLOUT if wanted else 0))
+
+    def remove(self, number: int) -> None:
+        """Wait for a descriptor no more. Call it before the descriptor is closed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._epoll.unregister(number)
+
+    def wait(self, timeout: float) -> list[tuple[int, bool]]:
+        """Return the descriptors at which something has happened, and for each whether its other end has left.
+
+        :param timeout: seconds to wait at most.
+        """
+        if self._greenlets:
+            select.select([self._epoll.fileno()], [], [], timeout)
+            timeout = 0
+        found = []
+        for number, events in self._epoll.poll(timeout):
+            if number == self._near.fileno():
+                with contextlib.suppress(OSError):
+                    self._near.recv(4096)
+            else:
+                found.append((number, bool(events & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR))))
+        return found
+
+    def close(self) -> None:
+        """Release its descriptors."""
+        self._epoll.close()
+        self._far.close()
+        self._near.close()

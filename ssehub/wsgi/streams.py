@@ -1,0 +1,288 @@
+"""Streams: the life of a connection, from a server's first request for bytes to its end.
+
+There are three ways in which a stream is served:
+
+* On a thread: the server's thread iterates the response, and the server writes (:mod:`ssehub.wsgi.threads`).
+* Parked: the socket was taken over from the server (:mod:`ssehub.wsgi.takeover`). The writer writes
+  (:mod:`ssehub.wsgi.writer`), and the server's thread blocks on a queue until the stream ends. So the server's own
+  limits go on to hold. The thread also runs the stream's hooks.
+* Detached: the socket was taken over, and for the server the response has ended. Its thread is free. A small pool of
+  threads runs the stream's hooks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+from ssehub.server.connection import Connection
+from ssehub.server.dispatcher import Dispatcher
+from ssehub.server.settings import jitter
+from ssehub.server.start_position import StartPosition
+from ssehub.wire import Message
+from ssehub.wsgi import poller, sockets
+from ssehub.wsgi.body import Bodies, Body, OnClose
+from ssehub.wsgi.hook_pool import HookPool
+from ssehub.wsgi.stream import FLAGS, Stream
+from ssehub.wsgi.takeover import NotTaken, Takeover
+from ssehub.wsgi.threads import ThreadStream
+from ssehub.wsgi.watcher import Watcher
+from ssehub.wsgi.writer import Writer
+
+logger = logging.getLogger("ssehub")
+
+#: A hub that is full tells its clients to wait this many times ``retry`` (and up to twice that, spread).
+REFUSAL = 5
+#: Descriptors that streams leave to everything else, at least, and as a share of what the process may open.
+_SPARE, _SPARE_SHARE = 64, 8
+#: Seconds for which a thread that is told to go still runs the hooks of its stream.
+_LAST_HOOKS = 1.0
+
+
+class Source(NamedTuple):
+    """What is known of a stream's request once the request itself is gone."""
+
+    #: The descriptor of the client's socket; None if the server does not show it.
+    socket: int | None = None
+    #: Why the stream cannot be taken over; None if that may be tried.
+    obstacle: str | None = "it has no socket"
+    #: Whether the stream leaves its thread once it is taken over.
+    detaches: bool = False
+
+
+class Streams:
+    """Serves the connections of a process. Safe to use from any thread."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._settings = dispatcher.settings
+        self._bodies = Bodies()
+        self._pool = HookPool()
+        self._watcher = Watcher(dispatcher.settings, self._bodies.reap)
+        self._bodies.on_drop = self._watcher.ring
+        self._writer = Writer(dispatcher, self._pool.look)
+        self._lock = threading.Lock()
+        self._detached = 0
+        dispatcher.add_delivery(self._writer, self.stats)
+
+    def body(
+        self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: StartPosition, source: Source
+    ) -> Body:
+        """Make the body of a response: the life of a connection.
+
+        Nothing happens before the server asks for the first bytes: a generator that nobody starts runs no ``finally``.
+        """
+        return self._bodies.make(lambda on_close: self._life(zones, client_id, metadata, start, source, on_close))
+
+    def limit(self, source: Source) -> int:
+        """Return how many streams there may be."""
+        if self._settings.max_connections is not None:
+            return self._settings.max_connections
+        return default_limit(1 if source.detaches else 2)
+
+    def stats(self) -> dict[str, int]:
+        """Return how many streams were taken over and are open, and how many of these are detached."""
+        return {"taken_over": len(self._writer), "detached": self._detached}
+
+    def give_way(self) -> None:
+        """Have a sender wait a moment for the writer, if that is far behind."""
+        self._writer.give_way()
+
+    def close(self, timeout: float) -> None:
+        """End all streams; :meth:`ssehub.Hub.close` says how."""
+        self._dispatcher.closed = True
+        deadline = time.monotonic() + timeout
+        connections = self._dispatcher.registry.find()
+        for connection in connections:
+            connection.close("shutdown")
+        own = threading.get_ident()
+        late = [one for one in connections if one.thread != own and not one.wait(max(0.0, deadline - time.monotonic()))]
+        self._watcher.cut(late)
+        self._writer.cut(late)
+        self._watcher.close()
+        self._writer.close(1.0)
+        self._pool.close(max(0.0, deadline - time.monotonic()))
+        self._bodies.reap()
+
+    # What follows runs in the thread that serves the request.
+
+    def _life(
+        self,
+        zones: tuple[str, ...],
+        client_id: str | None,
+        metadata: Any,
+        start: StartPosition,
+        source: Source,
+        on_close: OnClose,
+    ) -> Generator[bytes, None, None]:
+        dispatcher = self._dispatcher
+        connection = dispatcher.admit(zones, client_id, metadata, start, self.limit(source))
+        if connection is None:
+            dispatcher.counters.count("refused")
+            # A hub that closes is about to be replaced: then there is no need to stay away for longer.
+            yield self._settings.farewell(1 if dispatcher.closed else REFUSAL)
+        else:
+            yield from self._serve(connection, metadata, source, on_close)
+        if dispatcher.closed and source.socket is not None:
+            sockets.take_no_more(source.socket)
+
+    def _serve(
+        self, connection: Connection, metadata: Any, source: Source, on_close: OnClose
+    ) -> Generator[bytes, None, None]:
+        reason = "error"
+        stream = ThreadStream(self._dispatcher, connection)
+        is_ours = True  # until the writer has it
+        try:
+            self._dispatcher.cluster.enter(connection, metadata)
+            self._watcher.watch(stream, source.socket)
+            self._dispatcher.hooks.on_connection.fire(connection)
+            if self._dispatcher.closed:  # close() may have looked for connections just before
+                connection.close("shutdown")
+            preamble = _preamble(connection, self._settings.retry)
+            takeover = self._begin_takeover(stream, source)
+            if takeover is not None:
+                try:
+                    yield preamble
+                except BaseException:
+                    takeover.give_back()
+                    raise
+                is_ours = not self._finish_takeover(takeover, stream, source, preamble, on_close)
+                preamble = b""
+            if is_ours:
+                yield from stream.chunks(preamble)
+            elif not source.detaches:
+                self._park(connection, takeover)
+        except GeneratorExit:
+            reason = "hang-up"
+            raise
+        finally:
+            self._watcher.unwatch(stream)
+            if is_ours:
+                self._dispatcher.dismiss(connection, reason)
+                self._dispatcher.fire_disconnect(connection)
+
+    # Taking over
+
+    def _begin_takeover(self, stream: ThreadStream, source: Source) -> Takeover | None:
+        if self._settings.detach is False or stream.connection.closed:
+            return None
+        obstacle = source.obstacle
+        if obstacle is None and not self._writer.start():
+            obstacle = "no thread can be started"
+        if obstacle is None and source.socket is not None:
+            self._watcher.unwatch(stream)
+            try:
+                return Takeover(source.socket)
+            except OSError as error:
+                obstacle = f"no descriptor is left: {error}"
+                self._watcher.watch(stream, source.socket)
+        self._not_taken(obstacle or "it has no socket", source)
+        return None
+
+    def _finish_takeover(
+        self, takeover: Takeover, stream: ThreadStream, source: Source, preamble: bytes, on_close: OnClose
+    ) -> bool:
+        """Hand the stream to the writer, or give it back to the server; tell whether the writer has it."""
+        connection = stream.connection
+        try:
+            head = takeover.judge(preamble)
+        except NotTaken as obstacle:
+            takeover.give_back()
+            self._not_taken(str(obstacle), source)
+            self._watcher.watch(stream, source.socket)
+            return False
+        client = takeover.keep()
+        on_close.append(takeover.release)
+        rest = head.data
+        with contextlib.suppress(OSError):  # the writer notices a client that has left
+            rest = rest[client.send(rest, FLAGS) :]
+        self._dispatcher.counters.wrote(1, 0, len(preamble), None)
+        if source.detaches:
+            run, on_end = self._pool_run(connection), self._count_detached_out
+            with self._lock:
+                self._detached += 1
+            connection.thread = 0
+        else:
+            connection.queue = queue.Queue()  # looked up now: gevent patches after import
+            run, on_end = self._own_run(connection), lambda: connection.queue.put(None)
+            takeover.park()
+        beat = jitter(self._settings.heartbeat)
+        connection.delivery = self._writer
+        self._writer.adopt(Stream(connection, client, head.is_chunked, rest, run, beat, stream.expires, on_end))
+        return True
+
+    def _park(self, connection: Connection, takeover: Takeover | None) -> None:
+        """Block until the stream has ended, and run its hooks."""
+        try:
+            while (task := connection.queue.get()) is not None:
+                task()
+        except BaseException:  # the server ends the greenlet: the hooks that are still to come must not be lost
+            connection.close("error")
+            with contextlib.suppress(queue.Empty):
+                while (task := connection.queue.get(timeout=_LAST_HOOKS)) is not None:
+                    task()
+            raise
+        finally:
+            if takeover is not None:
+                takeover.unpark()
+
+    def _not_taken(self, obstacle: str, source: Source) -> None:
+        if self._dispatcher.counters.not_taken(obstacle):
+            logger.warning("streams stay on the server's threads: %s (detach=False if that is meant)", obstacle)
+
+    def _own_run(self, connection: Connection) -> Callable[[str, Callable[[], None]], None]:
+        return lambda what, task: connection.queue.put(task)
+
+    def _pool_run(self, connection: Connection) -> Callable[[str, Callable[[], None]], None]:
+        def _run(what: str, task: Callable[[], None]) -> None:
+            def _as_own_thread() -> None:
+                connection.thread = threading.get_ident()
+                try:
+                    task()
+                finally:
+                    connection.thread = 0
+
+            self._pool.run(what, _as_own_thread)
+
+        return _run
+
+    def _count_detached_out(self) -> None:
+        with self._lock:
+            self._detached -= 1
+
+
+def default_limit(each: int) -> int:
+    """Return how many streams a process can have without taking the descriptors that everything else needs.
+
+    :param each: descriptors that a stream takes.
+    """
+    import resource  # not on Windows, where no socket is taken over
+
+    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if may_open == resource.RLIM_INFINITY:
+        may_open = 1 << 20
+    return max(1, (may_open - max(_SPARE, may_open // _SPARE_SHARE)) // each)
+
+
+def leaves_its_thread(environ: dict[str, Any], detach: bool | None) -> bool:
+    """Tell whether a stream that is taken over leaves its thread.
+
+    With None it does where the server has one thread for everything. ``wsgi.multithread`` says so; it also says so of
+    servers that run greenlets.
+    """
+    if detach is not None:
+        return detach
+    return not environ.get("wsgi.multithread") and not poller.uses_greenlets()
+
+
+def _preamble(connection: Connection, retry: int) -> bytes:
+    # No server sends the headers before the first chunk that is not empty. With the cursor, a client that is cut off
+    # before its first message still knows its place.
+    who = json.dumps({"session_id": connection.id, "client_id": connection.client_id})
+    return Message(who, "ssehub.open", id=connection.reader.cursor(), retry=retry).encode()

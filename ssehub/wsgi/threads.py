@@ -1,0 +1,93 @@
+"""Streams that a thread (or greenlet) of the server iterates, because they were not taken over."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Iterator
+
+from ssehub.exceptions import LogError
+from ssehub.log import Gap
+from ssehub.server.connection import Connection
+from ssehub.server.dispatcher import Dispatcher
+from ssehub.server.settings import jitter
+from ssehub.wsgi.writer import DEAD
+
+logger = logging.getLogger("ssehub")
+
+
+class ThreadStream:
+    """The chunks of one stream, iterated by one thread. The watcher looks at it from another.
+
+    :ivar writing_since: when the write began that is still going on (``time.monotonic()``), else None.
+    :ivar alarm: when it has to wake for a heartbeat, or because it is too old (``time.monotonic()``).
+    """
+
+    def __init__(self, dispatcher: Dispatcher, connection: Connection) -> None:
+        self.connection = connection
+        self.writing_since: float | None = None
+        settings = dispatcher.settings
+        self._dispatcher = dispatcher
+        self._beat = jitter(settings.heartbeat)
+        self.expires = time.monotonic() + jitter(settings.max_age) if settings.max_age else float("inf")
+        self.alarm = min(time.monotonic() + self._beat, self.expires)
+
+    def wake(self) -> None:
+        """Wake its thread, if it sleeps."""
+        self.connection.wake()
+
+    def close(self, reason: str) -> bool:
+        """Ask it to end."""
+        return self.connection.close(reason)
+
+    def chunks(self, preamble: bytes) -> Iterator[bytes]:
+        """Block until something is due, and give it as a chunk of bytes, until the stream ends.
+
+        :param preamble: the first chunk; empty if it was given already.
+        """
+        self.connection.queue = queue.Queue()  # looked up now: gevent patches after import
+        if preamble:
+            yield from self._write(preamble)
+        reader, connection = self.connection.reader, self.connection
+        while connection.closed not in DEAD:
+            chunk = self._take()
+            if chunk:
+                messages, sent = reader.messages, reader.sent
+                yield from self._write(chunk, messages, sent)
+            now = time.monotonic()
+            if now >= self.expires:
+                connection.close("max_age")
+            if connection.closed:
+                if connection.closed not in DEAD:
+                    yield self._dispatcher.settings.farewell()
+                return
+            if chunk:
+                continue
+            if now >= self.alarm:
+                yield from self._write(reader.heartbeat())
+            else:
+                self._dispatcher.wakeups.sleep(connection)
+
+    def _take(self) -> bytes:
+        connection = self.connection
+        try:
+            found = connection.reader.take()
+        except LogError as error:  # when the client comes back with its place, it may be known what follows
+            logger.warning("a stream was ended: %s", error)
+            connection.close("log")
+            return b""
+        if not isinstance(found, Gap):
+            return found
+        self._dispatcher.counters.count("gaps")
+        self._dispatcher.hooks.on_gap.fire(connection, found)
+        return connection.reader.report(found)
+
+    def _write(self, chunk: bytes, messages: int = 0, sent: float = 0.0) -> Iterator[bytes]:
+        self.writing_since = time.monotonic()
+        yield chunk
+        self.writing_since = None
+        # What it had missed while it was away tells nothing of how long messages take.
+        delay = time.time() - sent if sent > self.connection.connected_at else None
+        self._dispatcher.counters.wrote(1, messages, len(chunk), delay)
+        self.alarm = min(time.monotonic() + self._beat, self.expires)
