@@ -20,6 +20,7 @@ from ssehub.cli.terminal import say
 from ssehub.log import MemoryLog
 from ssehub.service import create_app
 from ssehub.wsgi.hub import Hub
+from ssehub.wsgi.sockets import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands
@@ -34,7 +35,9 @@ def add_to(commands: Commands) -> None:
     add_log(command, "a log that is shared")
     command.add_argument("--history", type=int, default=10_000, help="messages kept for the late (%(default)s)")
     command.add_argument("--heartbeat", type=float, default=15.0, help="seconds of silence at most (%(default)s)")
-    command.add_argument("--max-connections", type=int, default=1000, help="streams at most (%(default)s)")
+    command.add_argument(
+        "--max-connections", type=int, help="streams at most (as many as descriptors allow)"
+    )
     command.set_defaults(run=_run)
 
 
@@ -80,8 +83,9 @@ class _OpenResponses:
 
 
 def _run(options: argparse.Namespace) -> int:
+    raise_descriptor_limit()
     log = shared_log(options, options.history) or MemoryLog(options.history)
-    hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections)
+    hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections, detach=True)
     app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
     open_responses = _OpenResponses(app)
     try:

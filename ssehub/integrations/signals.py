@@ -8,14 +8,14 @@ import threading
 from types import FrameType
 from typing import Any
 
-from ssehub.wsgi.hub import close_all
+from ssehub.wsgi.hub import end_all_streams
 
 #: Seconds that the streams get for their last chunk before a signal does what it did so far.
 _LAST_WORDS = 0.5
 
 
 def close_on_signals(*numbers: int) -> None:
-    """Have signals close all hubs of this process before they do what they did so far.
+    """Have signals end the streams of all hubs of this process before they do what they did so far.
 
     For waitress, werkzeug, wsgiref and cheroot; call it in the main thread before the server starts. A thread,
     ``ssehub-signals``, waits for them from then on. For gunicorn there is :mod:`ssehub.integrations.gunicorn`.
@@ -34,7 +34,7 @@ def close_on_signals(*numbers: int) -> None:
 
 def _close(told: threading.Event, done: threading.Event) -> None:
     told.wait()
-    close_all()
+    end_all_streams()
     done.set()
 
 

@@ -63,8 +63,8 @@ class Dispatcher:
         self.cluster = Cluster(self.registry, log, self.stats)
         self.hooks = hooks
         self.settings = settings
-        #: True once the hub takes no more streams.
-        self.closed = closed
+        #: Whether the hub takes streams, and messages.
+        self.takes_streams = self.takes_messages = not closed
         self.wakeups = Wakeups()
         self._deliveries: list[Delivery] = [self.wakeups]
         self._more_stats: Callable[[], dict[str, int]] = dict
@@ -77,7 +77,7 @@ class Dispatcher:
     def start(self) -> None:
         """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
         with self._lock:
-            if not (self._started or self.closed):
+            if self.takes_messages and not self._started:
                 self._log.start(self.deliver, self.broken)
                 self.cluster.start()
                 self._started = True
@@ -99,7 +99,7 @@ class Dispatcher:
 
         :param limit: connections at most.
         """
-        if self.closed:
+        if not self.takes_streams:
             return None
         try:
             self.start()
@@ -147,7 +147,7 @@ class Dispatcher:
         :param limit: connections at most.
         """
         own_limit = self.settings.max_per_client
-        if self.closed or (limit is not None and len(self.registry) >= limit):
+        if not self.takes_streams or (limit is not None and len(self.registry) >= limit):
             return True
         if client_id is None or own_limit is None:
             return False

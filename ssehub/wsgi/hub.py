@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
@@ -115,7 +117,7 @@ class Hub(Forked):
         _hubs.add(self)
 
     def _renew(self) -> None:
-        closed = bool(self._processes) and self._processes[-1].dispatcher.closed
+        closed = bool(self._processes) and not self._processes[-1].dispatcher.takes_messages
         dispatcher = Dispatcher(self._log, self._settings, self._hooks, closed)
         self._processes.append(_Process(dispatcher, Streams(dispatcher)))
 
@@ -159,6 +161,7 @@ class Hub(Forked):
         source = _source_of(environ, self._settings.detach)
         client_id = None if client_id is None else _check_name(client_id)
         body = own.streams.body(_check_zones(zone), client_id, metadata, start, source)
+        _end_streams_at_exit()
         if self._refuse_with == 503 and own.dispatcher.is_full(client_id, own.streams.limit(source)):
             return unavailable(REFUSAL * self._settings.retry // 1000)
         return stream_response(body, self._headers)
@@ -238,7 +241,7 @@ class Hub(Forked):
     def send_message(self, packet: Packet) -> Receipt:
         """Send a packet; :meth:`broadcast` and :meth:`send` call this."""
         own = self._own
-        if own.dispatcher.closed:
+        if not own.dispatcher.takes_messages:
             raise HubClosed("the hub is closed")
         if not isinstance(packet, Packet):
             raise TypeError(f"a Packet is needed, not {type(packet).__name__}")
@@ -351,18 +354,28 @@ class Hub(Forked):
 
     @property
     def closed(self) -> bool:
-        """True once :meth:`close` was called."""
-        return self._own.dispatcher.closed
+        """True once :meth:`close` or :meth:`end_streams` was called: the hub takes no more streams."""
+        return not self._own.dispatcher.takes_streams
 
-    def close(self, timeout: float = 1.0) -> None:
-        """End all streams and take no more. Idempotent.
+    def end_streams(self, timeout: float = 1.0) -> None:
+        """End all streams and take no more; messages are still sent. Idempotent.
 
-        Clients are told to come back, spread over a while. A stream that has not ended after the timeout, because its
-        reader has stalled, is cut where the server shows its socket. A client that comes meanwhile is told likewise.
+        It is for a process that is about to stop while requests are still served. Clients are told to come back,
+        spread over a while. A stream that has not ended after the timeout, because its reader has stalled, is cut where
+        the server shows its socket. A client that comes meanwhile is told to come back, too.
 
         :param timeout: seconds to wait for the streams.
         """
         self._own.streams.close(timeout)
+
+    def close(self, timeout: float = 1.0) -> None:
+        """End all streams as :meth:`end_streams` does, and take neither streams nor messages any more. Idempotent.
+
+        :param timeout: seconds to wait for the streams.
+        """
+        own = self._own
+        own.dispatcher.takes_messages = False
+        own.streams.close(timeout)
         self._log.close()
 
 
@@ -399,16 +412,31 @@ _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 
 
 def hubs() -> list[Hub]:
-    """Return the hubs of this process that are not closed."""
+    """Return the hubs of this process that take streams."""
     return [hub for hub in list(_hubs) if not hub.closed]
 
 
 def close_all(timeout: float = 1.0) -> None:
-    """Close all hubs of this process: their streams end in order, and their clients are told to come back, spread out.
-
-    For whoever is told that the process is to stop; see :mod:`ssehub.integrations`. Any thread may call it.
+    """Close all hubs of this process; see :meth:`Hub.close`. Any thread may call it.
 
     :param timeout: seconds to wait for the streams of a hub.
     """
-    for hub in hubs():
+    for hub in list(_hubs):
         hub.close(timeout)
+
+
+def end_all_streams(timeout: float = 1.0) -> None:
+    """End the streams of all hubs of this process; see :meth:`Hub.end_streams`. Any thread may call it.
+
+    A process that has streams does so when it exits. Integrations with servers do so when the server is told to stop.
+
+    :param timeout: seconds to wait for the streams of a hub.
+    """
+    for hub in list(_hubs):  # also those that have begun to: the caller may let the process go when this returns
+        hub.end_streams(timeout)
+
+
+@functools.cache
+def _end_streams_at_exit() -> None:
+    """Have clients be told to come back when the process exits, however it is stopped; once in a process."""
+    atexit.register(end_all_streams)

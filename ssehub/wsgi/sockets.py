@@ -25,6 +25,15 @@ _UNACKED = 24
 _LAST_ACK = 56
 
 
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as the system lets it have; Go and nginx do the same."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def find_socket(environ: dict[str, Any]) -> int | None:
     """Return the file descriptor of the client's connection, or None if the server does not show it."""
     for key in _KEYS:

@@ -95,8 +95,8 @@ class Streams:
         self._writer.give_way()
 
     def close(self, timeout: float) -> None:
-        """End all streams; :meth:`ssehub.Hub.close` says how."""
-        self._dispatcher.closed = True
+        """End all streams; :meth:`ssehub.Hub.end_streams` says how."""
+        self._dispatcher.takes_streams = False
         deadline = time.monotonic() + timeout
         connections = self._dispatcher.registry.find()
         for connection in connections:
@@ -126,10 +126,10 @@ class Streams:
         if connection is None:
             dispatcher.counters.count("refused")
             # A hub that closes is about to be replaced: then there is no need to stay away for longer.
-            yield self._settings.farewell(1 if dispatcher.closed else REFUSAL)
+            yield self._settings.farewell(REFUSAL if dispatcher.takes_streams else 1)
         else:
             yield from self._serve(connection, metadata, source, on_close)
-        if dispatcher.closed and source.socket is not None:
+        if not dispatcher.takes_streams and source.socket is not None:
             sockets.take_no_more(source.socket)
 
     def _serve(
@@ -142,7 +142,7 @@ class Streams:
             self._dispatcher.cluster.enter(connection, metadata)
             self._watcher.watch(stream, source.socket)
             self._dispatcher.hooks.on_connection.fire(connection)
-            if self._dispatcher.closed:  # close() may have looked for connections just before
+            if not self._dispatcher.takes_streams:  # close() may have looked for connections just before
                 connection.close("shutdown")
             preamble = _preamble(connection, self._settings.retry)
             takeover = self._begin_takeover(stream, source)
