@@ -612,8 +612,9 @@ def test_a_forked_child_has_a_hub_of_its_own_even_if_the_parent_held_its_locks(m
     hub = make_hub()
     follower = Follower(hub)
     reader, writer = os.pipe()
-    board = hub._board
-    with board._lock, board.registry._lock, board._relay._lock, hub._log._lock, board._parking._lock:  # type: ignore[attr-defined]
+    hub.cursor()
+    own, log = hub._own.dispatcher, hub._log
+    with own._lock, own.registry._lock, own.wakeups._lock, log._lock, own._connection_lock, log._history._lock:  # type: ignore[attr-defined]
         child = os.fork()
         if child == 0:  # pragma: no cover
             try:
@@ -641,20 +642,20 @@ def test_a_forked_child_has_a_hub_of_its_own_even_if_the_parent_held_its_locks(m
 def test_one_that_comes_while_a_message_is_delivered_misses_nothing(make_hub: MakeHub, to_one: bool) -> None:
     hub = make_hub()
     hub.cursor()
-    registry = hub._board.registry
-    match = registry.match
+    registry = hub._own.dispatcher.registry
+    receivers = registry.receivers
     came: list[threading.Thread] = []
     followers: list[Follower] = []
 
-    def slowly(packet: Packet, partition: int) -> list[Connection]:
-        found = match(packet, partition)
+    def slowly(packet: Packet, partition: int) -> tuple[int, list[Connection] | None]:
+        found = receivers(packet, partition)
         if not came:  # the sender is held up here, and the client comes
             came.append(threading.Thread(target=lambda: followers.append(Follower(hub, client_id="x"))))
             came[0].start()
             came[0].join(0.3)
         return found
 
-    registry.match = slowly  # type: ignore[method-assign]
+    registry.receivers = slowly  # type: ignore[method-assign]
     if to_one:
         hub.send("x", "first")
     else:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ssehub import Gap, Log, LogError, MemoryLog, Message, Packet
-from ssehub.log import Entry, Position
+from ssehub import ALL, Gap, Log, LogError, MemoryLog, Message, Packet
+from ssehub.log import All, Entry, Interest, Place, Position
 from ssehub.log.redis import RedisLog
 from tests.redis_server import RedisServer
 
@@ -114,13 +114,13 @@ def test_an_id_that_names_nothing_is_a_gap_and_not_an_error(make_log: MakeLog, l
     log = make_log(10)
     log.start(Delivered().take, print)
     log.append(packet("a"))
-    assert log.locate(last_id) == Gap("bad_id", None, log.tail())
+    assert log.locate(last_id) == Gap("bad_id", None, log.end())
 
 
 def test_what_was_trimmed_is_counted_and_what_is_held_follows(make_log: MakeLog) -> None:
     log = make_log(4)
     log.start(Delivered().take, print)
-    start = log.tail()
+    start = log.end()
     for n in range(10):
         log.append(packet(str(n)))
     found, gaps = read_all(log, start)
@@ -145,7 +145,7 @@ def test_another_log_is_told_by_its_epoch_and_all_it_holds_is_new(make_log: Make
     for n in range(3):
         old.append(packet(f"old {n}"))
         new.append(packet(f"new {n}"))
-    found, gaps = read_all(new, old.tail())
+    found, gaps = read_all(new, old.end())
     assert found == ["new 0", "new 1", "new 2"]
     assert [(gap.reason, gap.missed) for gap in gaps] == [("epoch", None)]
 
@@ -156,14 +156,14 @@ def test_of_an_older_log_that_came_back_nothing_is_repeated(make_log: MakeLog) -
         log.start(Delivered().take, print)
     for n in range(3):
         old.append(packet(f"old {n}"))
-    assert old.read(new.tail(), 10).gap == Gap("epoch", None, old.tail())
+    assert old.read(new.end(), 10).gap == Gap("epoch", None, old.end())
 
 
 def test_a_place_beyond_the_end_is_told_as_ahead(make_log: MakeLog) -> None:
     log = make_log(10)
     log.start(Delivered().take, print)
     log.append(packet("a"))
-    tail = log.tail()
+    tail = log.end()
     page = log.read(tail._replace(offset=tail.offset + 1), 10)
     assert page.gap == Gap("ahead", None, tail)
 
@@ -174,8 +174,8 @@ def test_a_place_where_another_entry_stands_now_is_told_as_fork(make_log: MakeLo
     log.start(Delivered().take, print)
     for n in range(5):
         log.append(packet(str(n)))
-    page = log.read(Position(log.tail().epoch, offset, "ffffffff"), 10)
-    assert page.gap == Gap("fork", None, log.tail())
+    page = log.read(Position(log.end().epoch, offset, "ffffffff"), 10)
+    assert page.gap == Gap("fork", None, log.end())
 
 
 def test_a_fork_just_before_the_oldest_entry_is_seen_too(make_log: MakeLog) -> None:
@@ -225,7 +225,7 @@ def test_the_tail_is_never_ahead_of_what_was_delivered(make_log: MakeLog) -> Non
         thread.start()
     try:
         for _ in range(2000):
-            tail = log.tail().offset
+            tail = log.end().offset
             assert delivered >= tail
     finally:
         stop.set()
@@ -256,10 +256,10 @@ def test_reading_at_random_gives_all_or_says_what_is_missing(make_log: MakeLog) 
         log = make_log(chance.randint(1, 12))
         log.start(Delivered().take, print)
         count = chance.randint(0, 30)
-        places = [log.tail()]
+        places = [log.end()]
         for n in range(count):
             log.append(packet(str(n)))
-            places.append(log.tail())
+            places.append(log.end())
         start = chance.randint(0, count)
         found, gaps = read_all(log, places[start], chance.randint(1, 5))
         missed = sum(gap.missed or 0 for gap in gaps)
@@ -267,15 +267,97 @@ def test_reading_at_random_gives_all_or_says_what_is_missing(make_log: MakeLog) 
         assert len(gaps) == (missed > 0)
 
 
-def test_the_last_n_are_counted_among_the_wanted(make_log: MakeLog) -> None:
+ADDRESSES = [(zone, client) for zone in (ALL, "a", "b", "c") for client in (None, "x", "y")]
+
+
+def addressed(text: str, zone: str | All, client_id: str | None) -> Packet:
+    return Packet(Message(text), zone, client_id, client_id is None)
+
+
+def is_mine(interest: Interest, packet: Packet) -> bool:
+    """Say what a reader is to get, without an index."""
+    return packet.zone in (ALL, *interest.zones) and packet.client_id in (None, interest.client_id)
+
+
+def follow(log: Log, place: Place, interest: Interest, limit: int) -> tuple[list[str | None], list[Gap]]:
+    """Read a reader's entries to the end, as a connection does."""
+    found: list[str | None] = []
+    gaps: list[Gap] = []
+    known: Place | None = None
+    while True:
+        page = log.read(place, limit, interest, None, known)
+        if page.gap:
+            gaps.append(page.gap)
+            place, known = page.gap.place, page.place
+            continue
+        found += texts(page.entries)
+        place = page.place
+        if page.level:
+            assert place == log.end()
+            return found, gaps
+
+
+def test_a_reader_gets_its_own_entries_and_its_gaps_are_exact(make_log: MakeLog) -> None:
+    chance = random.Random(7)
+    for _ in range(40):
+        size = chance.randint(1, 15)
+        log = make_log(size)
+        log.start(Delivered().take, print)
+        start, sent = log.end(), []
+        for n in range(chance.randint(0, 40)):
+            zone, client = chance.choice(ADDRESSES)
+            sent.append(addressed(str(n), zone, client))
+            log.append(sent[-1])
+        held = set(range(max(0, len(sent) - size), len(sent)))
+        for zones, client in itertools.product((("a",), ("a", "b"), ("c",)), (None, "x")):
+            interest = Interest(zones, client)
+            mine = [n for n, one in enumerate(sent) if is_mine(interest, one)]
+            missed = [n for n in mine if n not in held]
+            found, gaps = follow(log, start, interest, chance.randint(1, 5))
+            assert found == [str(n) for n in mine if n in held]
+            assert [(gap.reason, gap.missed) for gap in gaps] == ([("trimmed", len(missed))] if missed else [])
+            assert log.count(start, interest) == len(found)
+            last = chance.randint(0, 5)
+            assert follow(log, log.before_last(last, interest), interest, 3) == (found[len(found) - last :], []) or (
+                last >= len(found)
+            )
+
+
+def test_a_read_ends_where_it_is_told_to(make_log: MakeLog) -> None:
+    log = make_log(100)
+    log.start(Delivered().take, print)
+    places = [log.end()]
+    for n in range(6):
+        log.append(addressed(str(n), "ab"[n % 2], None))
+        places.append(log.end())
+    page = log.read(places[0], 10, Interest(("a",)), places[4])
+    assert texts(page.entries) == ["0", "2"] and page.level and page.place == places[4]
+    assert texts(log.read(page.place, 10, Interest(("a",))).entries) == ["4"]
+
+
+def test_messages_to_a_client_alone_are_known_by_where_they_lie(make_log: MakeLog) -> None:
+    log = make_log(100)
+    log.start(Delivered().take, print)
+    start = log.end()
+    log.append(addressed("to all", ALL, None))
+    before = log.end()
+    log.append(addressed("to x", ALL, "x"))
+    log.append(addressed("to x in b", "b", "x"))
+    end = log.end()
+    assert not log.is_addressed(Interest(("a",), "x"), start, before)
+    assert log.is_addressed(Interest(("a",), "x"), before, end)
+    assert not log.is_addressed(Interest(("a",), "y"), start, end)
+    assert not log.is_at_end(before) and log.is_at_end(end)
+
+
+def test_the_last_n_are_counted_among_a_readers_own(make_log: MakeLog) -> None:
     log = make_log(100)
     log.start(Delivered().take, print)
     for n in range(20):
-        log.append(packet("even" if n % 2 == 0 else f"odd {n}"))
-
-    def odd(one: Entry) -> bool:
-        return one.packet.message.data != "even"
-
-    for count, expected in ((0, 0), (1, 1), (3, 5), (10, 19), (99, 19)):
-        found, gaps = read_all(log, log.before_last(count, odd))
-        assert (len(found), gaps) == (expected, [])
+        log.append(addressed(str(n), "even" if n % 2 == 0 else "odd", None))
+    interest = Interest(("odd",))
+    for count, expected in ((0, 0), (1, 1), (3, 3), (10, 10), (99, 10)):
+        assert follow(log, log.before_last(count, interest), interest, 4) == (
+            [str(n) for n in range(1, 20, 2)][10 - expected :],
+            [],
+        )

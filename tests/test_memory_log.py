@@ -20,7 +20,7 @@ def test_entries_are_let_go_when_they_are_too_old(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(time, "monotonic", lambda: now)
     log = MemoryLog(size=100, ttl=60)
     log.start(lambda entry: 0, print)
-    start = log.tail()
+    start = log.end()
     log.append(packet("old"))
     now += 40
     log.append(packet("young"))
@@ -30,8 +30,8 @@ def test_entries_are_let_go_when_they_are_too_old(monkeypatch: pytest.MonkeyPatc
     assert page.gap is not None and (page.gap.reason, page.gap.missed) == ("trimmed", 1)
     assert [entry.packet.message.data for entry in log.read(page.gap.place, 10).entries] == ["young"]
     now += 100
-    assert log.oldest() == log.tail()
-    assert log.read(log.tail(), 10).level
+    assert log.oldest() == log.end()
+    assert log.read(log.end(), 10).level
 
 
 @pytest.mark.parametrize(("size", "ttl"), [(0, None), (-1, None), (10, 0), (10, -1), (10, float("nan"))])
@@ -60,7 +60,7 @@ def test_a_forked_child_is_another_log_and_the_fork_is_seen() -> None:
     if child == 0:  # pragma: no cover
         log.start(deliver, print)
         log.append(packet("in the child"))
-        os.write(writer, str(log.tail()).encode())
+        os.write(writer, str(log.end()).encode())
         os._exit(0)
     os.waitpid(child, 0)
     cursor = os.read(reader, 1000).decode()

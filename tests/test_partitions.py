@@ -245,16 +245,17 @@ def addressed(hub: Hub, follower: Follower, zones: tuple[str, ...], client_id: s
     """Return what the log has for a client after its start, by partition."""
     found: dict[int, list[str | None]] = defaultdict(list)
     log = hub._log
-    with log.view(zones) as view:
-        start = view.locate(follower.events[0].id or "")
-        assert not isinstance(start, Gap)
-        page = view.read(start, 1_000_000)
-        home = log.partitions(zones)[0]
-        for entry in page.entries:
-            packet, partition = entry.packet, entry.position.partition
-            to_zone = partition == home if packet.zone is ALL else packet.zone in zones
-            if to_zone and packet.client_id in (None, client_id):
-                found[partition].append(packet.message.data)
+    view = log.open(zones)
+    start = view.locate(follower.events[0].id or "")
+    assert not isinstance(start, Gap)
+    page = view.read(start, 1_000_000)
+    log.release(zones)
+    home = log.partitions(zones)[0]
+    for entry in page.entries:
+        packet, partition = entry.packet, entry.position.partition
+        to_zone = partition == home if packet.zone is ALL else packet.zone in zones
+        if to_zone and packet.client_id in (None, client_id):
+            found[partition].append(packet.message.data)
     return found
 
 

@@ -157,7 +157,7 @@ def test_a_log_that_was_rolled_back_and_has_grown_beyond_is_told_as_a_fork(
             pipe.xadd("{ssehub}:log", {"h": link, "r": '{"z":"sleeper"}', "d": f"data: new {n}\n\n"}, id=f"{epoch}-{n}")
         pipe.execute()
     follower.wait_for(*map(str, range(1, 12)), "gap fork None")
-    until(lambda: sleeper.texts[:1] == ["gap fork None"])
+    sleeper.wait_for(*(f"new {n}" for n in range(8, 13)))  # it has missed nothing: what was lost was not for it
 
 
 def epoch_of(server: RedisServer) -> int:
@@ -182,12 +182,13 @@ def test_a_place_that_a_faster_process_gave_is_waited_for_and_not_called_a_gap(s
     fast.start(lambda entry: 0, lambda tail, orders: None)
     own = fast.append(Packet(Message("a", id="own"), broadcast=True)).id
     threading.Timer(0.3, gate.set).start()
-    assert slow.locate(own) == fast.tail()
+    assert slow.locate(own) == fast.end()
     gate.clear()
     for log in (slow, fast):
         log.append(Packet(Message("b"), broadcast=True))
     threading.Timer(0.3, gate.set).start()
-    assert slow.read(fast.tail(), 10).gap is None
+    slow.catch_up(fast.end())
+    assert slow.read(fast.end(), 10).gap is None
     slow.close()
     fast.close()
 
@@ -203,7 +204,7 @@ def test_a_place_that_cannot_be_judged_sends_the_client_away_with_it(
     assert late.texts == [] and b"retry: " in late.chunks[-1] and "cannot be read" in caplog.text
 
 
-def test_what_was_trimmed_during_an_outage_is_told_with_its_number(
+def test_what_was_trimmed_during_an_outage_is_told(
     server: RedisServer, make: Callable[..., Hub]
 ) -> None:
     hub = make(size=5)
@@ -221,7 +222,7 @@ def test_what_was_trimmed_during_an_outage_is_told_with_its_number(
                       approximate=False)  # fmt: skip
         pipe.execute()
         log.close()
-    follower.wait_for("seen", "gap trimmed 5", "5", "6", "7", "8", "9")
+    follower.wait_for("seen", "gap trimmed None", "5", "6", "7", "8", "9")
 
 
 @contextmanager
@@ -486,7 +487,7 @@ def test_what_will_not_work_later_is_an_error_at_once(server: RedisServer) -> No
         hub.broadcast("x")
     server.client.delete("{ssehub}:log")
     server.client.config_set("maxmemory", "1")
-    with pytest.raises(LogError, match="OOM"):
+    with pytest.raises(LogError, match="OOM|maxmemory"):
         hub.broadcast("x")
     server.client.config_set("maxmemory", "0")
     hub.broadcast("x")

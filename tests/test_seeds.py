@@ -153,10 +153,10 @@ def test_a_peer_that_died_is_gone_within_three_heartbeats(make_hub: MakeHub, sit
         return hub.connect(shown)(environ, start)
 
     writes: list[int] = []
-    hub.on_disconnect(lambda connection: writes.append(connection.sent_bytes))
+    hub.on_disconnect(lambda connection: writes.append(hub.stats()["sent_bytes"]))
     stream = site(hidden).stream()
     stream.opened()
-    before = only(hub).sent_bytes
+    before = hub.stats()["sent_bytes"]
     stream.reset()
     until(lambda: writes)
     assert writes[0] - before <= 3 * len(b":\n\n")

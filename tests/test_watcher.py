@@ -14,7 +14,7 @@ import pytest
 
 from ssehub import Connection, Hub, MemoryLog
 from ssehub.wsgi import sockets
-from ssehub.server.settings import Pace
+from ssehub.server.settings import HubSettings
 from ssehub.wsgi.watcher import Watcher
 from tests.conftest import Site
 from tests.streams import GUARD, until
@@ -27,6 +27,7 @@ class Watched:
     """Stand where a connection would."""
 
     def __init__(self) -> None:
+        self.connection: Any = self
         self.writing_since: float | None = None
         self.alarm = float("inf")
         self.reasons: list[str] = []
@@ -57,7 +58,7 @@ def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delattr(select, "epoll", raising=False)
     elif not hasattr(select, "epoll"):
         pytest.skip("this system has no epoll")
-    one = Watcher(Pace(heartbeat=60, stall_timeout=60), lambda: None)
+    one = Watcher(HubSettings(heartbeat=60, stall_timeout=60), lambda: None)
     yield one
     one.close()
 
@@ -105,7 +106,7 @@ def test_a_number_that_is_used_again_is_another_connection(watching: Watcher) ->
 
 
 def test_a_write_that_takes_too_long_is_cut() -> None:
-    one, watched = Watcher(Pace(heartbeat=60, stall_timeout=0.1), lambda: None), Watched()
+    one, watched = Watcher(HubSettings(heartbeat=60, stall_timeout=0.1), lambda: None), Watched()
     try:
         with connected() as (near, _):
             watched.writing_since = 0.0
@@ -129,7 +130,7 @@ def test_closing_ends_the_thread_and_twice_is_once(watching: Watcher) -> None:
 
 def test_keep_alive_and_user_timeout_are_set_on_the_socket() -> None:
     with connected() as (near, _):
-        peer.tune(near.fileno(), heartbeat=15.0, stall_timeout=60.0)
+        sockets.tune(near.fileno(), heartbeat=15.0, stall_timeout=60.0)
         assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
@@ -142,7 +143,7 @@ def test_a_slow_reader_owes_no_acknowledgement() -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 near.send(b"x" * 65536)
-        until(lambda: peer.unanswered(near.fileno()) == 0.0)
+        until(lambda: sockets.unanswered(near) == 0.0)
 
 
 def test_what_shows_no_socket_gives_none() -> None:
@@ -150,13 +151,13 @@ def test_what_shows_no_socket_gives_none() -> None:
         def fileno(self) -> int:
             return 1
 
-    assert peer.find_socket({}) is None
-    assert peer.find_socket({"wsgi.input": object(), "werkzeug.socket": None}) is None
-    assert peer.find_socket({"gunicorn.socket": Liar()}) is None
+    assert sockets.find_socket({}) is None
+    assert sockets.find_socket({"wsgi.input": object(), "werkzeug.socket": None}) is None
+    assert sockets.find_socket({"gunicorn.socket": Liar()}) is None
     with connected() as (near, _):
-        assert peer.find_socket({"gunicorn.socket": near}) == near.fileno()
+        assert sockets.find_socket({"gunicorn.socket": near}) == near.fileno()
         near.close()
-        assert peer.find_socket({"gunicorn.socket": near}) is None
+        assert sockets.find_socket({"gunicorn.socket": near}) is None
 
 
 def test_a_client_that_stops_reading_is_cut_and_costs_the_others_nothing(make_hub: MakeHub, site: Serve) -> None:
@@ -243,7 +244,7 @@ def test_one_that_cannot_start_its_thread_tries_again_with_the_next(
 @pytest.mark.parametrize(("heartbeat", "stall_timeout"), [(40_000.0, 60.0), (15.0, 1e9), (1e9, 1e9)])
 def test_very_long_times_are_as_long_as_the_kernel_allows(heartbeat: float, stall_timeout: float) -> None:
     with connected() as (near, _):
-        peer.tune(near.fileno(), heartbeat, stall_timeout)
+        sockets.tune(near.fileno(), heartbeat, stall_timeout)
         assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) >= 65_000

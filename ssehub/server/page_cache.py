@@ -15,7 +15,7 @@ PAGE = 256
 #: Chunks kept for other readers at the same place; when there are more, all are forgotten.
 _KEPT = 64
 #: Seconds after which a chunk is read from the log anew: what the log has dropped is not sent for long.
-_FRESH = 1.0
+FRESH = 1.0
 
 
 class Chunk(NamedTuple):
@@ -71,7 +71,7 @@ class PageCache:
         """Return the next stretch that every member of some zones gets, but for those excluded."""
         key = after, interest.zones
         made, kept = self._chunks.get(key, (0.0, None))
-        if kept is not None and time.monotonic() - made < _FRESH:
+        if kept is not None and time.monotonic() - made < FRESH:
             return kept
         chunk = read_chunk(log, after, interest)
         if isinstance(chunk, Chunk) and chunk.messages:

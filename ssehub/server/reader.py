@@ -185,4 +185,6 @@ class Reader:
         if self._max_replay is None:
             return None
         missed = self.lag
-        return Gap("too_far", missed, self._log.end()) if missed > self._max_replay else None
+        if missed <= self._max_replay or self._log.read(self.place, 0, self.interest, None, self._known).gap:
+            return None  # what is missing is reported first
+        return Gap("too_far", missed, self._log.end())

@@ -51,7 +51,7 @@ class Source(NamedTuple):
     #: The descriptor of the client's socket; None if the server does not show it.
     socket: int | None = None
     #: Why the stream cannot be taken over; None if that may be tried.
-    obstacle: str | None = "it has no socket"
+    obstacle: str | None = None
     #: Whether the stream leaves its thread once it is taken over.
     detaches: bool = False
 
@@ -170,7 +170,7 @@ class Streams:
     # Taking over
 
     def _begin_takeover(self, stream: ThreadStream, source: Source) -> Takeover | None:
-        if self._settings.detach is False or stream.connection.closed:
+        if self._settings.detach is False or stream.connection.closed or source == Source():
             return None
         obstacle = source.obstacle
         if obstacle is None and not self._writer.start():
@@ -182,7 +182,8 @@ class Streams:
             except OSError as error:
                 obstacle = f"no descriptor is left: {error}"
                 self._watcher.watch(stream, source.socket)
-        self._not_taken(obstacle or "it has no socket", source)
+        if obstacle is not None:
+            self._not_taken(obstacle)
         return None
 
     def _finish_takeover(
@@ -194,7 +195,7 @@ class Streams:
             head = takeover.judge(preamble)
         except NotTaken as obstacle:
             takeover.give_back()
-            self._not_taken(str(obstacle), source)
+            self._not_taken(str(obstacle))
             self._watcher.watch(stream, source.socket)
             return False
         client = takeover.keep()
@@ -232,7 +233,7 @@ class Streams:
             if takeover is not None:
                 takeover.unpark()
 
-    def _not_taken(self, obstacle: str, source: Source) -> None:
+    def _not_taken(self, obstacle: str) -> None:
         if self._dispatcher.counters.not_taken(obstacle):
             logger.warning("streams stay on the server's threads: %s (detach=False if that is meant)", obstacle)
 

@@ -16,7 +16,7 @@ from typing import Any
 from ssehub import Hub, LogError, MemoryLog, Message, Packet, Receipt
 from ssehub.log.packet import Entry, Command
 from ssehub.log.position import GENESIS, Position, new_nonce
-from ssehub.log.history import Ring
+from ssehub.log.history import History
 from ssehub.service import create_app
 
 
@@ -30,13 +30,13 @@ class FileLog(MemoryLog):
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
         """Take in what is there, and begin to follow."""
         super().start(deliver, broken)
-        self._ring = Ring(1_000_000, None, Position(1, 0, GENESIS))
+        self._history = History(1_000_000, None, Position(1, 0, GENESIS))
         lines = self._lines()
         for line in lines:
             if line is None:
                 break
             self._take(line)
-            self._delivered = self._ring.tail
+            self._delivered = self._entries.end
         threading.Thread(target=self._follow, args=(lines,), daemon=True).start()
 
     def append(self, packet: Packet) -> Receipt:
@@ -52,14 +52,14 @@ class FileLog(MemoryLog):
                 if self._deliver is None:
                     return
                 self._deliver(self._take(line))
-                self._delivered = self._ring.tail
+                self._delivered = self._entries.end
 
     def _take(self, line: str) -> Entry:
         nonce, data = json.loads(line)
         packet = Packet(Message(data), broadcast=True)
-        position = Position(1, self._ring.tail.offset + 1, nonce)
-        entry = Entry(packet, position, self._ring.tail.nonce, packet.encode())
-        self._ring.keep(entry)
+        position = Position(1, self._entries.end.offset + 1, nonce)
+        entry = Entry(packet, position, self._entries.end.nonce, packet.encode())
+        self._entries.keep(entry)
         return entry
 
     def _lines(self) -> Iterator[str | None]:
