@@ -79,12 +79,19 @@ class WsgiLoad:
 
     :param publish: sends a text to everyone.
     :param send: sends a text to one client; None if the application cannot.
+    :param flush: called when there is nothing to send for a moment, and at the end.
     """
 
-    def __init__(self, publish: Callable[[str], object], send: Callable[[str, str], object] | None = None) -> None:
+    def __init__(
+        self,
+        publish: Callable[[str], object],
+        send: Callable[[str, str], object] | None = None,
+        flush: Callable[[], object] = lambda: None,
+    ) -> None:
         self._load = Load()
         self._publish = publish
         self._send = send
+        self._flush = flush
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Send what the request asks for, and answer when that is done."""
@@ -94,11 +101,14 @@ class WsgiLoad:
             start_response("404 Not Found", [("Content-Length", "0")])
             return []
         for when, client, text in plan:
-            time.sleep(max(0.0, when - time.monotonic()))
+            if (wait := when - time.monotonic()) > 0:  # a burst has no pause, not even one of no length
+                self._flush()
+                time.sleep(wait)
             if client is None:
                 self._publish(text)
             elif self._send is not None:
                 self._send(client, text)
+        self._flush()
         body = json.dumps({"started": started}).encode()
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]

@@ -1,7 +1,7 @@
 """Nchan: the configuration of an nginx that serves the streams, and a publisher that sends to it over HTTP.
 
 ``python -m benchmarks.peers.nchan CONTROL NGINX`` takes requests for a load on the port CONTROL. It publishes to the
-nginx on the port NGINX over one connection, with up to 64 messages on their way at a time.
+nginx on the port NGINX over one connection, up to 32 messages at a time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from benchmarks.load import WsgiLoad
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
-#: Messages on their way to nginx at a time.
-_AT_ONCE = 64
+#: Messages that are sent together, and those that may be without an answer before the next are sent.
+_AT_ONCE = 32
 _HEAD = re.compile(
     rb"HTTP/1.1 (?P<status>\d+).*?\r\nContent-Length: (?P<length>\d+)\r\n.*?\r\n\r\n", re.DOTALL | re.IGNORECASE
 )
@@ -73,6 +73,7 @@ class Publisher:
                     raise
                 time.sleep(0.05)
         self._answers = b""
+        self._unsent: list[bytes] = []
         self._unanswered = 0
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -84,12 +85,19 @@ class Publisher:
         """Send to one client."""
         self._post(f"/publish?client_id={client_id}", text)
 
+    def flush(self) -> None:
+        """Send what waits to be sent."""
+        self._socket.sendall(b"".join(self._unsent))
+        self._unanswered += len(self._unsent)
+        self._unsent.clear()
+        while self._unanswered > _AT_ONCE:
+            self._take_answers()
+
     def _post(self, path: str, text: str) -> None:
         head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(text)}\r\n\r\n"
-        self._socket.sendall((head + text).encode())
-        self._unanswered += 1
-        while self._unanswered >= _AT_ONCE:
-            self._take_answers()
+        self._unsent.append((head + text).encode())
+        if len(self._unsent) == _AT_ONCE:
+            self.flush()
 
     def _take_answers(self) -> None:
         data = self._socket.recv(65536)
@@ -116,7 +124,7 @@ def main() -> None:
     options = parser.parse_args()
     publisher = Publisher(options.nginx, 10.0)
     make_server(
-        "127.0.0.1", options.control, WsgiLoad(publisher.publish, publisher.send), handler_class=_Quiet
+        "127.0.0.1", options.control, WsgiLoad(publisher.publish, publisher.send, publisher.flush), handler_class=_Quiet
     ).serve_forever()
 
 

@@ -46,7 +46,8 @@ async def control(request: Request) -> Response:
     if plan is None:
         return Response(status_code=404)
     for when, client, text in plan:
-        await asyncio.sleep(max(0.0, when - time.monotonic()))
+        if (wait := when - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
         if client is None:
             for queue in queues.values():
                 queue.put_nowait(text)
