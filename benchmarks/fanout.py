@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from subprocess import CalledProcessError
 
 from benchmarks.applications import APPLICATIONS, Application, available, versions
 from benchmarks.fleet import FleetError
@@ -22,7 +23,7 @@ from benchmarks.processes import Cores, two_cores
 from benchmarks.steps import FULL, QUICK, Step
 from benchmarks.table import table
 from benchmarks.trials import WRONG, Figure, Figures
-from ssehub.bench import raise_file_limit
+from ssehub.bench.target import BenchError, raise_file_limit
 
 NAMES = [one.name for one in APPLICATIONS]
 #: What the others are compared with: the first of these that runs.
@@ -34,7 +35,7 @@ def measure(step: Step, application: Application, folder: Path, cores: Cores) ->
     """Run one step; an application that fails has no figures."""
     try:
         figures = step.run(application, folder, cores)
-    except (RuntimeError, FleetError) as error:
+    except (RuntimeError, FleetError, BenchError, CalledProcessError) as error:
         _say(f"{application.name} with {step.streams:,} streams: {error}")
         return {}
     if figures:
@@ -76,9 +77,9 @@ def rows(results: Mapping[str, Figures], columns: Sequence[str]) -> list[list[st
 
 
 def _cell(figure: Figure) -> str:
-    value = (
-        f"{figure.value:,.0f}" if figure.value >= 100 or figure.value == int(figure.value) else f"{figure.value:.1f}"
-    )
+    if math.isnan(figure.value):
+        return ""
+    value = f"{figure.value:,.{0 if figure.value >= 100 or float(figure.value).is_integer() else 1}f}"
     share = math.floor(figure.arrived * 1000) / 10
     return value if share >= 100 else f"{value} ({share:g} %)"
 
