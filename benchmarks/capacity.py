@@ -8,14 +8,16 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from statistics import median
 
-from benchmarks.fanout import APPLICATIONS, Server
 from benchmarks.fleet import Fleet
+from benchmarks.processes import Cores
+from benchmarks.server import Launch, Server, greenlets, gunicorn, threads
 from benchmarks.table import table
 from ssehub.bench import raise_file_limit
+from tests.servers import free_port
 
+OPTIONS = {"gthread": threads, "gevent": greenlets}
 SIZES = (("gthread", 200), ("gthread", 1000), ("gthread", 2000), ("gevent", 1000), ("gevent", 5000), ("gevent", 10_000))
 _PATIENCE = 120.0
 _TIMES = 5
@@ -34,17 +36,19 @@ class Result:
 
 def measure(worker: str, streams: int) -> Result:
     """Open streams to a server of their own, and send them single messages."""
-    with Server(APPLICATIONS["ssehub"], worker, streams) as server, Fleet() as fleet:
-        before = _memory(server)
+    port = free_port()
+    launch = Launch(gunicorn("benchmarks.hubapp:application", port, *OPTIONS[worker](streams)))
+    with Server(launch, port, port, Cores(None, None)) as server, Fleet() as fleet:
+        before = server.resident_kib()
         began = time.monotonic()
         fleet.start(f"{server.url}/events", streams)
         if not fleet.wait_connected(_PATIENCE)["complete"]:
             raise RuntimeError(f"{streams} streams were not connected within {_PATIENCE:g} s")
         connect = time.monotonic() - began
-        grown = _memory(server) - before
-        processor = server.cpu()
+        grown = server.resident_kib() - before
+        processor = server.processor_seconds()
         time.sleep(_AT_REST)
-        idle = (server.cpu() - processor) / _AT_REST
+        idle = (server.processor_seconds() - processor) / _AT_REST
         return Result(grown / streams, connect, 1000 * median(_reach(server, fleet) for _ in range(_TIMES)), 100 * idle)
 
 
@@ -55,13 +59,6 @@ def _reach(server: Server, fleet: Fleet) -> float:
     arrived = fleet.expect(1, _PATIENCE)["last_arrival"]
     assert arrived is not None
     return arrived - started
-
-
-def _memory(server: Server) -> float:
-    """Return the resident memory of the server's only worker, in KiB."""
-    (worker,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    status = Path(f"/proc/{worker}/status").read_text()
-    return float(status.partition("VmRSS:")[2].split()[0])
 
 
 def main() -> int:

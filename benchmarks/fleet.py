@@ -2,11 +2,12 @@
 
 It is ``ssehub.bench``'s crowd of streams, commanded from a test or benchmark. A message is expected to carry
 ``<sequence number> <time.monotonic() of sending>`` in front of its padding, which is comparable across the processes of
-one machine.
+one machine. A number with ``@`` in front is one of another sequence: that of the messages to this client alone.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import select
@@ -55,8 +56,9 @@ class FleetError(Exception):
 def read_number(data: str) -> Numbered | None:
     """Read a message's data."""
     number, stamp, *_ = [*data.split(" ", 2), "", ""]
+    sender = number[:1] if number.startswith("@") else ""
     try:
-        return Numbered("", int(number), float(stamp))
+        return Numbered(sender, int(number.removeprefix("@")), float(stamp))
     except ValueError:
         return None
 
@@ -100,7 +102,15 @@ class _Commanded:
             report = report[os.write(self._replies, report) :]
 
     def _on_start(self, *, url: str, n: int, paused: int, first: int | None, receive_buffer: int | None) -> None:
-        self._crowd.add(Target(url), n, first=first, paused=paused, receive_buffer=receive_buffer)
+        target = Target(url)
+        if "{n}" not in url:
+            self._crowd.add(target, n, first=first, paused=paused, receive_buffer=receive_buffer)
+        else:
+            for number in range(len(self._crowd.streams), len(self._crowd.streams) + n):
+                own = copy.copy(target)
+                own.path = target.path.replace("{n}", str(number))
+                self._crowd.add(own, 1, first=first, paused=paused > 0, receive_buffer=receive_buffer)
+                paused -= 1
         self._reply()
 
     def _on_wait_connected(self, timeout: float) -> None:
@@ -111,6 +121,14 @@ class _Commanded:
         reading = [stream for stream in self._crowd.streams if not stream.paused]
         self._wait = (lambda: all(s.order("").received >= count for s in reading)), time.monotonic() + timeout
 
+    def _on_expect_in_all(self, count: int, timeout: float, quiet: float) -> None:
+        tally, began = self._tally, time.monotonic()
+
+        def is_over() -> bool:
+            return tally.latency.count >= count or time.monotonic() > (tally.last_arrival or began) + quiet
+
+        self._wait = is_over, began + timeout
+
     def _on_report(self) -> None:
         self._crowd.look_at_all()
         self._reply()
@@ -120,7 +138,8 @@ class _Commanded:
         self._tally.reset()
         self._used = time.process_time()
         for stream in self._crowd.streams:
-            stream.order("").reset()
+            for order in stream.orders.values():
+                order.reset()
         self._reply()
 
     def _on_resume_paused(self) -> None:
@@ -131,7 +150,7 @@ class _Commanded:
 
     def _report(self, complete: bool) -> Report:
         streams, tally, crowd = self._crowd.streams, self._tally, self._crowd
-        orders = [stream.order("") for stream in streams]
+        orders = [order for stream in streams for order in stream.orders.values()]
         return {
             "complete": complete,
             "connected": sum(bool(stream.opened) for stream in streams),
@@ -171,7 +190,7 @@ class Fleet:
     ) -> None:
         """Begin to connect n more streams, and return at once.
 
-        :param url: an http URL, the same for these n; somebody has to listen there.
+        :param url: an http URL where somebody listens; ``{n}`` in it is the stream's number, from 0.
         :param paused: how many of them stop reading once they are connected (about the first bytes of the body).
         :param first: the sequence number that is due first; None: whatever comes first.
         :param receive_buffer: bytes of the kernel's receive buffer of the paused ones, so that they stall soon.
@@ -185,6 +204,13 @@ class Fleet:
     def expect(self, count: int, timeout: float) -> Report:
         """Wait until every stream that reads has received count messages since the last reset."""
         return self._ask(timeout, command="expect", count=count, timeout=timeout)
+
+    def expect_in_all(self, count: int, timeout: float, quiet: float) -> Report:
+        """Wait until all streams together have received count messages since the last reset.
+
+        :param quiet: seconds without a message after which no more are waited for.
+        """
+        return self._ask(timeout, command="expect_in_all", count=count, timeout=timeout, quiet=quiet)
 
     def report(self) -> Report:
         """Return what has arrived so far."""

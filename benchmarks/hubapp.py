@@ -1,12 +1,18 @@
-"""The same application on ssehub: ``gunicorn benchmarks.hubapp:application``; with ``$REDIS_URL`` on a shared log."""
+"""The benchmarks' application on ssehub: ``gunicorn benchmarks.hubapp:application``.
+
+``$REDIS_URL`` is the address of a shared log, ``$RETRY`` the hub's ``retry``; ``$DETACH`` is its ``detach``: ``true``,
+``false``, or nothing for None.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
-from benchmarks.naive import Load
+from benchmarks.load import WsgiLoad
 from ssehub import Hub, RedisLog
 
 if TYPE_CHECKING:
@@ -14,13 +20,23 @@ if TYPE_CHECKING:
 
 ZONE = "bench"
 
+#: Whether this ssehub's hub can detach streams.
+DETACHES = "detach" in inspect.signature(Hub).parameters
+
+
+def _options() -> dict[str, Any]:
+    detach = {"": None, "true": True, "false": False}[os.environ.get("DETACH", "")]
+    return {"retry": int(os.environ.get("RETRY", "2000")), **({"detach": detach} if DETACHES else {})}
+
+
 url = os.environ.get("REDIS_URL")
-hub = Hub(RedisLog(url) if url else None, retry=int(os.environ.get("RETRY", "2000")))
-load = Load(lambda text: hub.broadcast(text, zone=ZONE), lambda: len(hub.connections(ZONE)))
+hub = Hub(RedisLog(url) if url else None, **_options())
+load = WsgiLoad(lambda text: hub.broadcast(text, zone=ZONE), lambda client, text: hub.send(client, text, zone=ZONE))
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Serve ``GET /events``, and the load."""
     if environ["PATH_INFO"] != "/events":
         return load(environ, start_response)
-    return hub.connect(environ, zone=ZONE)(environ, start_response)
+    client_id = parse_qs(environ["QUERY_STRING"]).get("client_id", [None])[-1]
+    return hub.connect(environ, zone=ZONE, client_id=client_id)(environ, start_response)

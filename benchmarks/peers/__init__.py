@@ -1,0 +1,1 @@
+"""Peers: programs that ssehub is compared with, each under the same load."""
