@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.hubapp import DETACHES
 from benchmarks.peers import nchan
 from benchmarks.server import ROOT, Launch, greenlets, gunicorn, threads
 
@@ -77,10 +76,6 @@ def _starlette(place: Place) -> Launch:
     return Launch([sys.executable, "-m", "uvicorn", *options, "benchmarks.peers.starlette_app:application"])
 
 
-def _missing_detach() -> str:
-    return "" if DETACHES else "an ssehub whose Hub has the parameter detach"
-
-
 def _missing_go() -> str:
     return "" if shutil.which("go") else "Go (Debian: golang-go)"
 
@@ -96,8 +91,8 @@ def _missing_starlette() -> str:
 
 APPLICATIONS = (
     Application("ssehub threads", _hub("false", threads)),
-    Application("ssehub parked", _hub("", threads), _missing_detach),
-    Application("ssehub detached", _hub("", lambda streams: ()), _missing_detach, many=True),
+    Application("ssehub parked", _hub("", threads)),
+    Application("ssehub detached", _hub("", lambda streams: ()), many=True),
     Application("ssehub gevent", _hub("true", greenlets)),
     Application("naive", _naive, addresses=False),
     Application("go", _go(), _missing_go, many=True),

@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from benchmarks.load import WsgiLoad
@@ -20,17 +19,12 @@ if TYPE_CHECKING:
 
 ZONE = "bench"
 
-#: Whether this ssehub's hub can detach streams.
-DETACHES = "detach" in inspect.signature(Hub).parameters
-
-
-def _options() -> dict[str, Any]:
-    detach = {"": None, "true": True, "false": False}[os.environ.get("DETACH", "")]
-    return {"retry": int(os.environ.get("RETRY", "2000")), **({"detach": detach} if DETACHES else {})}
-
-
 url = os.environ.get("REDIS_URL")
-hub = Hub(RedisLog(url) if url else None, **_options())
+hub = Hub(
+    RedisLog(url) if url else None,
+    retry=int(os.environ.get("RETRY", "2000")),
+    detach={"": None, "true": True, "false": False}[os.environ.get("DETACH", "")],
+)
 load = WsgiLoad(lambda text: hub.broadcast(text, zone=ZONE), lambda client, text: hub.send(client, text, zone=ZONE))
 
 

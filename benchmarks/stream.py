@@ -94,12 +94,12 @@ def follow(url: str, partitions: int, zones: str) -> None:
         return 0
 
     log = RedisLog(url, partitions=partitions, size=1_000_000)
-    log.start(deliver, lambda tail, orders: None)
-    with log.view(zones.split(",")):
-        used.append(time.process_time())
-        print("there", flush=True)
-        for _ in zones.split(","):
-            ended.acquire()
+    log.start(deliver, lambda end, commands: None)
+    log.open(zones.split(","))
+    used.append(time.process_time())
+    print("there", flush=True)
+    for _ in zones.split(","):
+        ended.acquire()
     print(json.dumps({"cpu": used[-1] - used[0], "came": came}))
     log.close()
 

@@ -14,7 +14,6 @@ import pytest
 
 from ssehub import Hub, MemoryLog, RedisLog
 from ssehub.integrations.gunicorn import post_worker_init
-from ssehub.wsgi import warnings
 from tests.servers import answers, children, free_port, gunicorn, process
 from tests.streams import GUARD, Stream, call, until
 

@@ -158,7 +158,9 @@ def test_after_a_change_of_the_number_it_is_another_log(make: MakeHub) -> None:
     assert isinstance(log, RedisLog)
     log._sending.delete(f"{{{log._name}}}:partitions")
     Follower(other, zone="a", last_event_id=one.decoder.last_event_id).wait_for(
-        "gap bad_id None" if RedisLog("redis://", partitions=4).partitions("a")[0] != partition_of("a") else "gap epoch None"
+        "gap bad_id None"
+        if RedisLog("redis://", partitions=4).partitions("a")[0] != partition_of("a")
+        else "gap epoch None"
     )
 
 

@@ -204,9 +204,7 @@ def test_a_place_that_cannot_be_judged_sends_the_client_away_with_it(
     assert late.texts == [] and b"retry: " in late.chunks[-1] and "cannot be read" in caplog.text
 
 
-def test_what_was_trimmed_during_an_outage_is_told(
-    server: RedisServer, make: Callable[..., Hub]
-) -> None:
+def test_what_was_trimmed_during_an_outage_is_told(server: RedisServer, make: Callable[..., Hub]) -> None:
     hub = make(size=5)
     follower = Follower(hub)
     hub.broadcast("seen")
@@ -487,7 +485,7 @@ def test_what_will_not_work_later_is_an_error_at_once(server: RedisServer) -> No
         hub.broadcast("x")
     server.client.delete("{ssehub}:log")
     server.client.config_set("maxmemory", "1")
-    with pytest.raises(LogError, match="OOM|maxmemory"):
+    with pytest.raises(LogError, match=r"OOM|maxmemory"):
         hub.broadcast("x")
     server.client.config_set("maxmemory", "0")
     hub.broadcast("x")

@@ -10,8 +10,8 @@ from werkzeug.test import Client
 
 from ssehub import Hub
 from ssehub.integrations.flask import SSEHub
-from ssehub.wsgi.script import shared_script
 from ssehub.service import create_app
+from ssehub.wsgi.script import shared_script
 from tests.servers import ROOT
 
 SCRIPT = (ROOT / "ssehub" / "server" / "shared.js").read_bytes()

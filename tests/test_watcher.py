@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ssehub import Connection, Hub, MemoryLog
-from ssehub.wsgi import sockets
 from ssehub.server.settings import HubSettings
+from ssehub.wsgi import sockets
 from ssehub.wsgi.watcher import Watcher
 from tests.conftest import Site
 from tests.streams import GUARD, until

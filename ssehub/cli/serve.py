@@ -35,9 +35,7 @@ def add_to(commands: Commands) -> None:
     add_log(command, "a log that is shared")
     command.add_argument("--history", type=int, default=10_000, help="messages kept for the late (%(default)s)")
     command.add_argument("--heartbeat", type=float, default=15.0, help="seconds of silence at most (%(default)s)")
-    command.add_argument(
-        "--max-connections", type=int, help="streams at most (as many as descriptors allow)"
-    )
+    command.add_argument("--max-connections", type=int, help="streams at most (as many as descriptors allow)")
     command.set_defaults(run=_run)
 
 

@@ -104,8 +104,10 @@ class Readable(ABC):
         """Tell whether no entry can be read after a place. It is quick, never blocks, and raises nothing."""
 
     @abstractmethod
-    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+    def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
         """Tell whether messages for the interest's client alone lie, or lay, between two places.
+
+        :param upto: the second place; None for the end.
 
         It never blocks, and raises nothing.
         """

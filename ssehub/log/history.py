@@ -157,9 +157,10 @@ class History:
                 return self._all.count(after.offset)
             return sum(channel.held.count(after.offset) for channel in self._channels(interest))
 
-    def is_addressed(self, interest: Interest, begin: Place, end: Place) -> bool:
+    def is_addressed(self, interest: Interest, begin: Place, end: Place | None = None) -> bool:
         """Tell whether messages for a client alone lie, or lay, between two places."""
-        after, upto = begin.parts[0], end.parts[0]
+        after = begin.parts[0]
+        upto = self.end if end is None else end.parts[0]
         if interest.client_id not in self._clients and not self._gone:
             return self._unknown_to > after.offset
         with self._lock:
@@ -342,7 +343,8 @@ class History:
                 del self._nonces[:_NONCES]
                 self._nonces_from += _NONCES
         if not isinstance(entry.packet, Command):
-            self._remember(self._channel(_address_of(entry)), offset)
+            zone, client_id = _address_of(entry)
+            self._remember((self._zones if client_id is None else self._clients[client_id])[zone], offset)
 
     def _remember(self, channel: _Channel, offset: int) -> None:
         """Note that an entry was dropped from a channel, and forget the oldest such note if there are too many."""

@@ -110,7 +110,7 @@ class MemoryLog(Forked, Log):
         """Tell whether no entry can be read after a place."""
         return self._entries.end == place
 
-    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+    def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
         """Tell whether a client has messages of its own between two places; see :meth:`Log.is_addressed`."""
         return self._entries.is_addressed(interest, after, upto)
 

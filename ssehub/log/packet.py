@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
@@ -25,6 +26,8 @@ All = Literal[_All.ALL]
 
 #: The longest name of a zone or a client, in characters. Precedent: the 255 of a database's or a file system's names.
 MAX_NAME = 255
+#: Control characters, and halves of surrogate pairs.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_name(what: str, name: object) -> str:
@@ -43,7 +46,7 @@ def check_name(what: str, name: object) -> str:
         raise ValueError(f"{what} is empty")
     if len(name) > MAX_NAME:
         raise ValueError(f"{what} is longer than {MAX_NAME} characters")
-    if any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in name):
+    if _UNFIT.search(name):
         raise ValueError(f"{what} contains a control character or half of a surrogate pair: {name!r}")
     return name
 

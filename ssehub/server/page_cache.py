@@ -29,6 +29,8 @@ class Chunk(NamedTuple):
     #: The first and the last of those messages.
     first: Entry | None
     last: Entry | None
+    #: Whether it reaches the end of the log.
+    level: bool
     #: The sessions that must not get all of it.
     excluded: frozenset[str] = frozenset()
 
@@ -58,7 +60,7 @@ class PageCache:
         :param known: a place up to which missing messages were reported already.
         :raises LogError: if the log cannot be read.
         """
-        if upto is None and known is None:
+        if upto is None and known is None and not log.is_addressed(interest, after):
             # Made first, and looked for private messages then: whatever comes before its end is in the log by now.
             chunk = self.shared(log, after, interest.shared)
             if isinstance(chunk, Gap):
@@ -88,7 +90,7 @@ class PageCache:
         if page.gap:
             return page.gap
         mine = [entry for entry in page.entries if session not in entry.packet.exclude]
-        return _chunk(after, mine, page.place)
+        return _chunk(mine, page.place, page.level)
 
 
 def read_chunk(log: Readable, after: Place, interest: Interest, upto: Place | None = None) -> Chunk | Gap:
@@ -98,19 +100,19 @@ def read_chunk(log: Readable, after: Place, interest: Interest, upto: Place | No
     :raises LogError: if the log cannot be read.
     """
     page = log.read(after, PAGE, interest, upto)
-    return page.gap or _chunk(after, page.entries, page.place)
+    return page.gap or _chunk(page.entries, page.place, page.level)
 
 
-def _chunk(after: Place, entries: Sequence[Entry], reached: Place) -> Chunk:
+def _chunk(entries: Sequence[Entry], reached: Place, level: bool) -> Chunk:
     fitting = _fitting(entries)
     if fitting < len(entries):
         entries = entries[:fitting]
-        reached = entries[-1].place
+        reached, level = entries[-1].place, False
     if not entries:
-        return Chunk(b"", 0, after if reached == after else reached, None, None)
+        return Chunk(b"", 0, reached, None, None, level)
     excluded = frozenset[str]().union(*(entry.packet.exclude for entry in entries if entry.packet.exclude))
     data = b"".join([entry.data for entry in entries])
-    return Chunk(data, len(entries), reached, entries[0], entries[-1], excluded)
+    return Chunk(data, len(entries), reached, entries[0], entries[-1], level, excluded)
 
 
 def _fitting(entries: Sequence[Entry]) -> int:

@@ -39,8 +39,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_cache", "_covered", "_gap", "_known", "_log", "_max_replay", "_private", "interest", "invalid", "messages",
-        "place", "sent", "session", "told",
+        "_cache", "_covered", "_gap", "_known", "_log", "_max_replay", "_private", "interest", "invalid", "level",
+        "messages", "place", "sent", "session", "told",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,8 @@ class Reader:
         #: How many messages were taken last, and when the oldest of them was sent (seconds since 1970; 0: unknown).
         self.messages = 0
         self.sent = 0.0
+        #: Whether nothing came after what was taken last.
+        self.level = False
         #: Whether the log may have been rewritten, so that the place has to be judged anew.
         self.invalid = False
         self._log = log
@@ -110,6 +112,7 @@ class Reader:
         parts: list[bytes] = []
         size = self.messages = 0
         self.sent = 0.0
+        self.level = False
         while size < CHUNK:
             found = self._next()
             if isinstance(found, Gap):
@@ -118,10 +121,14 @@ class Reader:
                 return found
             if isinstance(found, Chunk):
                 self._pass(found)
+                self.level = found.level and not self._private
             elif found is None:
+                self.level = True
                 break
             parts.append(found.data)
             size += len(found.data)
+            if self.level:
+                break
         return b"".join(parts)
 
     def cursor(self) -> str | None:

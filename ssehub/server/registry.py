@@ -73,7 +73,8 @@ class Registry:
             found = self._find(packet.zone, ALL if packet.client_id is None else packet.client_id)
             if packet.zone is ALL:
                 found = [one for one in found if one.home == partition]
-            found = [one for one in found if one.id not in packet.exclude]
+            if packet.exclude:
+                found = [one for one in found if one.id not in packet.exclude]
             return len(found), found
 
     def find(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:

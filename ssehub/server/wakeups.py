@@ -89,6 +89,8 @@ class Wakeups:
 
     def announce(self, entry: Entry, receivers: Sequence[Connection] | None) -> None:
         """Wake the connections that an entry is for, if they sleep."""
+        if not self._sleepers:  # a connection that comes now finds the entry in the log
+            return
         if receivers is None:
             receivers = self._in_zone(entry.packet.zone, entry.position.partition)
         self._enlist(self._wake(receivers))

@@ -233,7 +233,9 @@ class Hub(Forked):
         :raises HubClosed: after :meth:`close`.
         :raises LogError: if the log did not accept it.
         """
-        packet = Packet(as_message(message), zone, _check_name(client_id), exclude=exclude)  # type: ignore[arg-type]
+        if client_id is None:
+            _check_name(client_id)  # says what was meant, perhaps
+        packet = Packet(as_message(message), zone, client_id, exclude=exclude)  # type: ignore[arg-type]
         if require and not self.is_present(client_id, zone):
             raise UnknownClient(f"client {client_id!r} is not connected")
         return self.send_message(packet)

@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -84,6 +85,8 @@ class Streams:
         """Return how many streams there may be."""
         if self._settings.max_connections is not None:
             return self._settings.max_connections
+        if source == Source():
+            return sys.maxsize  # no descriptor is taken
         return default_limit(1 if source.detaches else 2)
 
     def stats(self) -> dict[str, int]:

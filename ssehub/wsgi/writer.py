@@ -46,7 +46,7 @@ _CHUNKS = 8
 #: Streams that are sent something before other greenlets may run.
 _GREENLETS = 256
 #: Entries that may be announced in one round before senders wait for the writer; see :meth:`Writer.give_way`.
-_AHEAD = 1000
+_AHEAD = 4000
 #: Seconds that a sender waits for the writer at most, and between two looks.
 _GIVE_WAY, _LOOK = 0.05, 0.001
 
@@ -401,15 +401,19 @@ class _Loop:
                     return None
             elif found:
                 self._write(stream, found)
+                if stream.reader.level and stream.rest is None and not connection.closed:
+                    break  # whatever comes now leaves a note
             elif connection.closed:
                 self._write(stream, self._settings.farewell(), is_last=True)
                 if stream.rest is None:
                     self._finish(stream, "shutdown")
                 return None
             else:
-                stream.busy = False
-                return None
-        self._make_ready(stream)
+                break
+        else:
+            self._make_ready(stream)
+            return None
+        stream.busy = False
         return None
 
     def _take(self, stream: Stream) -> bytes | Gap:

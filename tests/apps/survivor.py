@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ssehub import Hub, LogError, MemoryLog, Message, Packet, Receipt
-from ssehub.log.packet import Entry, Command
-from ssehub.log.position import GENESIS, Position, new_nonce
 from ssehub.log.history import History
+from ssehub.log.packet import Command, Entry
+from ssehub.log.position import GENESIS, Position, new_nonce
 from ssehub.service import create_app
 
 

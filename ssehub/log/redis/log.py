@@ -219,7 +219,7 @@ class RedisLog(Forked, Log):
         """Tell whether no entry can be read after a place."""
         return self._follow_all().is_at_end(place)
 
-    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+    def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
         """Tell whether a client has messages of its own between two places."""
         return self._follow_all().is_addressed(interest, after, upto)
 

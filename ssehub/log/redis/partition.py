@@ -104,7 +104,7 @@ class Partition(Readable):
         """Tell whether no entry can be read after a place."""
         return self.history.end == place.parts[0]
 
-    def is_addressed(self, interest: Interest, after: Place, upto: Place) -> bool:
+    def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
         """Tell whether a client has messages of its own between two places."""
         return self.history.is_addressed(interest, after, upto)
 
