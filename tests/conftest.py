@@ -80,13 +80,26 @@ def site() -> Iterator[Callable[[Any], Site]]:
         one.close()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that serves a hub's streams over all ways of delivery."""
+    if {"site", "make_hub"} <= set(metafunc.fixturenames):
+        ways = [False, None, True]
+        metafunc.parametrize("detach", ways, ids=["threads", "parked", "detached"], indirect=True)
+
+
 @pytest.fixture
-def make_hub() -> Iterator[Callable[..., Hub]]:
+def detach(request: pytest.FixtureRequest) -> bool | None:
+    """Give the way of delivery: whether streams leave their threads."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def make_hub(detach: bool | None) -> Iterator[Callable[..., Hub]]:
     """Give a function that makes hubs, which are closed when the test is over."""
     hubs: list[Hub] = []
 
     def make(*args: Any, **options: Any) -> Hub:
-        hubs.append(Hub(*args, **options))
+        hubs.append(Hub(*args, **{"detach": detach, **options}))
         return hubs[-1]
 
     yield make

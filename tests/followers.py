@@ -1,7 +1,10 @@
-"""Followers for tests: threads that iterate streams of a hub without HTTP."""
+"""Followers for tests: threads that follow streams of a hub, without HTTP or over a socket that the hub takes over."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +23,8 @@ class Follower:
         self.chunks: list[bytes] = []
         self.events: list[Message] = []
         self.decoder = Decoder(options.get("last_event_id", ""))
-        self._stream: Iterator[bytes] = hub.stream(**options)
+        #: Over a socket, the stream is written by the hub's writer; otherwise this thread iterates it.
+        self._stream: Iterator[bytes] = (over_socket if hub.settings.detach else Hub.stream)(hub, **options)
         self.leaving = False
         self._asked_after = 0
         self._thread = threading.Thread(target=self._run)
@@ -75,6 +79,45 @@ class Follower:
         self.reading.set()
         self._thread.join(10)
         assert not self._thread.is_alive(), "the stream does not end"
+
+
+def over_socket(hub: Hub, *, last_event_id: str = "", **options: Any) -> Iterator[bytes]:
+    """Follow a stream over a socket, as a client of a small WSGI server that shows it; its buffers are tiny."""
+    near, far = socket.socketpair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+    environ = {"REQUEST_METHOD": "GET", "gunicorn.socket": near, "HTTP_LAST_EVENT_ID": last_event_id}
+    answer = hub.connect({**environ, "wsgi.url_scheme": "http", "SERVER_NAME": "x", "SERVER_PORT": "1"}, **options)
+    serving = threading.Thread(target=_serve, args=(answer, environ, near))
+    serving.start()
+    response = http.client.HTTPResponse(far)
+    try:
+        response.begin()
+        while chunk := response.read1(65536):
+            yield chunk
+    finally:
+        response.close()
+        far.close()
+        serving.join()
+
+
+def _serve(answer: Any, environ: dict[str, Any], near: socket.socket) -> None:
+    """Answer one request as WSGI servers do, in chunks."""
+
+    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
+        head.append(f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n")
+        head.extend(f"{name}: {value}\r\n" for name, value in headers)
+
+    head: list[str] = []
+    with near, contextlib.suppress(OSError):
+        body = answer(environ, start_response)
+        head.append("\r\n")
+        try:
+            for chunk in body:
+                near.sendall("".join(head).encode() + b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                head.clear()
+            near.sendall(b"0\r\n\r\n")
+        finally:
+            body.close()
 
 
 def only(hub: Hub) -> Connection:

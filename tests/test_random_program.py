@@ -49,6 +49,7 @@ def logs(request: pytest.FixtureRequest) -> list[Log]:
     return [RedisLog(server.url, name=name, size=1_000_000) for _ in range(2)]
 
 
+@pytest.mark.parametrize("detach", [False, True], ids=["threads", "detached"], indirect=True)
 @pytest.mark.parametrize("seed", range(4))
 def test_everybody_gets_exactly_what_is_his(make_hub: Callable[..., Hub], logs: list[Log], seed: int) -> None:
     chance = random.Random(seed)
@@ -71,6 +72,8 @@ def test_everybody_gets_exactly_what_is_his(make_hub: Callable[..., Hub], logs: 
         followers.append(Follower(hubs[n % len(hubs)], zone=list(zones), client_id=client_id))
     for thread in publishers:
         thread.join()
+    taken_over = sum(hub.stats()["taken_over"] for hub in hubs)
+    assert taken_over == (len(places) if hubs[0].settings.detach else 0)
     hubs[0].broadcast("end")
     for follower, (zones, client_id) in zip(followers, places, strict=True):
         follower.reading.set()

@@ -44,12 +44,13 @@ class Program(RuleBasedStateMachine):
 
     logs: Any  # makes the logs of the hubs; the same one twice for a log that is not shared
     ordered = True  # whether a connection in several zones sees one order
+    detach = False
 
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
         made: list[Log] = type(self).logs()
-        self.hubs = [Hub(log, heartbeat=0.02) for log in made]
+        self.hubs = [Hub(log, heartbeat=0.02, detach=self.detach) for log in made]
         for hub in self.hubs:
             self.stack.callback(hub.close)
         self.here: list[Person] = []
@@ -172,17 +173,18 @@ class Program(RuleBasedStateMachine):
             one.follower.join()
 
 
-@pytest.fixture(params=["memory", "redis", "redis, 5 partitions"])
+@pytest.fixture(params=["memory", "redis", "redis, 5 partitions", "memory, detached", "redis, 5 partitions, detached"])
 def program(request: pytest.FixtureRequest) -> Iterator[type[Program]]:
     """Give the machine for a kind of log."""
     options = {"partitions": 5} if "partitions" in request.param else {}
 
     class OfThisLog(Program):
         ordered = not options
+        detach = "detached" in request.param
 
         @staticmethod
         def logs() -> list[Log]:
-            if request.param == "memory":
+            if "memory" in request.param:
                 return [MemoryLog()]
             server: RedisServer = request.getfixturevalue("redis_server")
             name = secrets.token_hex(8)
