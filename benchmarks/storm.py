@@ -123,7 +123,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class Storm:
     """Set everything up, let it fail, and judge."""
 
-    def __init__(self, folder: Path, clients: int, publishers: int, partitions: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, clients: int, publishers: int, partitions: int, seed: int, worker: str = "gthread"
+    ) -> None:
         self.chance = random.Random(seed)
         self.faults: Counter[str] = Counter()
         #: When the log may have lost what it had: from the taking of a dump to the end of going back to it.
@@ -137,7 +139,7 @@ class Storm:
         environment = {"LOG_SIZE": str(SIZE), "PARTITIONS": str(partitions), "CLIENTS": str(clients)}
         self._stack = contextlib.ExitStack()
         port = free_port()
-        command = list(gunicorn("gthread", port, threads=clients + 20))
+        command = list(gunicorn(worker, port, threads=clients + 20))
         command[command.index("-w") + 1] = "4"
         command[-1] = "tests.apps.shared:app"
         self._gunicorn = self._stack.enter_context(
@@ -330,10 +332,15 @@ def _fate(one: dict[str, Any], seen: Seen, by_data: dict[str, dict[str, Any]], t
     return "taken back" if one["data"] in taken_back else "lost without report"
 
 
-def run(seconds: float, clients: int, publishers: int, partitions: int, seed: int) -> dict[str, int]:
-    """Go through one storm, and return the counts and the faults."""
+def run(
+    seconds: float, clients: int, publishers: int, partitions: int, seed: int, worker: str = "gthread"
+) -> dict[str, int]:
+    """Go through one storm, and return the counts and the faults.
+
+    :param worker: gunicorn's. The streams of a ``sync`` worker are detached, those of others are parked.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        storm = Storm(Path(folder), clients, publishers, partitions, seed)
+        storm = Storm(Path(folder), clients, publishers, partitions, seed, worker)
         try:
             storm.rage(seconds)
             told = storm.calm()
@@ -350,8 +357,10 @@ def main() -> None:
     parser.add_argument("--publishers", type=int, default=4)
     parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--worker", choices=("sync", "gthread", "gevent"), default="sync")
     options = parser.parse_args()
-    counts = run(options.minutes * 60, options.clients, options.publishers, options.partitions, options.seed)
+    size = options.clients, options.publishers, options.partitions
+    counts = run(options.minutes * 60, *size, options.seed, options.worker)
     print(table([["what", "number"], *([name, f"{number:,}"] for name, number in counts.items())]))
 
 

@@ -92,8 +92,9 @@ def over_socket(hub: Hub, *, last_event_id: str = "", **options: Any) -> Iterato
     response = http.client.HTTPResponse(far)
     try:
         response.begin()
-        while chunk := response.read1(65536):
-            yield chunk
+        with contextlib.suppress(http.client.HTTPException, ValueError):  # cut in the midst
+            while chunk := response.read1(65536):
+                yield chunk
     finally:
         response.close()
         far.close()

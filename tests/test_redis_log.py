@@ -668,9 +668,10 @@ def test_an_entry_is_written_as_the_documents_say(server: RedisServer) -> None:
     log.close()
 
 
-def test_the_storm() -> None:
+@pytest.mark.parametrize("worker", ["sync", "gthread"])  # detached streams, and parked ones
+def test_the_storm(worker: str) -> None:
     seed = secrets.randbits(32)
-    counts = storm.run(seconds=60, clients=60, publishers=4, partitions=1, seed=seed)
+    counts = storm.run(seconds=40, clients=60, publishers=4, partitions=1, seed=seed, worker=worker)
     print(seed, counts)
     assert counts["duplicates"] == counts["lost without report"] == 0
     assert counts["accepted"] > 1000 and counts["delivered"] > 10_000 and counts["gaps"] > 10

@@ -104,6 +104,10 @@ class Takeover:
 
     def release(self) -> None:
         """Let the server find that its client has left; idempotent."""
+        with contextlib.suppress(OSError):
+            # What is not read would make it a reset, which servers may log.
+            while self._far.recv(_READ):
+                pass
         self._far.close()
 
     def _put(self, near: Any) -> None:

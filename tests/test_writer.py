@@ -1,0 +1,251 @@
+"""Writer: one thread writes to all streams that were taken over. Over sockets, on a small WSGI server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ssehub import Connection, Gap, Hub, LogError, MemoryLog
+from ssehub.server.reader import Reader
+from ssehub.testing import FaultyLog
+from ssehub.wsgi import hook_pool, writer
+from ssehub.wsgi.poller import Poller
+from tests.followers import Follower, only
+from tests.streams import GUARD, until
+
+MakeHub = Callable[..., Hub]
+
+
+@pytest.fixture
+def detach() -> bool:
+    """Have every hub of these tests detach its streams."""
+    return True
+
+
+def writers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ssehub-writer"]
+
+
+def test_many_streams_have_one_thread_and_none_of_the_servers(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    followers = [Follower(hub) for _ in range(20)]
+    assert hub.stats()["taken_over"] == hub.stats()["detached"] == 20 and len(writers()) == 1
+    assert {connection.thread for connection in hub.connections()} == {0}
+    hub.broadcast("hello")
+    for follower in followers:
+        follower.wait_for("hello")
+    hub.close()
+    for follower in followers:
+        follower.join()
+        assert b"retry: " in follower.chunks[-1]
+    assert hub.stats()["taken_over"] == hub.stats()["detached"] == 0 and not writers()
+
+
+def test_a_writer_that_fails_closes_its_streams_and_the_next_stream_gets_a_new_one(
+    make_hub: MakeHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = make_hub()
+    closed: list[str | None] = []
+    hub.on_disconnect(lambda connection: closed.append(connection.closed))
+    followers = [Follower(hub) for _ in range(3)]
+
+    def fail(*args: Any) -> Any:
+        raise MemoryError("a fault of the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Poller, "wait", fail)
+        hub.broadcast("the poller is asked")
+        for follower in followers:
+            follower.join()
+    until(lambda: closed == ["error"] * 3)
+    until(lambda: not writers())
+    assert sum("the writer has failed" in record.message for record in caplog.records) == 1
+    again = Follower(hub, last_event_id=followers[0].decoder.last_event_id)
+    hub.broadcast("and again")
+    again.wait_for_last("and again")
+    assert hub.stats()["taken_over"] == 1
+
+
+def test_a_stream_that_fails_does_not_end_the_others(
+    make_hub: MakeHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = make_hub()
+    fails, goes_on = Follower(hub, client_id="fails"), Follower(hub)
+    (connection,) = hub.connections(client_id="fails")
+    take = Reader.take
+
+    def fail(reader: Reader) -> Any:
+        return take(reader) if reader is not connection.reader else 1 / 0
+
+    monkeypatch.setattr(Reader, "take", fail)
+    hub.send("fails", "x")
+    fails.join()
+    hub.broadcast("y")
+    goes_on.wait_for("y")
+    assert connection.closed == "error" and "a stream has failed" in caplog.text
+
+
+def test_hooks_run_in_the_pool_and_what_a_hook_sends_follows_the_gap(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(5))
+    threads: list[tuple[str, str]] = []
+
+    @hub.on_connection
+    def greet(connection: Connection) -> None:
+        threads.append(("on_connection", threading.current_thread().name.split(" ")[0]))
+        connection.send("hello")
+
+    @hub.on_gap
+    def repair(connection: Connection, gap: Gap) -> None:
+        threads.append(("on_gap", threading.current_thread().name))
+        connection.send("snapshot")
+
+    hub.on_disconnect(lambda connection: threads.append(("on_disconnect", threading.current_thread().name)))
+    cursor = hub.cursor()
+    for n in range(10):
+        hub.broadcast(str(n))
+    follower = Follower(hub, last_event_id=cursor)
+    follower.wait_for("hello", "gap trimmed 5", "snapshot", "5", "6", "7", "8", "9")
+    connection = only(hub)
+    connection.close()
+    follower.join()
+    assert connection.wait(GUARD)
+    assert [name for name, _ in threads] == ["on_connection", "on_gap", "on_disconnect"]
+    assert threads[0][1] != "ssehub-hooks" and {name for _, name in threads[1:]} == {"ssehub-hooks"}
+
+
+def test_a_hook_that_hangs_holds_up_its_own_stream_only_and_is_named(
+    make_hub: MakeHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hook_pool, "_HANGS", 0.05)
+    hub = make_hub(MemoryLog(2), heartbeat=0.1)
+    release, finished = threading.Event(), []
+    hub.on_gap(lambda connection, gap: release.wait(GUARD) if connection.client_id.startswith("hangs") else None)
+    hub.on_disconnect(lambda connection: finished.append(connection.client_id))
+    cursor = hub.cursor()
+    for n in range(5):
+        hub.broadcast(str(n))
+    hanging = [Follower(hub, client_id=f"hangs {n}", last_event_id=cursor) for n in range(6)]
+    until(lambda: "on_gap of <Connection 'hangs" in caplog.text and "has been running" in caplog.text)
+    other = Follower(hub, client_id="other", last_event_id=cursor)
+    other.wait_for("gap trimmed 3", "3", "4")
+    hub.disconnect("other")
+    other.join()
+    until(lambda: finished == ["other"])
+    assert all(follower.texts == [] for follower in hanging)
+    release.set()
+    for follower in hanging:
+        follower.wait_for("gap trimmed 3", "3", "4")
+
+
+def test_a_log_that_cannot_be_read_ends_the_streams_that_have_to_read(make_hub: MakeHub) -> None:
+    log = FaultyLog()
+    hub = make_hub(log)
+    follower = Follower(hub)
+    hub.broadcast("a")
+    follower.wait_for("a")
+    connection = only(hub)
+    with log.away():
+        with pytest.raises(LogError):
+            hub.broadcast("b")
+        assert connection.closed is None
+        log._check = lambda: None if threading.current_thread().name != "ssehub-writer" else FaultyLog._check(log)  # type: ignore[method-assign]
+        hub.broadcast("c")
+        follower.join()
+    assert connection.closed == "log" and b"retry: " in follower.chunks[-1]
+
+
+def test_a_slow_reader_keeps_its_place_and_no_more_than_one_piece(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(100_000))
+    slow, quick = Follower(hub), Follower(hub)
+    slow.stop_reading()
+    for n in range(2000):
+        hub.broadcast(f"{n} {'x' * 1000}")
+    quick.wait_for_last(f"1999 {'x' * 1000}")
+    loop = hub._own.streams._writer._loop
+    assert loop is not None
+    rests = [len(stream.rest) for stream in loop.streams.values() if stream.rest is not None]
+    assert len(rests) == 1 and rests[0] < 2 * 65536 + 1000
+    slow.reading.set()
+    slow.wait_for_last(f"1999 {'x' * 1000}")
+    assert slow.texts == quick.texts and len(slow.texts) == 2000
+
+
+def test_a_reader_that_takes_a_little_now_and_then_is_not_cut(make_hub: MakeHub) -> None:
+    hub = make_hub(stall_timeout=0.3, heartbeat=0.1)
+    follower = Follower(hub)
+    hub.broadcast("x" * 100_000)
+    began = time.monotonic()
+    while time.monotonic() < began + 1.0:  # longer than the timeout, but never without taking something
+        follower.stop_reading()
+        follower.reading.set()
+        hub.broadcast("x" * 1000)
+    assert only(hub).closed is None
+
+
+def test_messages_are_sent_after_the_streams_were_ended(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    follower = Follower(hub)
+    hub.broadcast("a")
+    follower.wait_for("a")
+    hub.end_streams()
+    follower.join()
+    receipt = hub.broadcast("b")
+    assert hub.closed and receipt.queued == 0
+    late = Follower(hub)  # it is told to come back
+    late.join()
+    assert b"retry: " in late.chunks[0] and hub.stats()["refused"] == 1
+
+
+def test_a_sender_that_never_waits_leaves_the_writer_its_turn(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_AHEAD", 100)
+    hub = make_hub(MemoryLog(2000))
+    followers = [Follower(hub, client_id=str(n)) for n in range(50)]
+    for n in range(10_000):
+        hub.send(str(n % 50), str(n))
+    for k, follower in enumerate(followers):
+        follower.wait_for(*(str(n) for n in range(k, 10_000, 50)))
+
+
+def test_a_child_process_holds_no_stream_open(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    follower = Follower(hub)
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    hub.disconnect(only(hub).client_id)
+    follower.join()  # although the child has a copy of the socket
+    os.write(go[1], b"x")
+    os.waitpid(child, 0)
+    for number in (*ready, *go):
+        os.close(number)
+
+
+def test_heartbeats_tell_how_far_the_log_has_moved_on(make_hub: MakeHub) -> None:
+    hub = make_hub(heartbeat=0.05)
+    follower = Follower(hub, zone="quiet")
+    for n in range(3):
+        hub.broadcast(str(n), zone="busy")
+    until(lambda: follower.decoder.last_event_id == hub.cursor())
+    until(lambda: follower.chunks[-1] == b":\n\n")
+    assert follower.texts == []
+
+
+def test_an_age_ends_a_stream_and_says_when_to_come_back(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub = make_hub(max_age=0.1)
+    with caplog.at_level(logging.WARNING):
+        follower = Follower(hub)
+        connection = only(hub)
+        follower.join()
+    assert connection.closed == "max_age" and b"retry: " in follower.chunks[-1] and not caplog.records
