@@ -32,7 +32,10 @@ def chunk(data: bytes) -> bytes:
         (HEAD + b"\r\n" + PREAMBLE, False),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(PREAMBLE), True),
         (HEAD + b"transfer-encoding:Chunked\r\n\r\n" + chunk(PREAMBLE[:5]) + chunk(PREAMBLE[5:]), True),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"00" + chunk(PREAMBLE).replace(b"\r\n", b" ;x=y\r\n", 1), True),
+        (
+            HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"00" + chunk(PREAMBLE).replace(b"\r\n", b" ;x=y\r\n", 1),
+            True,
+        ),
         (HEAD.replace(b"1.1", b"1.0") + b"Content-Encoding: identity\r\n\r\n" + PREAMBLE, False),
     ],
 )

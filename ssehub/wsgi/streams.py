@@ -185,6 +185,8 @@ class Streams:
             except OSError as error:
                 obstacle = f"no descriptor is left: {error}"
                 self._watcher.watch(stream, source.socket)
+                if source.detaches:  # on its thread it would take one that others need: it comes back later
+                    stream.connection.close("error")
         if obstacle is not None:
             self._not_taken(obstacle)
         return None

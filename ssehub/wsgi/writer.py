@@ -282,11 +282,15 @@ class _Loop:
     def _adopt(self, stream: Stream) -> None:
         self.streams[stream.connection] = self._by_number[stream.number] = stream
         self._groups.add(stream)
-        self._poller.add(stream.number)
+        try:
+            self._poller.add(stream.number)
+            if stream.rest is not None:
+                self._poller.set_writable(stream.number, True)
+        except OSError as error:  # the kernel watches no more of them
+            logger.error("a stream cannot be watched: %s", error)
+            return self._finish(stream, "error")
         self._set_timer(stream)
-        if stream.rest is not None:
-            self._poller.set_writable(stream.number, True)
-        self._make_ready(stream)
+        return self._make_ready(stream)
 
     def look_at_all(self, partition: int) -> None:
         """Serve all streams that read a partition by themselves."""
@@ -483,7 +487,8 @@ class _Loop:
     # Time
 
     def _tick(self) -> None:
-        self._look()
+        with contextlib.suppress(Exception):  # it logs, and what handles log records is the application's
+            self._look()
         for count, stream in enumerate(self._timers.expired(time.monotonic())):
             self._on_timer(stream, time.monotonic())
             self._let_others_run(count)
@@ -533,7 +538,10 @@ class _Loop:
         self._poller.remove(stream.number)
         connection.close(reason)
         stream.close()
-        self._dispatcher.dismiss(connection, reason)
+        try:
+            self._dispatcher.dismiss(connection, reason)
+        except Exception:  # whatever it is, the others go on, and the stream's hooks still run
+            logger.exception("a stream was not taken out in order: %r", connection)
         if self._dispatcher.hooks.on_disconnect:
             stream.run(f"on_disconnect of {connection!r}", lambda: self._dispatcher.fire_disconnect(connection))
         else:

@@ -78,9 +78,10 @@ class Partitions:
         opened: dict[int, Readable] = {}
         try:
             for number in numbers:
-                made = self._make(number)  # not under the lock: it may have to connect
+                made = None if number in self._partitions else self._make(number)  # not under the lock: it may connect
                 with self._lock:
-                    partition = self._partitions.setdefault(number, made)
+                    partition = self._partitions.get(number) or made or self._make(number)
+                    self._partitions[number] = partition
                     partition.users += 1
                 opened[number] = partition
                 self._follow(partition)
