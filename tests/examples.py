@@ -55,7 +55,10 @@ def served(name: str, *more: str, **environment: str) -> Iterator[Served]:
     folder, port = EXAMPLES / name, free_port()
     readme = (folder / "README.rst").read_text()
     command = re.findall(r"^    \.venv/bin/(gunicorn .*)app:app$", readme, re.MULTILINE)[0].split()
-    options = ("-c", str(folder / "gunicorn.conf.py"), "--chdir", str(folder), "-b", f"127.0.0.1:{port}", *more)
+    configuration = folder / "gunicorn.conf.py"
+    options = ("--chdir", str(folder), "-b", f"127.0.0.1:{port}", *more)
+    if configuration.exists():
+        options = ("-c", str(configuration), *options)
     environment["PYTHONPATH"] = f"{ROOT}:{folder}"
     with process(sys.executable, "-m", *command, *options, "app:app", **environment) as server:
         until(lambda: _answers(port), f"the example {name} to answer")

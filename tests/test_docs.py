@@ -169,11 +169,11 @@ def test_the_script_goes_on_where_it_was(folder: Path, serve: Callable[[int], An
 def test_four_processes_on_redis_are_one_hub(folder: Path, redis_server: RedisServer) -> None:
     url = redis_server.url.replace("/0", "/5")
     app = APPS[2].replace("from ssehub import Hub, Message\n", SHARED.splitlines()[0] + "\n")
-    app = app.replace("hub = Hub(max_connections=180)\n", SHARED.splitlines()[2] + "\n")
+    app = app.replace("hub = Hub()\n", SHARED.splitlines()[2] + "\n")
     assert app.count("RedisLog") == 2
     write(folder, 2, app.replace("redis://localhost:6379/0", url))
     one, four = commands(TUTORIAL, "gunicorn")
-    assert four == one.replace("-w 1", "-w 4")
+    assert four == one.replace("gunicorn ", "gunicorn -w 4 ")
     (send,) = commands(TUTORIAL, "ssehub send")
     with running(four, folder) as port:
         address = f"http://127.0.0.1:{port}"
@@ -263,11 +263,12 @@ def test_the_unit_of_systemd_starts_what_the_page_recommends() -> None:
     page = (DOCS / "deployment.rst").read_text()
     (unit,) = blocks(page, "ini")
     (docker,) = blocks(page, "docker")
-    gthread = commands(page, "gunicorn -c python:ssehub.integrations.gunicorn -k gthread")[0]
+    first = commands(page, "gunicorn")[0]
+    assert first == "gunicorn app:app"
     address = " -b 127.0.0.1:8000 app:app"
-    assert f"bin/{gthread.replace(' app:app', address)}\n" in unit
+    assert f"bin/{first.replace(' app:app', address)}\n" in unit
     started = json.loads(re.findall(r"CMD (\[.*\])", docker.replace("\\\n", ""))[0])
-    assert shlex.join(started) == gthread.replace(" app:app", address.replace("127.0.0.1", "0.0.0.0"))
+    assert shlex.join(started) == first.replace(" app:app", address.replace("127.0.0.1", "0.0.0.0"))
 
 
 @pytest.mark.parametrize("caption", ["before", "after"])

@@ -29,7 +29,7 @@ SCORES, TEXTS = "#comments .score", "#comments .text"
 
 def command(port: int, *more: str) -> tuple[str, ...]:
     """Return the command of the README, for a port of ours."""
-    (line,) = (one for one in (FOLDER / "README.rst").read_text().splitlines() if "/gunicorn -c" in one)
+    (line,) = (one for one in (FOLDER / "README.rst").read_text().splitlines() if "bin/gunicorn " in one)
     words = line.split()[1:]
     return (sys.executable, "-m", "gunicorn", "--chdir", str(FOLDER), "-b", f"127.0.0.1:{port}", *more, *words)
 

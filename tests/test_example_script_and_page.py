@@ -23,7 +23,7 @@ TOKEN = "a secret"
 
 @contextlib.contextmanager
 def serving(port: int) -> Iterator[None]:
-    (line,) = (one for one in (FOLDER / "README.rst").read_text().splitlines() if "/gunicorn -c" in one)
+    (line,) = (one for one in (FOLDER / "README.rst").read_text().splitlines() if "bin/gunicorn " in one)
     more = ("--chdir", str(FOLDER), "-b", f"127.0.0.1:{port}", "--log-level", "error", *line.split()[1:])
     with process(sys.executable, "-m", "gunicorn", *more, SECRET_KEY="a key", WORKER_TOKEN=TOKEN):
         until(lambda: answers(port, "/"), "the application to answer")

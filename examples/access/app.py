@@ -36,7 +36,6 @@ def create_app(other_site=OTHER_SITE, **settings):
         SSEHUB_URL="/events",
         SSEHUB_ORIGINS=[other_site],
         SSEHUB_MAX_AGE=3600,  # after this a stream ends, its client comes back, and is asked again
-        SSEHUB_MAX_CONNECTIONS=180,
     )
     app.config.update(settings)
     tokens = URLSafeTimedSerializer(app.secret_key, salt="stream")  # what is signed for other purposes is no token

@@ -8,7 +8,7 @@ from werkzeug.exceptions import HTTPException
 
 from ssehub import Hub, Message, UnknownClient
 
-app, hub = Flask(__name__), Hub(max_connections=180)
+app, hub = Flask(__name__), Hub()
 presence = threading.Lock()
 
 

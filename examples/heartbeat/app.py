@@ -17,7 +17,7 @@ SECOND = 1.0
 # Below the time-out of whatever lies in between; nginx and many others wait 60 seconds unless told otherwise.
 HEARTBEAT = float(os.environ.get("HEARTBEAT", "15"))
 
-app, hub = Flask(__name__), Hub(heartbeat=HEARTBEAT, max_pending=3, max_connections=180)
+app, hub = Flask(__name__), Hub(heartbeat=HEARTBEAT, max_pending=3)
 first = threading.Lock()  # taken once, by the first client, and never given back
 
 

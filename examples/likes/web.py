@@ -23,7 +23,7 @@ def create_app(redis_url, name="likes"):
     :raises RuntimeError: if Redis does not answer.
     """
     board = Board(redis_url, name)
-    hub = Hub(RedisLog(redis_url, name=name), max_connections=80)  # of the 100 threads that gunicorn is given
+    hub = Hub(RedisLog(redis_url, name=name))
     app = Flask(__name__)
     app.config.from_mapping(
         SECRET_KEY=board.secret(),

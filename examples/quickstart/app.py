@@ -2,7 +2,7 @@ from flask import Flask, request
 
 from ssehub import Hub
 
-app, hub = Flask(__name__), Hub(max_connections=180)
+app, hub = Flask(__name__), Hub()
 
 
 @app.get("/events")

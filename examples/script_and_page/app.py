@@ -18,7 +18,7 @@ def create_app(secret_key, worker_token):
     :param secret_key: what the cookies are signed with; with another one all visitors are new.
     :param worker_token: what workers show.
     """
-    hub = Hub(max_connections=180)
+    hub = Hub()
     app = Flask(__name__)
     app.config.from_mapping(
         SECRET_KEY=secret_key,

@@ -8,7 +8,7 @@ from ssehub import ALL, Hub, Message, UnknownClient
 
 DEVICES = ("laptop", "phone", "tablet")
 
-app, hub = Flask(__name__), Hub(max_connections=180, max_per_client=20)
+app, hub = Flask(__name__), Hub(max_per_client=20)
 signed_in = defaultdict(set)  # user -> devices
 
 

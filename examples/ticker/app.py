@@ -14,7 +14,7 @@ INTERVAL = 1.0
 
 log = os.environ.get("TICKER_LOG")
 app, market = Flask(__name__), Market()
-hub = Hub(RedisLog(log, name="ticker") if log else None, max_connections=180)
+hub = Hub(RedisLog(log, name="ticker") if log else None)
 first = threading.Lock()  # taken once, by the first client, and never given back
 
 

@@ -13,7 +13,7 @@ from ssehub import Hub, HubClosed, MemoryLog, Message, event_stream
 PAUSE = 0.08
 AT_ONCE = 20  # answers that are written at a time
 
-app, hub = Flask(__name__), Hub(MemoryLog(size=100_000, ttl=3600), max_connections=150)
+app, hub = Flask(__name__), Hub(MemoryLog(size=100_000, ttl=3600), detach=True)
 answers = collections.deque(maxlen=100)  # ids of those that can be followed: as many as the log has room for
 running = set()  # what the model is at work on
 

@@ -1,7 +1,5 @@
-from ssehub.integrations.gunicorn import post_worker_init
-
+# The streams of /ask have no hub: each holds a thread until it ends, and gunicorn waits for it when it stops.
 worker_class = "gthread"
-workers = 1
 threads = 200
 worker_connections = 1200
 graceful_timeout = 5

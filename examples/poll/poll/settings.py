@@ -32,4 +32,4 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SESSION_COOKIE_SAMESITE = "Lax"
 
 # In the memory of the process, unless there is a Redis: several workers need one.
-SSEHUB = {"LOG": os.environ.get("REDIS_URL"), "MAX_CONNECTIONS": 40}
+SSEHUB = {"LOG": os.environ.get("REDIS_URL")}

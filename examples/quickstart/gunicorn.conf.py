@@ -1,1 +1,0 @@
-from ssehub.integrations.gunicorn import post_worker_init
