@@ -92,8 +92,9 @@ function draw(event) {
 function drawGap(event) {
   keep(event);
   const gap = JSON.parse(event.data);
-  const missed = gap.missed === null ? "An unknown number of messages" : `${gap.missed} of the log's messages`;
-  add("gap", `${missed} went by (${gap.reason}).`, event.lastEventId, "gap");
+  const missed = gap.missed === null ? "An unknown number of messages may be missing"
+    : `${gap.missed.toLocaleString()} messages to this client are missing`;
+  add("gap", `${missed} (${gap.reason}).`, event.lastEventId, "gap");
 }
 
 function add(type, data, id, kind) {
