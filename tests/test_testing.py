@@ -293,7 +293,9 @@ def test_a_stream_that_does_not_end_is_an_error_and_not_a_test_that_hangs() -> N
     events.close()
 
 
-def test_a_server_serves_and_takes_its_streams_along(hub: RecordedHub) -> None:
+@pytest.mark.parametrize("detach", [None, True, False])
+def test_a_server_serves_and_takes_its_streams_along(detach: bool | None, make_hub: MakeHub) -> None:
+    hub = make_hub(detach=detach)
     with serve(create_app(hub)) as server:
         client = Client(f"{server.url}/events")
         messages = client.subscribe()
