@@ -247,6 +247,21 @@ def test_a_stream_without_a_server_is_one_that_the_hub_knows(hub: RecordedHub) -
         assert texts(list(events)) == ["meanwhile"]
 
 
+@pytest.mark.parametrize(("detach", "taken"), [(None, 1), (True, 1), (False, 0)])
+def test_a_stream_without_a_server_is_served_as_in_one(
+    detach: bool | None, taken: int, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, left = make_hub(detach=detach), []
+    hub.on_disconnect(left.append)
+    with stream(create_app(hub), "/events") as events:
+        until(lambda: hub.stats()["taken_over"] == taken)
+        hub.broadcast("x" * 100_000)
+        hub.broadcast("next")
+        assert [len(text) for text in texts(events.read(2))] == [100_000, 4]
+    assert left and hub.connections() == []
+    assert hub.stats()["not_taken"] == {} and caplog.records == []
+
+
 def test_a_stream_of_many_messages_waits_for_its_reader_and_ends_when_he_leaves() -> None:
     asked = []
 
