@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Response
 
 from ssehub import Hub
@@ -65,6 +66,7 @@ def test_a_hub_that_is_right_is_told_to_be(hub: str) -> None:
     for ranks in (found["connect"], found["first_byte"], found["latency"]):
         assert 0 < ranks["p50"] <= ranks["p90"] <= ranks["p99"] <= ranks["max"]
     assert found["load"] > 0 and "p99" in found["lag"]
+    assert found["served"]["parked"] >= 100 and found["served"]["on_threads"] == 0, "gthread has a thread for each"
 
 
 def test_the_table_shows_all_that_one_asks_for(hub: str) -> None:
@@ -75,6 +77,41 @@ def test_the_table_shows_all_that_one_asks_for(hub: str) -> None:
     for name in ("lost", "doubled", "out of order", "gaps told"):
         assert shown[name].strip() == "0"
     assert {"streams", "connect", "first byte", "latency", "deliveries", "reconnects", "generator"} <= set(shown)
+
+
+@pytest.mark.parametrize(("served", "detach"), [("5 detached", True), ("5 parked", None)])
+def test_the_report_says_how_the_streams_are_served(
+    served: str, detach: bool | None, make_hub: Callable[..., Hub], site: Callable[[Any], Any]
+) -> None:
+    here = site(create_app(make_hub(detach=detach)))
+    code, table, _ = said(f"http://127.0.0.1:{here.port}/events", "--streams", "5", *QUICK)
+    assert code == 0 and f"served        5 open: {served}\n" in table and "on threads" not in table
+
+
+def test_the_report_says_why_streams_are_on_threads(
+    make_hub: Callable[..., Hub], site: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSEHUB_TOKEN", "secret")
+    service = create_app(make_hub(), token="secret")
+
+    def hidden(environ: dict[str, Any], start: Any) -> Any:
+        del environ["werkzeug.socket"]
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        return service(environ, start)
+
+    here = site(DispatcherMiddleware(Response("nothing", 404), {"/sse": hidden}))
+    code, table, _ = said(f"http://127.0.0.1:{here.port}/sse/events", "--streams", "5", *QUICK)
+    assert code == 0 and "5 open: 5 on the server's threads\n" in table
+    assert "on threads    5 times since the start: the server does not show the client's socket\n" in table
+
+
+def test_a_service_that_does_not_tell_how_it_serves_is_measured_all_the_same(scripted: Callable[..., Server]) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(STREAM + b": there\n\n")
+        exchange.hold()
+
+    code, found = figures(scripted(script).url + "/events", "--watch", "--streams", "2", "--duration", "0.1")
+    assert code == 0 and found["served"] == {}
 
 
 @pytest.mark.parametrize(("fault", "found"), [("lose", "lost"), ("double", "doubled"), ("reorder", "out_of_order")])

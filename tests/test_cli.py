@@ -90,6 +90,24 @@ def test_a_signal_ends_the_service_with_open_streams_and_they_are_told(number: s
             stream.close()
 
 
+def test_streams_hold_no_thread_of_the_service() -> None:
+    with serving() as (running, port):
+        streams = [Stream(port, "/events") for _ in range(50)]
+        for stream in streams:
+            stream.opened()
+        until(lambda: call(port, "GET", "/stats")[1]["stats"]["detached"] == 50)
+        until(lambda: _threads(running.pid) < 15)
+        call(port, "POST", "/send", {"data": "to all", "broadcast": "true"})
+        for stream in streams:
+            assert stream.message().data == "to all"
+            stream.close()
+        until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 0)
+
+
+def _threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
 def test_ctrl_c_ends_listen_without_a_word() -> None:
     with serving() as (_, port), command("listen", f"http://127.0.0.1:{port}/events") as listener:
         until(lambda: call(port, "GET", "/stats")[1]["stats"]["connections"] == 1)

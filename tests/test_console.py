@@ -6,12 +6,16 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ssehub import Hub
+from ssehub.service import create_app
+from tests.apps.compressing import compressed
+from tests.conftest import Site
 from tests.redis_server import RedisServer
 from tests.servers import answers, free_port, process
 from tests.streams import Stream, call, until
@@ -130,6 +134,47 @@ def test_the_page_draws_how_well_it_goes(browser: Any, port: int) -> None:
     shown = "return [...document.querySelectorAll('#delays span')].filter(one => one.offsetHeight).length"
     assert tab.run(shown) >= 1
     assert tab.run("return document.getElementById('n-gaps').textContent") == "0"
+
+
+def shown_streams(tab: Tab) -> list[str]:
+    """Return how many streams are shown to be detached, parked and on threads."""
+    script = "return ['detached', 'parked', 'on-threads'].map(name => document.getElementById('n-' + name).textContent)"
+    shown = tab.run(script)
+    assert isinstance(shown, list)
+    return shown
+
+
+def test_the_page_shows_how_streams_are_served(browser: Any, port: int) -> None:
+    tab = Tab(browser, port, "ada")
+    until(lambda: shown_streams(tab) == ["1", "0", "0"])
+    assert tab.run("return document.getElementById('not-taken').hidden")
+
+
+def test_the_page_shows_why_streams_stay_on_threads(
+    browser: Any, site: Callable[[Any], Site], make_hub: Callable[..., Hub]
+) -> None:
+    hub = make_hub(heartbeat=0.5)
+    plain, packed = create_app(hub), compressed(create_app(hub), is_flushed=True)
+    here = site(lambda environ, start: (packed if environ["QUERY_STRING"] == "packed" else plain)(environ, start))
+    streams = [here.stream("/events?packed") for _ in range(2)]
+    browser.set_window_size(400, 1000)
+    tab = Tab(browser, here.port, "ada")
+    until(lambda: shown_streams(tab) == ["0", "1", "2"])
+    shown = tab.run("return [...document.querySelectorAll('#not-taken li')].map(one => one.textContent)")
+    assert shown == ["a middleware compresses the stream: 2"]
+    assert tab.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    _keep_picture(tab, "console-phone")
+    tab.click("disconnect")
+    for stream in streams:
+        stream.close()
+    until(lambda: not hub.connections())
+    browser.get("about:blank")  # it keeps no connection to a server that closes
+
+
+def _keep_picture(tab: Tab, name: str) -> None:
+    if folder := os.environ.get("SSEHUB_SCREENSHOTS"):
+        tab.browser.set_window_size(400, tab.run("return document.documentElement.scrollHeight") + 150)
+        tab.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
 def test_a_message_of_html_stays_text(browser: Any, port: int) -> None:

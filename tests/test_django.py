@@ -103,6 +103,20 @@ def test_a_stream_passes_the_gzip_middleware_at_once(port: Callable[..., int]) -
     until(lambda: not sse_site.hub().connections())
 
 
+@pytest.mark.parametrize(("setting", "detached"), [({}, 0), ({"DETACH": True}, 1)])
+def test_a_setting_says_whether_streams_leave_the_servers_threads(
+    setting: dict[str, Any], detached: int, port: Callable[..., int]
+) -> None:
+    stream = Stream(port(**setting), "/mine?name=ada", {"Accept-Encoding": "gzip"})
+    stream.opened()
+    until(lambda: sse_site.hub().stats()["taken_over"] == 1)
+    assert sse_site.hub().stats()["detached"] == detached
+    sse_site.hub().send("ada", "to ada")
+    assert stream.message().data == "to ada"
+    stream.close()
+    until(lambda: not sse_site.hub().connections())
+
+
 def test_what_a_view_refuses_is_refused_before_anything_is_registered(port: Callable[..., int]) -> None:
     here = port()
     assert call(here, "GET", "/mine")[0] == 403

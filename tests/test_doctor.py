@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from ssehub.doctor import Case, Finding, examine
 from ssehub.doctor.questions import redis
 from ssehub.service import create_app
 from tests.apps.clinic import ORIGIN
+from tests.apps.compressing import compressed
 from tests.conftest import Site
 from tests.redis_server import RedisServer, ask
 from tests.scripted import CERTIFICATE, REFUSED, STREAM, Exchange, Server, held
@@ -73,13 +73,20 @@ def judged(found: Found, verdict: str) -> set[str]:
 
 
 @contextmanager
-def clinic(*more: str, worker: str = "gthread", threads: int = 40, heartbeat: str = "0.2") -> Iterator[str]:
+def clinic(
+    *more: str, worker: str = "gthread", threads: int = 40, heartbeat: str = "0.2", **environment: str
+) -> Iterator[str]:
     """Serve a service under gunicorn."""
     port = free_port()
     command = (*gunicorn(worker, port, *more, threads=threads)[:-1], "tests.apps.clinic:app")
-    with process(*command, HEARTBEAT=heartbeat):
-        until(lambda: answers(port), "gunicorn to answer")
-        yield f"http://127.0.0.1:{port}/events"
+    with process(*command, HEARTBEAT=heartbeat, **environment):
+        until(lambda: _listens(port), "gunicorn to answer")
+        yield f"http{'s' if '--certfile' in more else ''}://127.0.0.1:{port}/events"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 HOOK = ("-c", "python:ssehub.integrations.gunicorn")
@@ -122,7 +129,8 @@ def test_of_a_healthy_service_all_is_well(proxies: dict[str, str]) -> None:
     assert {"answer", "http/2", "cors", "server", "one log", "delivery", "leaving", "heartbeat", "resuming"} <= set(
         found
     )
-    assert "gthread, 40 streams at the most, processes: 1" in found["server"].seen
+    assert "gthread, requests at once: 40, processes: 1" in found["server"].seen
+    assert found["serving"].seen == "6 open: 6 parked" and "max_connections=20 of 40 threads" in found["limit"].seen
 
 
 def test_without_http_2_the_six_connections_are_told(proxies: dict[str, str]) -> None:
@@ -160,20 +168,77 @@ def test_a_proxy_that_strips_the_last_event_id_is_told(proxies: dict[str, str]) 
     assert "resuming" in judged(found, "FAIL") and "Last-Event-ID" in found["resuming"].fix
 
 
-def test_the_sync_worker_is_told() -> None:
+def test_of_the_sync_worker_all_is_well_because_streams_leave_it() -> None:
     with clinic(worker="sync") as url:
+        found = look(url, streams=6)
+    assert judged(found, "FAIL") == set() and judged(found, "warn") == {"http/2"}, found
+    assert found["serving"].seen == "6 open: 6 detached"
+    assert "no stream holds a thread" in found["limit"].seen and "no stream holds a thread" in found["restart"].seen
+
+
+@pytest.mark.parametrize(
+    ("fault", "why", "fix"),
+    [
+        ({"COMPRESS": "1"}, "a middleware compresses the stream", "exclude the stream's path"),
+        ({"DETACH": "no"}, "detach=False", "Hub(detach=True)"),
+    ],
+)
+def test_a_sync_worker_that_a_stream_holds_is_told(fault: dict[str, str], why: str, fix: str) -> None:
+    with clinic(worker="sync", **fault) as url:
         found = look(url, time=1.2)
-    assert {"server", "other requests"} <= judged(found, "FAIL")
-    assert "sync worker" in found["server"].seen and "-k gthread" in found["server"].fix
+    assert {"serving", "other requests"} <= judged(found, "FAIL"), found
+    assert "has one thread, and a stream holds it" in found["serving"].seen
+    assert why in found["serving"].seen and fix in found["serving"].fix
     assert found["restart"].verdict == "warn" and HOOK[1] in found["restart"].fix
 
 
 def test_fewer_threads_than_streams_are_told() -> None:
     with clinic(*HOOK, threads=4) as url:
         found = look(url, time=1.2, streams=6)
-    assert {"streams", "other requests"} == judged(found, "FAIL")
+    assert {"streams", "other requests", "serving"} == judged(found, "FAIL"), found
     assert "of 6 only 4 are open: 2 wait" in found["streams"].seen and "--threads" in found["streams"].fix
+    assert "detach=None" in found["serving"].seen and "Hub(detach=True)" in found["serving"].fix
     assert "max_connections=20" in found["limit"].seen and found["limit"].verdict == "warn"
+
+
+def test_fewer_threads_than_streams_are_no_fault_where_streams_leave_them() -> None:
+    with clinic(*HOOK, threads=4, DETACH="yes") as url:
+        found = look(url, streams=12)
+    assert judged(found, "FAIL") == set() and judged(found, "warn") == {"http/2"}, found
+    assert found["serving"].seen == "12 open: 12 detached" and found["limit"].verdict == "ok"
+
+
+def test_streams_that_can_take_all_threads_are_a_warning_before_they_do() -> None:
+    with clinic(*HOOK, threads=10) as url:
+        found = look(url)
+    assert judged(found, "FAIL") == set() and "limit" in judged(found, "warn"), found
+    assert "the server has 10 threads" in found["limit"].seen
+    assert "Hub(detach=True)" in found["limit"].fix and "max_connections=1)" in found["limit"].fix
+
+
+def test_streams_that_a_middleware_compresses_are_told_to_stay_on_threads() -> None:
+    with clinic(*HOOK, COMPRESS="1") as url:
+        found = look(url)
+    assert found["serving"].verdict == "ok" and found["limit"].verdict == "ok", found
+    assert "3 on the server's threads (a middleware compresses the stream)" in found["serving"].seen
+    assert "exclude the stream's path" in found["serving"].fix
+
+
+def test_tls_in_the_server_is_told_to_keep_streams_on_threads() -> None:
+    certificate = str(CERTIFICATE)
+    with clinic(*HOOK, "--certfile", certificate, "--keyfile", certificate) as url:
+        found = look(url, verify=False)
+    assert "TLS is in the server's process" in found["serving"].seen and "TLS in a proxy" in found["serving"].fix
+
+
+def test_a_server_that_shows_no_socket_is_told_to_keep_streams_on_threads() -> None:
+    port = free_port()
+    command = ("-m", "waitress", f"--listen=127.0.0.1:{port}", "--threads=10", "tests.apps.clinic:app")
+    with process(sys.executable, *command):
+        until(lambda: answers(port), "waitress to answer")
+        found = look(f"http://127.0.0.1:{port}/events")
+    assert "3 on the server's threads (the server does not show the client's socket)" in found["serving"].seen
+    assert "gunicorn" in found["serving"].fix
 
 
 def test_several_workers_on_a_memory_log_are_told_by_the_server_and_by_the_streams_alone() -> None:
@@ -213,34 +278,8 @@ def test_a_head_that_waits_for_the_first_event_is_told(site: Serve) -> None:
     assert re.search(r"came after [01]\.", found["first bytes"].seen) and "send a comment" in found["first bytes"].fix
 
 
-def compressed(app: Any) -> Any:
-    """Compress as middlewares do that know nothing of streams."""
-
-    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-        if environ["PATH_INFO"] != "/events":
-            yield from app(environ, start_response)
-            return
-
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            return start_response(status, [*headers, ("Content-Encoding", "gzip")], exc_info)
-
-        buffer = io.BytesIO()
-        body = app(environ, start)
-        try:
-            with gzip.GzipFile(fileobj=buffer, mode="wb") as packed:
-                for chunk in body:
-                    packed.write(chunk)
-                    yield buffer.getvalue()
-                    buffer.seek(0)
-                    buffer.truncate()
-        finally:
-            body.close()
-
-    return application
-
-
 def test_a_middleware_that_compresses_is_told(site: Serve, make_hub: Callable[..., Hub]) -> None:
-    here = site(compressed(create_app(make_hub(heartbeat=0.3))))
+    here = site(compressed(create_app(make_hub(heartbeat=0.3)), is_flushed=False))
     found = look(f"http://127.0.0.1:{here.port}/events", time=1.0)
     assert "compression" in judged(found, "FAIL") and "COMPRESS_MIMETYPES" in found["compression"].fix
 

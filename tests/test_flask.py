@@ -54,6 +54,20 @@ def test_a_stream_and_a_view_that_sends(make: Callable[..., tuple[Flask, SSEHub]
     stream.close()
 
 
+@pytest.mark.parametrize(("setting", "detached"), [({}, 0), ({"SSEHUB_DETACH": True}, 1)])
+def test_a_setting_says_whether_streams_leave_the_servers_threads(
+    setting: dict[str, Any], detached: int, make: Callable[..., tuple[Flask, SSEHub]], site: Serve
+) -> None:
+    app, sse = make({"SSEHUB_URL": "/events", **setting})
+    stream = site(app).stream("/events")
+    stream.opened()
+    until(lambda: sse.hub.stats()["taken_over"] == 1)
+    assert sse.hub.stats()["detached"] == detached
+    sse.broadcast("hello")
+    assert stream.message().data == "hello"
+    stream.close()
+
+
 def test_a_view_says_whose_stream_it_is_and_who_may(make: Callable[..., tuple[Flask, SSEHub]], site: Serve) -> None:
     app, sse = make()
 

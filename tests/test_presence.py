@@ -315,7 +315,7 @@ next(mine)
 log = hub._log
 held, fork = threading.Event(), threading.Event()
 def hold():
-    with log._partitions._lock, log._partitions._making, log._making, log._presence._changed:
+    with log._followed._lock, log._followed._making, log._making, log._opening, log._presence._changed:
         held.set()
         fork.wait()
 threading.Thread(target=hold).start()

@@ -18,8 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ssehub import ALL, Hub, MemoryLog, Packet, RedisLog
 from ssehub.integrations.prometheus import HubCollector
+from ssehub.log import Process
 from ssehub.service import create_app
 from ssehub.wire import Message
+from tests.apps.compressing import compressed
 from tests.redis_server import RedisServer
 from tests.servers import answers, free_port, process
 from tests.streams import GUARD, Stream, until
@@ -66,6 +68,30 @@ def test_a_scrape_tells_what_happened(make_hub: MakeHub, site: Callable[[Any], A
     assert {name: found[name, (HERE,)] for name in expected} == expected
     assert found["ssehub_sent_bytes_total", (HERE,)] == hub.stats()["sent_bytes"] > 500
     assert found["ssehub_zone_connections", ("a",)] == 2 and found["ssehub_zone_connections", ("b",)] == 1
+
+
+def test_how_streams_are_served_is_told_and_why_not_otherwise(make_hub: MakeHub, site: Callable[[Any], Any]) -> None:
+    hub = make_hub(detach=True)
+    taken, packed = site(create_app(hub)), site(compressed(create_app(hub), is_flushed=True))
+    streams = [taken.stream("/events"), taken.stream("/events"), packed.stream("/events")]
+    until(lambda: hub.stats()["detached"] == 2 and hub.stats()["not_taken"])
+    found = collect(hub)
+    assert found["ssehub_taken_over_streams", (HERE,)] == found["ssehub_detached_streams", (HERE,)] == 2
+    assert found["ssehub_connections", (HERE,)] == 3
+    assert found["ssehub_not_taken_streams_total", (HERE, "a middleware compresses the stream")] == 1
+    for stream in streams:
+        stream.close()
+
+
+def test_processes_that_do_not_count_everything_are_told_all_the_same(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = make_hub()
+    older = {name: value for name, value in hub.stats().items() if name not in ("taken_over", "detached", "not_taken")}
+    monkeypatch.setattr(hub, "processes", lambda: [Process("older", "there", 1, 0, older)])
+    found = collect(hub)
+    assert found["ssehub_connections", ("there:1",)] == 0
+    assert not [name for name, _ in found if "taken" in name or "detached" in name]
 
 
 def test_the_seconds_from_send_to_write_are_those_of_each_write(make_hub: MakeHub) -> None:

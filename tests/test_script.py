@@ -14,7 +14,7 @@ from ssehub.service import create_app
 from ssehub.wsgi.script import shared_script
 from tests.servers import ROOT
 
-SCRIPT = (ROOT / "ssehub" / "server" / "shared.js").read_bytes()
+SCRIPT = (ROOT / "ssehub" / "wsgi" / "shared.js").read_bytes()
 
 
 def check(app: Any, path: str) -> None:

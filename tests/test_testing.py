@@ -247,6 +247,21 @@ def test_a_stream_without_a_server_is_one_that_the_hub_knows(hub: RecordedHub) -
         assert texts(list(events)) == ["meanwhile"]
 
 
+@pytest.mark.parametrize(("detach", "taken"), [(None, 1), (True, 1), (False, 0)])
+def test_a_stream_without_a_server_is_served_as_in_one(
+    detach: bool | None, taken: int, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, left = make_hub(detach=detach), []
+    hub.on_disconnect(left.append)
+    with stream(create_app(hub), "/events") as events:
+        until(lambda: hub.stats()["taken_over"] == taken)
+        hub.broadcast("x" * 100_000)
+        hub.broadcast("next")
+        assert [len(text) for text in texts(events.read(2))] == [100_000, 4]
+    assert left and hub.connections() == []
+    assert hub.stats()["not_taken"] == {} and caplog.records == []
+
+
 def test_a_stream_of_many_messages_waits_for_its_reader_and_ends_when_he_leaves() -> None:
     asked = []
 
@@ -293,7 +308,9 @@ def test_a_stream_that_does_not_end_is_an_error_and_not_a_test_that_hangs() -> N
     events.close()
 
 
-def test_a_server_serves_and_takes_its_streams_along(hub: RecordedHub) -> None:
+@pytest.mark.parametrize("detach", [None, True, False])
+def test_a_server_serves_and_takes_its_streams_along(detach: bool | None, make_hub: MakeHub) -> None:
+    hub = make_hub(detach=detach)
     with serve(create_app(hub)) as server:
         client = Client(f"{server.url}/events")
         messages = client.subscribe()

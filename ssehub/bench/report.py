@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ssehub.client.served import Served
+
 #: The generator's own lag is named as soon as it is more than this, in seconds, and this share of the latency.
 _LAG, _LAG_SHARE = 0.01, 0.25
 #: The share of a processor above which the generator has no room.
@@ -49,6 +51,9 @@ class Report:
     lag: dict[str, float] = field(default_factory=dict)
     load: float = 0.0
     interrupted: bool = False
+    #: How the server serves its streams: how many are ``streams``, ``detached``, ``parked``, and ``on_threads``; and
+    #: ``not_taken``, why streams stayed on threads since the start, and how many each. Empty if it does not tell.
+    served: dict[str, Any] = field(default_factory=dict)
 
     @property
     def saturated(self) -> bool:
@@ -62,6 +67,10 @@ class Report:
         wrong = self.lost or self.doubled or self.out_of_order or self.send_errors
         return not wrong and self.open_at_end >= self.streams and (self.watched or self.accepted == self.offered > 0)
 
+    def take_served(self, served: Served | None) -> None:
+        """Note how the server serves its streams."""
+        self.served = {} if served is None else served._asdict()
+
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON takes it."""
         return {**asdict(self), "saturated": self.saturated, "right": self.right}
@@ -69,6 +78,8 @@ class Report:
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield what a table shows: names and values."""
         yield "streams", f"{self.open_at_start:,} of {self.streams:,} in {self.gathered_in:.1f} s"
+        if self.served:
+            yield from _served_lines(Served(**self.served))
         yield "connect", _times(self.connect)
         yield "first byte", _times(self.first_byte)
         if self.watched:
@@ -104,6 +115,13 @@ class Report:
             yield "note", "the generator was saturated: latencies are at least partly its own"
         if self.interrupted:
             yield "note", "it was interrupted; what follows from a short wait is counted"
+
+
+def _served_lines(served: Served) -> Iterator[tuple[str, str]]:
+    yield "served", str(served)
+    if served.on_threads:
+        for reason, count in served.not_taken.items():
+            yield "on threads", f"{count:,} times since the start: {reason}"
 
 
 def _times(ranks: dict[str, float]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ssehub.bench.crowd import Crowd
+from ssehub.bench.inquiry import Inquiry
 from ssehub.bench.load import Load
 from ssehub.bench.loop import Loop
 from ssehub.bench.order import Order
@@ -17,6 +19,7 @@ from ssehub.bench.stream import Stream
 from ssehub.bench.tally import Tally
 from ssehub.bench.target import BenchError, Target, raise_file_limit
 from ssehub.bench.watch import Watch
+from ssehub.client.served import served_by_all
 
 #: Descriptors for everything but the streams.
 _OTHER_FILES = 64
@@ -37,6 +40,7 @@ class Plan:
     :param send_url: where messages are posted to; None: nothing is sent, and what others send is watched.
     :param fields: of each message, beside the data.
     :param patience: seconds to wait for a stream, an answer, or the last message.
+    :param stats_url: where the service gives its numbers; None: it is not asked. Its headers are those of a message.
     :raises ValueError: if a number is out of its range.
     """
 
@@ -50,6 +54,7 @@ class Plan:
     headers: tuple[tuple[str, str], ...] = ()
     send_headers: tuple[tuple[str, str], ...] = ()
     patience: float = 10.0
+    stats_url: str | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -106,6 +111,7 @@ class Trial:
                 self._settle(_SHORT)
             self._crowd.look_at_all()
             self._judge()
+            self._ask()
         finally:
             self._crowd.close()
             if self._load is not None:
@@ -204,6 +210,16 @@ class Trial:
             self._judge_watch()
         else:
             self._judge_load(self._load)
+
+    def _ask(self) -> None:
+        """Ask the service how it serves the streams, while they are open. Other services do not tell."""
+        if self._plan.stats_url is None or not self._report.open_at_end:
+            return
+        with contextlib.suppress(BenchError):  # it does not answer any more
+            inquiry = Inquiry(self._loop, Target(self._plan.stats_url, self._plan.send_headers))
+            with contextlib.closing(inquiry), contextlib.suppress(KeyboardInterrupt):
+                self._turn(lambda: inquiry.over, min(_SHORT, self._plan.patience))
+                self._report.take_served(served_by_all(inquiry.value))
 
     def _judge_load(self, load: Load) -> None:
         report, tally = self._report, self._tally

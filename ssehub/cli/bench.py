@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlunsplit
 
 from ssehub.bench.report import Report
 from ssehub.bench.trial import Plan, Trial
@@ -31,7 +31,10 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--duration", type=float, default=10.0, metavar="S", help="seconds of sending (%(default)g)")
     command.add_argument("--size", type=int, default=100, metavar="N", help="characters of a message (%(default)s)")
     command.add_argument("--zone", help="zone to follow and to send to (that of the URL, or one of its own)")
-    command.add_argument("--send-url", metavar="URL", help="where to post messages to (/send of the same service)")
+    command.add_argument("--send-url", metavar="URL", help="where to post messages to (send, beside the stream)")
+    command.add_argument(
+        "--stats-url", metavar="URL", help="where the service gives its numbers (stats, beside that)"
+    )
     command.add_argument("--watch", action="store_true", help="send nothing, and watch what others send")
     command.add_argument(
         "--patience", type=float, default=10.0, metavar="S",
@@ -66,12 +69,14 @@ def _plan(options: argparse.Namespace) -> Plan:
         parts = parts._replace(query=query)
     # Of a type that no page listens to.
     fields = {"zone": zone, "event": "ssehub-bench"}
-    send_url = options.send_url or urlunsplit(parts._replace(path="/send", query="", fragment=""))
+    stream_url = urlunsplit(parts._replace(query="", fragment=""))
+    send_url = options.send_url or urljoin(stream_url, "send")
+    stats_url = options.stats_url or urljoin(stream_url if options.watch else send_url, "stats")
     token = (("Authorization", f"Bearer {options.token}"),) if options.token else ()
     headers = tuple(options.header)
     return Plan(
         urlunsplit(parts), options.streams, options.rate, options.duration, options.size,
-        None if options.watch else send_url, fields, headers, (*token, *headers), options.patience,
+        None if options.watch else send_url, fields, headers, (*token, *headers), options.patience, stats_url,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ _TIME = 20.0
 _PATIENCE = 3.0
 #: Of the facts that are reckoned with.
 _TYPES: dict[str, Any] = dict.fromkeys(("threads", "processes", "max_connections", "retry", "pid"), int | None)
-_TYPES |= {"heartbeat": int | float, "software": str, "worker": str}
+_TYPES |= {"heartbeat": int | float, "software": str, "worker": str, "detach": bool | None}
 #: Seconds that a heartbeat is waited for, at the most, unless --time says more.
 _LONGEST = 120.0
 
@@ -29,6 +29,8 @@ class Examination:
         self.began = time.monotonic()
         #: How an ordinary request went while no stream was open here.
         self.alone = Answer(0.0)
+        #: How the last one went while streams were open here.
+        self.beside: Answer | None = None
         self.main: Recording | None = None
         #: The streams beside it.
         self.others: list[Recording] = []

@@ -21,9 +21,12 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def ok(check: str, seen: str) -> Finding:
-    """Find nothing wrong."""
-    return Finding("ok", check, seen)
+def ok(check: str, seen: str, fix: str = "") -> Finding:
+    """Find nothing wrong.
+
+    :param fix: what could be changed all the same.
+    """
+    return Finding("ok", check, seen, fix)
 
 
 def warn(check: str, seen: str, fix: str = "") -> Finding:

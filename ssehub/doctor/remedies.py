@@ -19,6 +19,23 @@ _MIDDLEWARE = (
     "a middleware: leave out text/event-stream (Flask-Compress: COMPRESS_MIMETYPES; Django's GZipMiddleware:"
     ' Hub(headers={"Content-Encoding": "identity"}))'
 )
+_DETACH = "Hub(detach=True), so that streams hold no thread"
+#: What to do about each reason for which a stream stays on a thread; the first that is in its text counts.
+_HOLDING = (
+    ("detach=None", _DETACH),
+    ("detach=False", "Hub(detach=True), or Hub() without detach where the server has one thread for all requests"),
+    ("does not show the client's socket", "a server that shows it: gunicorn with any worker"),
+    ("TLS", "TLS in a proxy, nginx for instance, and plain HTTP from there to the server"),
+    ("HTTP/2", "HTTP/2 in a proxy, nginx for instance, and HTTP/1.1 from there to the server"),
+    ("compresses", f"exclude the stream's path from what compresses; {_MIDDLEWARE}"),
+    ("has a length", "exclude the stream's path from the middleware that collects responses"),
+    ("changes the body", "exclude the stream's path from the middleware that changes bodies"),
+    ("content type", "exclude the stream's path from the middleware that changes the Content-Type"),
+    ("has not written", "a server that writes each chunk when it gets it: gunicorn with any worker"),
+    ("no descriptor", "more open files: ulimit -n 65536, or LimitNOFILE=65536 with systemd"),
+    ("no thread can be started", "more threads for the process: ulimit -u, or TasksMax= with systemd"),
+    ("epoll", "Linux: other systems do not have what this needs"),
+)
 _IDLE = {
     "nginx": "nginx: proxy_read_timeout 1h; in the stream's location",
     "apache": "Apache: timeout=3600 at the ProxyPass of the stream, or ProxyTimeout 3600",
@@ -50,3 +67,11 @@ def against_idle_limit(proxy: str, seconds: float) -> str:
     """Say how to have a silent stream live."""
     known = _IDLE.get(proxy) or f"{_IDLE['nginx']} (or what your proxy calls it)"
     return f"{known}; or a heartbeat below {seconds:.3g} s: Hub(heartbeat={max(0.1, round(seconds / 2, 1)):g})"
+
+
+def against_holding(reason: str) -> str:
+    """Say how to have streams hold no thread of the server.
+
+    :param reason: why they do; empty if it is not known.
+    """
+    return next((fix for mark, fix in _HOLDING if mark in reason), _DETACH)

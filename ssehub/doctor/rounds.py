@@ -17,6 +17,7 @@ from ssehub.doctor.questions import (
     redis,
     resuming,
     server,
+    serving,
     silence,
     threads,
 )
@@ -27,10 +28,12 @@ _QUESTIONS = (
     (edge.ask, False),
     (server.ask, True),
     (threads.ask, True),
+    (serving.ask, True),
     (processes.ask, True),
     (delivery.ask, True),
     (leaving.ask, True),
     (silence.ask, False),
+    (serving.ask_again, True),
     (resuming.ask, True),
 )
 

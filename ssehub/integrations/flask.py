@@ -33,7 +33,7 @@ class SSEHub:
     stream, ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_SCRIPT_URL``
     is the path of the script by which the tabs of a browser share one stream, ``/shared.js`` for instance.
     ``SSEHUB_ORIGINS`` are those of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``,
-    ``SSEHUB_MAX_CONNECTIONS`` and so on are the arguments of :class:`~ssehub.Hub`.
+    ``SSEHUB_DETACH`` and so on are the arguments of :class:`~ssehub.Hub`.
 
     :param app: the application; or call :meth:`init_app` later.
     :param client_id: called for each stream, with the request at hand; returns who it is, or None for nobody. By

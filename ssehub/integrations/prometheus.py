@@ -23,6 +23,8 @@ from ssehub.wsgi.hub import Hub
 _GAUGES = (
     ("connections", "connections", "Streams that are open."),
     ("clients", "clients", "Clients that have a stream open."),
+    ("taken_over_streams", "taken_over", "Open streams that the hub's own thread writes."),
+    ("detached_streams", "detached", "Of these, those that hold no thread of the server."),
     ("pending_messages", "pending", "Messages to single sessions that wait."),
     ("behind_connections", "behind", "Streams that have not been given all that the log holds for them."),
     ("lag_entries", "lag", "Entries of the log that the stream which is furthest behind has to look at."),
@@ -31,14 +33,15 @@ _GAUGES = (
 )
 _COUNTERS = (
     ("messages", "messages", "Messages that the log has delivered to the process."),
-    ("deliveries", "delivered", "Messages handed to the server, each once for each stream."),
-    ("sent_bytes", "sent_bytes", "Bytes handed to the server."),
+    ("deliveries", "delivered", "Messages handed to the server or written, each once for each stream."),
+    ("sent_bytes", "sent_bytes", "Bytes handed to the server or written."),
     ("gaps", "gaps", "Gaps told to clients: messages were lost."),
     ("opened", "opened", "Streams opened."),
     ("refused", "refused", "Streams refused, because the hub was full or closing."),
     ("hang_ups", "hang_ups", "Streams that their clients left."),
     ("stalled", "stalled", "Streams cut because their clients had stopped reading."),
 )
+_NOT_TAKEN = "Streams that stayed on the server's threads, by the reason why they were not taken over."
 _DELAY = "Seconds from the sending of the oldest message in a write to the end of the write."
 
 
@@ -86,6 +89,7 @@ class HubCollector(Collector):
             yield _filled(GaugeMetricFamily(f"ssehub_{name}", meaning, labels=("process",)), key, everyone)
         for name, key, meaning in _COUNTERS:
             yield _filled(CounterMetricFamily(f"ssehub_{name}", meaning, labels=("process",)), key, everyone)
+        yield _not_taken(everyone)
         delays = HistogramMetricFamily("ssehub_send_to_write_seconds", _DELAY, labels=("process",))
         for process, stats in everyone:
             delays.add_metric((process,), _buckets(stats["delays"]), stats["delays"]["sum"])
@@ -114,10 +118,18 @@ def exposition(hub: Hub, accept: str | None, *, zones: bool = False, names: bool
 
 def _filled(family: Any, key: str, everyone: Iterable[tuple[str, Any]]) -> Metric:
     for process, stats in everyone:
-        if stats[key] is not None:
+        if stats.get(key) is not None:  # a process of an older version does not count everything
             family.add_metric((process,), stats[key])
     metric: Metric = family
     return metric
+
+
+def _not_taken(everyone: Iterable[tuple[str, Any]]) -> Metric:
+    family = CounterMetricFamily("ssehub_not_taken_streams", _NOT_TAKEN, labels=("process", "reason"))
+    for process, stats in everyone:
+        for reason, count in sorted(stats.get("not_taken", {}).items()):
+            family.add_metric((process, reason), count)
+    return family
 
 
 def _buckets(delays: dict[str, Any]) -> list[tuple[str, float]]:

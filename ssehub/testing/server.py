@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -24,13 +25,17 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Listener(ThreadedWSGIServer):
-    """Know the connections that are open, and the thread of each."""
+    """Know the connections that are open, and the threads that serve requests."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         super().__init__("127.0.0.1", 0, app, _Handler)
         self.open: dict[Any, threading.Thread] = {}
+        #: Duplicates of the clients' sockets: a hub that takes a stream over leaves the server another one.
+        self.clients: list[socket.socket] = []
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        self._forget_ended()
+        self.clients.append(request.dup())
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name="ssehub-test-request", daemon=True
         )
@@ -40,6 +45,22 @@ class _Listener(ThreadedWSGIServer):
     def shutdown_request(self, request: Any) -> None:
         self.open.pop(request, None)
         super().shutdown_request(request)
+
+    def cut(self) -> None:
+        """End all connections. Call it once the server takes no more."""
+        while self.clients:
+            with contextlib.closing(self.clients.pop()) as client, contextlib.suppress(OSError):  # it has just ended
+                client.shutdown(socket.SHUT_RDWR)
+
+    def _forget_ended(self) -> None:
+        poll = select.poll()
+        for client in self.clients:
+            poll.register(client, 0)  # that is for POLLHUP and POLLERR, which are always reported
+        ended = {number for number, _ in poll.poll(0)}
+        for client in self.clients:
+            if client.fileno() in ended:
+                client.close()
+        self.clients = [client for client in self.clients if client.fileno() >= 0]
 
 
 class Server:
@@ -67,11 +88,9 @@ class Server:
         self._listener.shutdown()
         self._thread.join()
         deadline = time.monotonic() + timeout
-        left = list(self._listener.open.items())
-        for request, _ in left:
-            with contextlib.suppress(OSError):  # it has just ended
-                request.shutdown(socket.SHUT_RDWR)
-        for _, thread in left:
+        left = list(self._listener.open.values())
+        self._listener.cut()
+        for thread in left:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 raise TimeoutError(f"the application has not ended a request for {timeout} s")

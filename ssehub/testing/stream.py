@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-import queue
+import contextlib
 import socket
 import threading
 import time
@@ -13,19 +13,24 @@ from typing import Any
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from ssehub.server.connection import Connection
 from ssehub.wire import Decoder, Message
+from ssehub.wsgi.hub import hubs
 
 #: What a page does not see unless it asks for it; a gap it should.
 _HIDDEN = ("ssehub.open", "ssehub.cursor")
-#: Chunks that wait to be read; then the application waits, as for a reader that is slow.
-_WINDOW = 64
+#: Bytes that may wait to be read, roughly; then the application waits, as for a reader that is slow.
+_BUFFER = 1 << 14
+#: Bytes of one read.
+_READ = 1 << 16
 
 
 class AppStream(Iterator[Message]):
     """Be the only client of one stream: iterate its messages, and close it to leave.
 
-    The application runs in a thread of its own, ``ssehub-app-stream``, as in a server. When this is made, the stream
-    has begun: what is sent from then on arrives. One thread reads.
+    The application runs in a thread of its own, ``ssehub-app-stream``, and answers through a pair of sockets, as in a
+    server with several threads. When this is made, the stream has begun: what is sent from then on arrives. One thread
+    reads.
 
     The events ``ssehub.open`` and ``ssehub.cursor`` are left out; ``ssehub.gap`` comes.
 
@@ -38,12 +43,16 @@ class AppStream(Iterator[Message]):
     def __init__(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any], timeout: float) -> None:
         self._app = app
         self.timeout = timeout
-        self._chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(_WINDOW)
         self._ready: collections.deque[Message] = collections.deque()
         self._decoder = Decoder(max_event_size=1 << 40)
+        #: The head of the answer, as far as it has come; None once it is whole.
+        self._head: bytes | None = b""
+        self._error: BaseException | None = None
+        self._connection: Connection | None = None
         self._leaving = self._over = False
-        # A hub notices that a client has left by its socket.
         self._socket, self._servers = socket.socketpair()
+        self._servers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        # A hub notices by the socket that a client has left, and may take it over.
         self._environ = {**environ, "werkzeug.socket": self._servers}
         self.status = 0
         self.headers = Headers()
@@ -51,7 +60,8 @@ class AppStream(Iterator[Message]):
         self._thread = threading.Thread(target=self._run, name="ssehub-app-stream", daemon=True)
         self._thread.start()
         try:
-            self._take(time.monotonic() + timeout)
+            while not self._take(time.monotonic() + timeout):
+                pass
         except BaseException:
             self.close()
             raise
@@ -85,16 +95,18 @@ class AppStream(Iterator[Message]):
 
         :raises TimeoutError: if it does not.
         """
-        self._leaving = True
-        self._socket.close()
+        self._leaving = self._over = True
         deadline = time.monotonic() + self.timeout
-        while self._thread.is_alive():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the application has not ended the stream for {self.timeout} s")
-            while not self._chunks.empty():  # its thread may wait to put one more
-                self._chunks.get()
-            self._thread.join(0.002)
-        self._over = True
+        with contextlib.suppress(OSError):  # the other end is closed
+            self._socket.shutdown(socket.SHUT_WR)
+        while self._receive(deadline, f"the application has not ended the stream for {self.timeout} s"):
+            pass
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        # A stream that has left its thread ends in one of the hub's.
+        has_ended = self._connection is None or self._connection.wait(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive() or not has_ended:
+            raise TimeoutError(f"the application has not ended the stream for {self.timeout} s")
+        self._socket.close()
 
     def __enter__(self) -> AppStream:
         return self
@@ -102,46 +114,71 @@ class AppStream(Iterator[Message]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _take(self, deadline: float) -> None:
-        """Take one chunk, or the end."""
-        try:
-            chunk = self._chunks.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise TimeoutError("the stream is silent: no message has come in time") from None
-        if not isinstance(chunk, bytes):
+    def _take(self, deadline: float) -> bool:
+        """Take what has come; return whether the body or the end was among it."""
+        data = self._receive(deadline, "the stream is silent: no message has come in time")
+        if not data:
             self._over = True
-            if chunk is not None:
-                raise chunk
-            return
-        for message in self._decoder.feed(chunk):
+            if self._error is not None:
+                raise self._error
+            return True
+        if self._head is not None:
+            head, end, data = (self._head + data).partition(b"\r\n\r\n")
+            self._head = None if end else head
+        for message in self._decoder.feed(data):
             if message.event == "ssehub.open":
                 self.opened = message.json()
+                self._connection = _find(self.opened.get("session_id"))
             if message.event not in _HIDDEN:
                 self._ready.append(message)
+        return bool(data)
+
+    def _receive(self, deadline: float, late: str) -> bytes:
+        """Return the next bytes; none at the end.
+
+        :raises TimeoutError: if they do not come in time.
+        """
+        if self._socket.fileno() < 0:
+            return b""
+        self._socket.settimeout(max(1e-6, deadline - time.monotonic()))
+        try:
+            return self._socket.recv(_READ)
+        except TimeoutError:
+            raise TimeoutError(late) from None
+        except ConnectionError:
+            return b""
+
+    # What follows runs in the application's thread.
 
     def _run(self) -> None:
-        end: BaseException | None = None
         try:
             self._iterate()
         except BaseException as error:
-            end = error
+            self._error = error
         self._servers.close()
-        if not self._leaving:
-            self._chunks.put(end)
 
     def _iterate(self) -> None:
         chunks, status, headers = run_wsgi_app(self._app, self._environ)
         self.status, self.headers = int(status.split()[0]), headers
+        fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        head = f"HTTP/1.1 {status}\r\n{fields}\r\n".encode("latin-1")
         try:
             for chunk in chunks:
-                if chunk and not self._leaving:
-                    self._chunks.put(chunk)
                 if self._leaving:
                     break
+                if chunk:
+                    # As in a server, the head leaves with the first bytes.
+                    self._servers.sendall(head + chunk)
+                    head = b""
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
+
+
+def _find(session_id: Any) -> Connection | None:
+    """Return a connection of this process."""
+    return next((one for hub in hubs() for one in hub.connections() if one.id == session_id), None)
 
 
 def stream(
@@ -164,5 +201,5 @@ def stream(
     fields = Headers(headers)
     if last_event_id:
         fields["Last-Event-ID"] = last_event_id
-    environ = EnvironBuilder(path=path, headers=fields).get_environ()
+    environ = EnvironBuilder(path=path, headers=fields, multithread=True).get_environ()
     return AppStream(app, environ, timeout)

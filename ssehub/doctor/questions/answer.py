@@ -44,7 +44,8 @@ def ask(exam: Examination) -> Iterator[Finding]:
             "answer",
             f"neither the stream nor an ordinary request ({bare(exam.service.stats_url)}) is answered in"
             f" {exam.patience:.1f} s",
-            "the server hangs, or all its threads are taken, by streams for instance: more threads than streams",
+            "the server hangs, or all its threads are taken, by streams for instance: Hub(detach=True), or more"
+            " threads than streams",
         )
 
 

@@ -27,7 +27,8 @@ def judge(exam: Examination, main: Recording) -> Finding:
     if main.ended is not None and not main.messages():
         limit = f" (max_connections={(exam.facts or {}).get('max_connections')})" if exam.facts else ""
         seen = f"the stream only says to come back in {(main.retries or [0])[-1]} ms, and ends"
-        return fail(_CHECK, seen, f"the hub is full{limit} or closing: more threads and a higher max_connections")
+        fix = f"the hub is full{limit} or closing: a higher max_connections, or more open files (ulimit -n)"
+        return fail(_CHECK, seen, fix)
     return ok(
         _CHECK, f"head after {1000 * head:.0f} ms, first bytes after {1000 * (main.pieces[0].at - main.began):.0f} ms"
     )

@@ -10,7 +10,8 @@ from ssehub.doctor.examination import Examination
 from ssehub.doctor.finding import Finding, fail, ok, skip
 
 _ROOM = (
-    "more threads than streams: gunicorn -k gthread --threads 200 --worker-connections 1200; Hub(max_connections=180)"
+    "Hub(detach=True), so that streams hold no thread; or more threads than streams: gunicorn -k gthread --threads 200"
+    " --worker-connections 1200, Hub(max_connections=180)"
 )
 
 
@@ -20,10 +21,11 @@ def ask(exam: Examination) -> Iterator[Finding]:
     if not exam.alone.is_there:
         yield skip("other requests", f"{where} is not answered even without a stream", "--stats-url URL")
         return
-    if not exam.service.ask(exam.patience).is_there:
+    exam.beside = exam.service.ask(exam.patience)
+    if not exam.beside.is_there:
         exam.is_stuck = True
         seen = f"with one stream open, {where} is not answered in {exam.patience:.1f} s"
-        yield fail("other requests", seen, f"a worker that does one thing at a time, or a single thread; {_ROOM}")
+        yield fail("other requests", seen, f"the stream holds the only thread. {_ROOM}")
         return
     count = exam.case.streams
     if count == 1:
@@ -34,7 +36,7 @@ def ask(exam: Examination) -> Iterator[Finding]:
     for one in exam.others:
         one.settle(deadline - time.monotonic())
     yield _opened(exam, count)
-    answer = exam.service.ask(exam.patience)
+    answer = exam.beside = exam.service.ask(exam.patience)
     if not answer.is_there:
         exam.is_stuck = True
         seen = f"with {count} streams open, {where} is not answered in {exam.patience:.1f} s"
@@ -51,5 +53,6 @@ def _opened(exam: Examination, count: int) -> Finding:
     refused = count - len(begun) - waiting
     limit = (exam.facts or {}).get("max_connections")
     told = [f"{waiting} wait for an answer"] * bool(waiting) + [f"{refused} were refused"] * bool(refused)
-    fix = f"max_connections={limit}, or somebody's limit: raise it, with the threads" if refused else _ROOM
+    raised = f"max_connections={limit}, or the limit of a proxy: raise it, and the limit of open files (ulimit -n)"
+    fix = raised if refused else _ROOM
     return fail("streams", f"of {count} only {len(begun)} are open: {', '.join(told)}", fix)

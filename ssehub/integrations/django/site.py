@@ -39,7 +39,7 @@ def read_settings() -> Settings:
     that is named by its URL. ``CLIENT_ID`` is a function, or the dotted path of one: it is called with the request, and
     returns who it is, or None; by default it is the user's primary key, of one who is logged in. ``AUTHORIZE``
     likewise, see :data:`~ssehub.wsgi.access.Authorize`. ``ORIGINS`` are those of other sites whose pages may follow.
-    ``HEARTBEAT``, ``MAX_CONNECTIONS`` and so on are the arguments of :class:`~ssehub.Hub`.
+    ``HEARTBEAT``, ``DETACH`` and so on are the arguments of :class:`~ssehub.Hub`.
 
     :raises ImproperlyConfigured: if a setting is unfit, or its name is unknown.
     """

@@ -92,8 +92,9 @@ function draw(event) {
 function drawGap(event) {
   keep(event);
   const gap = JSON.parse(event.data);
-  const missed = gap.missed === null ? "An unknown number of messages" : `${gap.missed} of the log's messages`;
-  add("gap", `${missed} went by (${gap.reason}).`, event.lastEventId, "gap");
+  const missed = gap.missed === null ? "An unknown number of messages may be missing"
+    : `${gap.missed.toLocaleString()} messages to this client are missing`;
+  add("gap", `${missed} (${gap.reason}).`, event.lastEventId, "gap");
 }
 
 function add(type, data, id, kind) {
@@ -247,11 +248,35 @@ function judge(answer) {
   const lag = lags.includes(null) ? "unknown" : lags.includes(undefined) ? "–" : Math.max(...lags);
   const shown = {connections: now.connections, delivered: since("delivered"), behind: now.behind,
     gaps: since("gaps"), stalled: since("stalled"), "log-lag": lag};
+  Object.assign(shown, servedStreams(all, sum));
   for (const [name, value] of Object.entries(shown)) {
     $(`n-${name}`).textContent = value.toLocaleString();
     $(`n-${name}`).className = ["gaps", "stalled"].includes(name) && value ? "bad" : "";
   }
   drawDelays(all[0].delays.bounds, now.counts.map((count, n) => count - minute[0].counts[n]));
+}
+
+function servedStreams(all, sum) {
+  drawNotTaken(all);
+  // A process of an older version does not count them.
+  if (all.some(stats => stats.taken_over === undefined)) return {detached: "–", parked: "–", "on-threads": "–"};
+  const taken = sum("taken_over"), detached = sum("detached");
+  return {detached, parked: Math.max(0, taken - detached), "on-threads": Math.max(0, sum("connections") - taken)};
+}
+
+function drawNotTaken(all) {
+  const counts = new Map();
+  for (const stats of all) {
+    for (const [reason, count] of Object.entries(stats.not_taken || {})) {
+      counts.set(reason, (counts.get(reason) || 0) + count);
+    }
+  }
+  const list = element("ul", "");
+  for (const [reason, count] of [...counts].sort((a, b) => b[1] - a[1])) {
+    list.append(element("li", "", `${reason}: ${count.toLocaleString()}`));
+  }
+  $("not-taken").hidden = !counts.size;
+  $("not-taken").replaceChildren("Streams that stayed on the server's threads since the start, and why:", list);
 }
 
 function drawDelays(bounds, counts) {
