@@ -1,19 +1,20 @@
-"""The matrix: kinds of servers, what the hub is to do on each, and the application of ``tests/apps/matrix.py`` on them."""
+"""The matrix: kinds of servers, what the hub is to do on each, and ``tests/apps/matrix.py`` on them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.servers import answers, free_port, gunicorn, missing, process
-from tests.streams import Stream, call, until
+from tests.streams import GUARD, Stream, call, until
 
 APP = "tests.apps.matrix:app"
 THREADS = 40
@@ -42,25 +43,64 @@ class Kind(NamedTuple):
     detaches: bool = False
     #: Whether it shows the client's socket.
     shows: bool = True
-    #: Whether it keeps connections open, and frames the bodies of HTTP/1.1 in chunks.
-    keeps: bool = False
+    #: Whether it is a proxy: then what a client sees of a connection is the proxy's.
+    is_proxy: bool = False
 
 
 KINDS = {
     "sync": Kind(is_single=True, detaches=True),
-    "gthread": Kind(keeps=True),
-    "gevent": Kind(keeps=True),
-    "gevent_pywsgi": Kind(keeps=True),
+    "gthread": Kind(),
+    "gevent": Kind(),
+    "gevent_pywsgi": Kind(),
     "werkzeug": Kind(),
     "werkzeug-single": Kind(is_single=True, detaches=True),
     "wsgiref": Kind(detaches=True),  # it says that it had no threads
-    "cheroot": Kind(keeps=True),
-    "pywsgi": Kind(keeps=True),
+    "cheroot": Kind(),
+    "pywsgi": Kind(),
     "uwsgi": Kind(),
     "waitress": Kind(shows=False),
-    "nginx-1.0": Kind(),
-    "nginx-1.1": Kind(),
+    "nginx-1.0": Kind(is_proxy=True),
+    "nginx-1.1": Kind(is_proxy=True),
 }
+
+
+class Raw:
+    """A client that sees the bytes."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), GUARD)
+        self.socket.sendall(request)
+        self.data = b""
+
+    def read_until(self, condition: Callable[[bytes], bool]) -> bytes:
+        """Read until something holds of all that has come, and return that; EOFError at the end of the stream."""
+        while not condition(self.data):
+            if not (piece := self.socket.recv(65536)):
+                raise EOFError(self.data)
+            self.data += piece
+        return self.data
+
+    def rest(self) -> bytes:
+        """Read to the end of the stream, and return all that has come."""
+        with contextlib.suppress(EOFError):
+            self.read_until(lambda _: False)
+        return self.data
+
+    def response(self) -> bytes:
+        """Read to the end of the response, however that is told."""
+        head = self.read_until(lambda data: b"\r\n\r\n" in data).lower().partition(b"\r\n\r\n")[0]
+        if b"transfer-encoding: chunked" in head:
+            return self.read_until(lambda data: data.endswith(b"\r\n0\r\n\r\n"))
+        return self.rest()
+
+    def close(self) -> None:
+        """Leave."""
+        self.socket.close()
+
+
+def request(path: str, version: str = "1.1", method: str = "GET") -> bytes:
+    """Return the bytes of a request."""
+    return f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()
 
 
 class Served(NamedTuple):
@@ -92,13 +132,13 @@ class Served(NamedTuple):
         assert isinstance(found, dict)
         return found
 
-    def send(self, data: str) -> None:
-        """Send to everyone."""
-        assert call(self.control, "POST", f"/send?data={data}") == (200, b"sent")
+    def send(self, data: str, hub: str | None = None) -> None:
+        """Send to everyone; if a hub is named, to its clients."""
+        assert call(self.control, "POST", f"/send?data={data}&hub={hub or self.detach}") == (200, b"sent")
 
-    def end(self, client_id: str) -> None:
+    def end(self, client_id: str, hub: str | None = None) -> None:
         """End the streams of a client."""
-        assert call(self.control, "POST", f"/end?client_id={client_id}")[0] == 200
+        assert call(self.control, "POST", f"/end?client_id={client_id}&hub={hub or self.detach}") == (200, b"1")
 
     def open(self, count: int, path: str = "/events") -> list[Stream]:
         """Open streams; each has its first event."""
@@ -137,7 +177,9 @@ def _commands(kind: str, port: int, folder: Path) -> list[tuple[str, ...]]:
         binary = Path(sysconfig.get_path("scripts"), "uwsgi")
         if not binary.exists():
             missing("uwsgi")
-        options = f"--http-socket 127.0.0.1:{port} --master --threads {THREADS} --die-on-term --disable-logging --need-app"
+        options = (
+            f"--http-socket 127.0.0.1:{port} --master --threads {THREADS} --die-on-term --disable-logging --need-app"
+        )
         return [(str(binary), *options.split(), "--listen", "100", "--module", APP)]
     if kind == "waitress":
         return [(sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", f"--threads={THREADS}", APP)]
@@ -156,7 +198,7 @@ def served(kind: str, folder: Path, detach: str = "None", **environment: str) ->
     """Run the application on a server. When it has ended, its log has to be quiet."""
     port, control = free_port(), free_port()
     if not KINDS[kind].shows:
-        environment.setdefault("HEARTBEAT", "0.2")  # nothing else tells that a client has left
+        environment.setdefault("HEARTBEAT", "0.1")  # nothing else tells that a client has left
     environment.update(DETACH=detach, CONTROL=str(control), PYTHONUNBUFFERED="1")
     log = folder / f"{kind} {detach} {port}.log"
     with contextlib.ExitStack() as stack:

@@ -1,11 +1,12 @@
 """The application for the matrix of servers: a hub, and around it what the environment asks for.
 
 ``FRAMEWORK`` is ``wsgi`` (the default), ``flask`` or ``django``; ``DETACH`` is ``None``, ``True`` or ``False``;
-``MIDDLEWARE`` names one of :data:`MIDDLEWARES`. ``CONTROL`` is a port on which the same application is served once more,
-by a thread of its own: so a test can reach a server whose only thread writes a stream.
+``MIDDLEWARE`` names one of :data:`MIDDLEWARES`. ``CONTROL`` is a port on which the same application is served once
+more, by a thread of its own: so a test can reach a server whose only thread writes a stream.
 
-``/events`` is a stream, ``/send`` sends ``data`` to everyone, ``/end`` ends the streams of a client, ``/stats`` tells what
-the hub and the process have, and ``/other`` is an ordinary request.
+``/events`` is a stream, ``/send`` sends ``data`` to everyone, ``/end`` ends the streams of a client, ``/stats`` tells
+what the hub and the process have, and ``/other`` is an ordinary request. There is a hub for each value of ``detach``;
+``hub=`` in a query names another than that of ``DETACH``.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from werkzeug.wrappers import Response
 
 from ssehub import Hub
 
-DETACH = {"None": None, "True": True, "False": False}[os.environ.get("DETACH", "None")]
-OPTIONS: dict[str, Any] = {"max_age": float(os.environ["MAX_AGE"])} if "MAX_AGE" in os.environ else {}
+DETACH = os.environ.get("DETACH", "None")
 
-hub = Hub(heartbeat=float(os.environ.get("HEARTBEAT", "3600")), retry=2000, detach=DETACH, **OPTIONS)
+hubs = {
+    name: Hub(heartbeat=float(os.environ.get("HEARTBEAT", "3600")), retry=2000, detach=detach)
+    for name, detach in {"None": None, "True": True, "False": False}.items()
+}
+hub = hubs[DETACH]
 
 #: What was called as requests for streams ended, and how often.
 torn_down: Counter[str] = Counter()
@@ -53,26 +57,32 @@ def events(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Answer with a stream."""
     environ["tests.thing"] = thing = Thing()
     kept.add(thing)
-    client_id = parse_qs(environ.get("QUERY_STRING", "")).get("client_id", [None])[0]
-    return hub.connect(environ, client_id=client_id)(environ, start_response)
+    query = query_of(environ)
+    return hubs[query.get("hub", DETACH)].connect(environ, client_id=query.get("client_id"))(environ, start_response)
+
+
+def query_of(environ: dict[str, Any]) -> dict[str, str]:
+    """Return the parameters of a request."""
+    return {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
 
 
 def ordinary(environ: dict[str, Any]) -> str | dict[str, Any] | None:
     """Answer an ordinary request: a text, or values for JSON; None if there is nothing at this path."""
-    query = {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+    query = query_of(environ)
+    own = hubs[query.get("hub", DETACH)]
     match environ.get("PATH_INFO"):
         case "/other" | "/health":
             return "other"
         case "/send":
             time.sleep(float(query.get("after", "0")))
-            hub.broadcast(query["data"])
+            own.broadcast(query["data"])
             return "sent"
         case "/end":
-            return str(hub.disconnect(query["client_id"]))
+            return str(own.disconnect(query["client_id"]))
         case "/stats":
             gc.collect()
             return {
-                **hub.stats(),
+                **own.stats(),
                 "pid": os.getpid(),
                 "kept": len(kept),
                 "torn_down": torn_down,

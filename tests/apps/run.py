@@ -42,7 +42,7 @@ def main(kind: str, port: int, name: str = "tests.apps.service:app") -> None:
     elif kind == "cheroot":
         from cheroot.wsgi import Server as Cheroot
 
-        Cheroot(("127.0.0.1", port), app, numthreads=40).serve()
+        Cheroot(("127.0.0.1", port), app, numthreads=40).start()
     elif kind == "pywsgi":
         from gevent.pywsgi import WSGIServer as PyWSGI
 
