@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,14 +51,21 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(*command: str, stop: int = signal.SIGKILL, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in the project's root while the block lasts, with whatever it starts."""
+def process(
+    *command: str, stop: int = signal.SIGKILL, log: Path | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in the project's root while the block lasts, with whatever it starts.
+
+    :param log: a file to which all that it says is appended.
+    """
+    output: Any = subprocess.DEVNULL if log is None else log.open("ab")
+    errors = output if log is not None else subprocess.PIPE if stop != signal.SIGKILL else subprocess.DEVNULL
     running = subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE if stop != signal.SIGKILL else subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
         start_new_session=True,
     )
     try:
@@ -66,9 +74,13 @@ def process(*command: str, stop: int = signal.SIGKILL, **environment: str) -> It
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, stop)
         running.communicate(timeout=30)
+        if log is not None:
+            output.close()
 
 
-def gunicorn(worker: str, port: int, *more: str, threads: int = 40) -> tuple[str, ...]:
+def gunicorn(
+    worker: str, port: int, *more: str, threads: int = 40, app: str = "tests.apps.service:app"
+) -> tuple[str, ...]:
     """Return the command for gunicorn with one worker."""
     command: tuple[str, ...] = (
         sys.executable,
@@ -83,7 +95,7 @@ def gunicorn(worker: str, port: int, *more: str, threads: int = 40) -> tuple[str
         "--graceful-timeout",
     )
     command += ("2", "--backlog", "2048", "--worker-connections", str(threads + 100), "--log-level", "error", *more)
-    return (*command, *(("--threads", str(threads)) if worker == "gthread" else ()), "tests.apps.service:app")
+    return (*command, *(("--threads", str(threads)) if worker == "gthread" else ()), app)
 
 
 def _commands(kind: str, port: int, threads: int, folder: str) -> list[tuple[str, ...]]:

@@ -26,8 +26,15 @@ opened_streams: list[Stream] = []
 class Stream:
     """An open event stream. What it reads it keeps apart: messages, and the hub's own events."""
 
-    def __init__(self, port: int, path: str = "/", headers: dict[str, str] | None = None, method: str = "GET") -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
+    def __init__(
+        self,
+        port: int,
+        path: str = "/",
+        headers: dict[str, str] | None = None,
+        method: str = "GET",
+        connection: http.client.HTTPConnection | None = None,
+    ) -> None:
+        self._connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
         self._connection.request(method, path, headers=headers or {})
         assert self._connection.sock is not None
         self.socket: socket.socket = self._connection.sock

@@ -1,0 +1,221 @@
+"""The matrix: kinds of servers, what the hub is to do on each, and ``tests/apps/matrix.py`` on them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.servers import answers, free_port, gunicorn, missing, process
+from tests.streams import GUARD, Stream, call, until
+
+APP = "tests.apps.matrix:app"
+THREADS = 40
+
+NO_SOCKET = "the server does not show the client's socket"
+
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    upstream behind {{ server 127.0.0.1:{behind}; keepalive 8; }}
+    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://behind; {version} }} }}
+}}
+"""
+_VERSIONS = {"nginx-1.0": "", "nginx-1.1": 'proxy_http_version 1.1; proxy_set_header Connection "";'}
+
+
+class Kind(NamedTuple):
+    """What is to be expected of a kind of server."""
+
+    #: Whether it serves one request at a time.
+    is_single: bool = False
+    #: Whether ``detach=None`` detaches.
+    detaches: bool = False
+    #: Whether it shows the client's socket.
+    shows: bool = True
+    #: Whether it is a proxy: then what a client sees of a connection is the proxy's.
+    is_proxy: bool = False
+
+
+KINDS = {
+    "sync": Kind(is_single=True, detaches=True),
+    "gthread": Kind(),
+    "gevent": Kind(),
+    "gevent_pywsgi": Kind(),
+    "werkzeug": Kind(),
+    "werkzeug-single": Kind(is_single=True, detaches=True),
+    "wsgiref": Kind(detaches=True),  # it says that it had no threads
+    "cheroot": Kind(),
+    "pywsgi": Kind(),
+    "uwsgi": Kind(),
+    "waitress": Kind(shows=False),
+    "nginx-1.0": Kind(is_proxy=True),
+    "nginx-1.1": Kind(is_proxy=True),
+}
+
+
+class Raw:
+    """A client that sees the bytes."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), GUARD)
+        self.socket.sendall(request)
+        self.data = b""
+
+    def read_until(self, condition: Callable[[bytes], bool]) -> bytes:
+        """Read until something holds of all that has come, and return that; EOFError at the end of the stream."""
+        while not condition(self.data):
+            if not (piece := self.socket.recv(65536)):
+                raise EOFError(self.data)
+            self.data += piece
+        return self.data
+
+    def rest(self) -> bytes:
+        """Read to the end of the stream, and return all that has come."""
+        with contextlib.suppress(EOFError):
+            self.read_until(lambda _: False)
+        return self.data
+
+    def response(self) -> bytes:
+        """Read to the end of the response, however that is told."""
+        head = self.read_until(lambda data: b"\r\n\r\n" in data).lower().partition(b"\r\n\r\n")[0]
+        if b"transfer-encoding: chunked" in head:
+            return self.read_until(lambda data: data.endswith(b"\r\n0\r\n\r\n"))
+        return self.rest()
+
+    def close(self) -> None:
+        """Leave."""
+        self.socket.close()
+
+
+def request(path: str, version: str = "1.1", method: str = "GET") -> bytes:
+    """Return the bytes of a request."""
+    return f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()
+
+
+class Served(NamedTuple):
+    """The application on a server."""
+
+    kind: str
+    detach: str
+    port: int
+    #: A port at which the application answers in a thread of its own, whatever the server does.
+    control: int
+    log: Path
+    main: subprocess.Popen[bytes]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one stream keeps the server from serving anything else."""
+        return KINDS[self.kind].is_single and self.detach == "False"
+
+    @property
+    def way(self) -> str:
+        """How streams are to be served: ``"detached"``, ``"parked"`` or ``"thread"``."""
+        if self.detach == "False" or not KINDS[self.kind].shows:
+            return "thread"
+        return "detached" if self.detach == "True" or KINDS[self.kind].detaches else "parked"
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the hub and the process have."""
+        found = call(self.control, "GET", "/stats")[1]
+        assert isinstance(found, dict)
+        return found
+
+    def send(self, data: str, hub: str | None = None) -> None:
+        """Send to everyone; if a hub is named, to its clients."""
+        assert call(self.control, "POST", f"/send?data={data}&hub={hub or self.detach}") == (200, b"sent")
+
+    def end(self, client_id: str, hub: str | None = None) -> None:
+        """End the streams of a client."""
+        assert call(self.control, "POST", f"/end?client_id={client_id}&hub={hub or self.detach}") == (200, b"1")
+
+    def open(self, count: int, path: str = "/events") -> list[Stream]:
+        """Open streams; each has its first event."""
+        streams = [Stream(self.port, path) for _ in range(count)]
+        for stream in streams:
+            stream.opened()
+        return streams
+
+    def nobody(self) -> None:
+        """Wait until there are no streams, whatever a test before has left."""
+        until(lambda: self.stats()["connections"] == 0, "the streams to be gone")
+
+    def descriptors(self) -> list[str]:
+        """Return what the process that serves has open."""
+        folder = Path("/proc", str(self.stats()["pid"]), "fd")
+        found = []
+        for one in folder.iterdir():
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(one))
+        return sorted(found)
+
+    def threads(self) -> list[str]:
+        """Return the names of the threads of the process that serves."""
+        return [one.read_text().strip() for one in Path("/proc", str(self.stats()["pid"]), "task").glob("*/comm")]
+
+    def trouble(self) -> list[str]:
+        """Return the lines of its log that tell of errors."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [line for line in lines if re.search(r"Traceback|\berror\b|\[CRITICAL\]|Exception", line, re.I)]
+
+
+def _commands(kind: str, port: int, folder: Path) -> list[tuple[str, ...]]:
+    if kind in ("sync", "gthread", "gevent", "gevent_pywsgi"):
+        return [gunicorn(kind, port, "--log-level", "info", threads=THREADS, app=APP)]
+    if kind == "uwsgi":
+        binary = Path(sysconfig.get_path("scripts"), "uwsgi")
+        if not binary.exists():
+            missing("uwsgi")
+        options = (
+            f"--http-socket 127.0.0.1:{port} --master --threads {THREADS} --die-on-term --disable-logging --need-app"
+        )
+        return [(str(binary), *options.split(), "--listen", "100", "--module", APP)]
+    if kind == "waitress":
+        return [(sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", f"--threads={THREADS}", APP)]
+    if kind.startswith("nginx"):
+        if not any(Path(one, "nginx").exists() for one in os.environ["PATH"].split(":")):
+            missing("nginx")
+        behind = free_port()
+        configuration = folder / "nginx.conf"
+        configuration.write_text(_NGINX.format(folder=folder, port=port, behind=behind, version=_VERSIONS[kind]))
+        return [*_commands("gthread", behind, folder), ("nginx", "-p", str(folder), "-c", str(configuration))]
+    return [(sys.executable, "-m", "tests.apps.run", kind, str(port), APP)]
+
+
+@contextlib.contextmanager
+def served(kind: str, folder: Path, detach: str = "None", **environment: str) -> Iterator[Served]:
+    """Run the application on a server. When it has ended, its log has to be quiet."""
+    port, control = free_port(), free_port()
+    if not KINDS[kind].shows:
+        environment.setdefault("HEARTBEAT", "0.1")  # nothing else tells that a client has left
+    environment.update(DETACH=detach, CONTROL=str(control), PYTHONUNBUFFERED="1")
+    log = folder / f"{kind} {detach} {port}.log"
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(process(*command, log=log, **environment))  # type: ignore[arg-type]
+            for command in _commands(kind, port, folder)
+        ]
+        here = Served(kind, detach, port, control, log, started[0])
+
+        def is_there() -> bool:
+            assert all(one.poll() is None for one in started), here.log.read_text()
+            return answers(port)
+
+        until(is_there, f"{kind} to answer", guard=30)
+        yield here
+        for one in started:
+            one.terminate()
+        for one in started:
+            one.wait(30)
+    assert here.trouble() == []
