@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ssehub import Hub
-from ssehub.wsgi.streams import default_limit, leaves_its_thread
+from ssehub.wsgi.hub import _source_of
+from ssehub.wsgi.streams import default_limit
 from ssehub.wsgi.takeover import NotTaken, Takeover, judge, why_not
 from ssehub.wsgi.timers import Timers
 from tests.followers import Follower
@@ -196,11 +197,17 @@ def test_without_http_nothing_is_said(make_hub: MakeHub, caplog: pytest.LogCaptu
     assert hub.stats()["not_taken"] == {} and not caplog.records
 
 
-def test_a_stream_leaves_its_thread_where_that_is_the_servers_only_one() -> None:
-    assert leaves_its_thread({"wsgi.multithread": False}, None)
-    assert not leaves_its_thread({"wsgi.multithread": True}, None)
-    assert leaves_its_thread({"wsgi.multithread": True}, True)
-    assert not leaves_its_thread({"wsgi.multithread": False}, False)
+@pytest.mark.parametrize(
+    ("multithread", "detach", "leaves"),
+    [(False, None, True), (True, None, False), (True, True, True), (False, False, False)],
+)
+def test_a_stream_leaves_its_thread_where_that_is_the_servers_only_one(
+    multithread: bool, detach: bool | None, leaves: bool
+) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        environ = {"gunicorn.socket": near, "wsgi.multithread": multithread}
+        assert _source_of(environ, detach).detaches == leaves
 
 
 def test_the_default_limit_leaves_descriptors_for_everything_else() -> None:

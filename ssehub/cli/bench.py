@@ -32,9 +32,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--size", type=int, default=100, metavar="N", help="characters of a message (%(default)s)")
     command.add_argument("--zone", help="zone to follow and to send to (that of the URL, or one of its own)")
     command.add_argument("--send-url", metavar="URL", help="where to post messages to (send, beside the stream)")
-    command.add_argument(
-        "--stats-url", metavar="URL", help="where the service gives its numbers (stats, beside that)"
-    )
+    command.add_argument("--stats-url", metavar="URL", help="where the service gives its numbers (stats, beside that)")
     command.add_argument("--watch", action="store_true", help="send nothing, and watch what others send")
     command.add_argument(
         "--patience", type=float, default=10.0, metavar="S",

@@ -55,6 +55,17 @@ def worker_exit(server: Any, worker: Any) -> None:
     end_all_streams()
 
 
+def worker_abort(worker: Any) -> None:
+    """End the streams of a worker that is killed because it did not answer in time: gunicorn calls this before.
+
+    :param worker: gunicorn's worker.
+    """
+    # Not here, in a signal's handler: this thread may hold the very locks that it takes.
+    thread = threading.Thread(target=end_all_streams, name="ssehub-gunicorn", daemon=True)
+    thread.start()
+    thread.join(1.0)
+
+
 def _watch(worker: Any) -> None:
     while worker.alive:
         time.sleep(_LOOK)

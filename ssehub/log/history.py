@@ -16,7 +16,7 @@ import itertools
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ssehub.log.base import Gap, Interest, Page
 from ssehub.log.offsets import Offsets
@@ -73,7 +73,6 @@ class History:
         #: When each was added (``time.monotonic()``), if that matters.
         self._times: dict[int, float] = {}
         self._chosen_ids: dict[str, int] = {}
-        self._all = Offsets()
         self._zones: dict[str | None, _Channel] = {}
         self._clients: dict[str, dict[str | None, _Channel]] = {}
         #: Entries that their channel can spare, because it has ``zone_size`` newer ones.
@@ -101,7 +100,6 @@ class History:
         offset = entry.position.offset
         with self._lock:
             self._entries[offset] = entry
-            self._all.append(offset)
             if not isinstance(entry.packet, Command):
                 self._put(entry, offset)
             if self._ttl is not None:
@@ -154,7 +152,7 @@ class History:
             if after.epoch != self.end.epoch:
                 after = after._replace(offset=0)
             if interest is None:
-                return self._all.count(after.offset)
+                return len(self._offsets_after(after.offset))
             return sum(channel.held.count(after.offset) for channel in self._channels(interest))
 
     def is_addressed(self, interest: Interest, begin: Place, end: Place | None = None) -> bool:
@@ -164,16 +162,16 @@ class History:
         if interest.client_id not in self._clients and not self._gone:
             return self._unknown_to > after.offset
         with self._lock:
-            for address in _addresses_of_client(interest):
-                channel = self._find(address)
-                dropped_to = self._gone.get(address, self._unknown_to) if channel is None else channel.dropped_to
-                if dropped_to > after.offset:
-                    return True
-                if channel is not None:
-                    first = channel.held.next(after.offset)
-                    if first is not None and first <= upto.offset:
+            if after.offset < self._dropped_to:
+                for address in _addresses_of_client(interest):
+                    channel = self._find(address)
+                    dropped_to = self._gone.get(address, self._unknown_to) if channel is None else channel.dropped_to
+                    if dropped_to > after.offset:
                         return True
-            return False
+            own = self._clients.get(interest.client_id or "", {})
+            names = (None, *interest.zones) if interest.zoneless else interest.zones
+            firsts = [own[name].held.next(after.offset) for name in names if name in own]
+            return any(first is not None and first <= upto.offset for first in firsts)
 
     def find(self, chosen_id: str) -> Position | None:
         """Find the place of the entry whose id a publisher chose; of the newest, if it was chosen twice."""
@@ -185,7 +183,7 @@ class History:
         """Return the place before the oldest entry that is held."""
         with self._lock:
             self._expire()
-            return self._before(self._all.first) if self._all else self.end
+            return self._before(next(iter(self._entries))) if self._entries else self.end
 
     def before_last(self, count: int, interest: Interest) -> Position:
         """Return the place from which a reader's last ``count`` entries follow."""
@@ -223,15 +221,26 @@ class History:
             channel = table[zone] = _Channel(address, self._gone.pop(address, self._unknown_to))
         return channel
 
-    def _channels(self, interest: Interest) -> Iterator[_Channel]:
-        for address in _addresses(interest):
-            channel = self._find(address)
-            if channel is not None:
-                yield channel
+    def _channels(self, interest: Interest) -> list[_Channel]:
+        """Return the channels of a reader that there are."""
+        names = (None, *interest.zones) if interest.zoneless else interest.zones
+        found = [channel for name in names if (channel := self._zones.get(name)) is not None]
+        if interest.client_id is not None and (own := self._clients.get(interest.client_id)) is not None:
+            found += [channel for name in names if (channel := own.get(name)) is not None]
+        return found
+
+    def _offsets_after(self, after: int) -> Sequence[int]:
+        """Return the offsets of all entries that come after one, in order."""
+        if not self._entries:
+            return ()
+        first, end = next(iter(self._entries)), self.end.offset
+        if end - first + 1 == len(self._entries):
+            return range(max(first, after + 1), end + 1)
+        return [offset for offset in self._entries if offset > after]
 
     def _read_all(self, after: Position, end: Position, limit: int) -> Page:
         """Read whatever comes next; up to where entries were dropped from the midst."""
-        offsets = self._all.between(after.offset, end.offset, limit)
+        offsets = [offset for offset in self._offsets_after(after.offset)[:limit] if offset <= end.offset]
         whole = [offset for n, offset in enumerate(offsets) if offset == offsets[0] + n]
         entries = [self._entries[offset] for offset in whole]
         level = entries[-1].position.offset >= end.offset if entries else after.offset >= end.offset
@@ -242,8 +251,11 @@ class History:
 
     def _before_next(self, after: int, interest: Interest | None) -> Position:
         """Return the place before the first entry of a reader that comes after an offset."""
-        held = [self._all] if interest is None else [channel.held for channel in self._channels(interest)]
-        offsets = [offset for one in held if (offset := one.next(after)) is not None]
+        if interest is None:
+            offsets = self._offsets_after(after)[:1]
+        else:
+            held = [channel.held for channel in self._channels(interest)]
+            offsets = [offset for one in held if (offset := one.next(after)) is not None]
         return self._before(min(offsets)) if offsets else self.end
 
     def _judge(self, after: Position, interest: Interest | None, known: Position | None) -> tuple[Gap | None, Position]:
@@ -333,7 +345,6 @@ class History:
     def _drop(self, offset: int) -> None:
         entry = self._entries.pop(offset)
         self._times.pop(offset, None)
-        self._all.remove(offset)
         self._dropped_to = max(self._dropped_to, offset)
         if entry.packet.message.id and self._chosen_ids.get(entry.id) == offset:
             del self._chosen_ids[entry.id]

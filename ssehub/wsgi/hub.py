@@ -27,7 +27,7 @@ from ssehub.wsgi.response import (
     stream_response,
     unavailable,
 )
-from ssehub.wsgi.streams import REFUSAL, Source, Streams, leaves_its_thread
+from ssehub.wsgi.streams import REFUSAL, Source, Streams, has_one_thread
 from ssehub.wsgi.takeover import why_not
 from ssehub.wsgi.warnings import warn_of
 
@@ -391,7 +391,8 @@ def _source_of(environ: dict[str, Any], detach: bool | None) -> Source:
     obstacle = why_not(environ, number, sockets.is_tls(environ))
     if obstacle is None and not poller.is_available():
         obstacle = "the system has no epoll"
-    return Source(number, obstacle, obstacle is None and leaves_its_thread(environ, detach))
+    alone = has_one_thread(environ)
+    return Source(number, obstacle, obstacle is None and (alone if detach is None else detach), alone)
 
 
 def _check_zones(zone: str | Sequence[str]) -> tuple[str, ...]:

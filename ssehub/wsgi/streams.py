@@ -55,6 +55,8 @@ class Source(NamedTuple):
     obstacle: str | None = None
     #: Whether the stream leaves its thread once it is taken over.
     detaches: bool = False
+    #: Whether the server has one thread for all requests.
+    has_one_thread: bool = False
 
 
 class Streams:
@@ -188,7 +190,7 @@ class Streams:
                 if source.detaches:  # on its thread it would take one that others need: it comes back later
                     stream.connection.close("error")
         if obstacle is not None:
-            self._not_taken(obstacle)
+            self._not_taken(obstacle, source)
         return None
 
     def _finish_takeover(
@@ -200,7 +202,7 @@ class Streams:
             head = takeover.judge(preamble)
         except NotTaken as obstacle:
             takeover.give_back()
-            self._not_taken(str(obstacle))
+            self._not_taken(str(obstacle), source)
             self._watcher.watch(stream, source.socket)
             return False
         client = takeover.keep()
@@ -238,8 +240,16 @@ class Streams:
             if takeover is not None:
                 takeover.unpark()
 
-    def _not_taken(self, obstacle: str) -> None:
-        if self._dispatcher.counters.not_taken(obstacle):
+    def _not_taken(self, obstacle: str, source: Source) -> None:
+        if not self._dispatcher.counters.not_taken(obstacle):
+            return
+        if source.has_one_thread:
+            logger.error(
+                "a stream takes the server's only thread, and other requests wait until it ends: %s. Use threads"
+                " (gunicorn -k gthread), or remove the cause",
+                obstacle,
+            )
+        else:
             logger.warning("streams stay on the server's threads: %s (detach=False if that is meant)", obstacle)
 
     def _own_run(self, connection: Connection) -> Callable[[str, Callable[[], None]], None]:
@@ -276,14 +286,8 @@ def default_limit(each: int) -> int:
     return max(1, (may_open - max(_SPARE, may_open // _SPARE_SHARE)) // each)
 
 
-def leaves_its_thread(environ: dict[str, Any], detach: bool | None) -> bool:
-    """Tell whether a stream that is taken over leaves its thread.
-
-    With None it does where the server has one thread for everything. ``wsgi.multithread`` says so; it also says so of
-    servers that run greenlets.
-    """
-    if detach is not None:
-        return detach
+def has_one_thread(environ: dict[str, Any]) -> bool:
+    """Tell whether a server has one thread for everything. ``wsgi.multithread`` also says so of greenlets."""
     return not environ.get("wsgi.multithread") and not poller.uses_greenlets()
 
 

@@ -432,12 +432,11 @@ class _Loop:
         reader, connection = stream.reader, stream.connection
         # What it had missed while it was away tells nothing of how long messages take.
         sent = reader.sent if reader.sent > connection.connected_at else 0.0
-        self._counters.wrote(1, reader.messages, len(data), None)
+        sent_at = stream.write(data, sent, is_last)
+        self._counters.wrote(1, reader.messages, len(data), time.time() - sent_at if sent_at else None)
         reader.messages, reader.sent = 0, 0.0
-        if (sent_at := stream.write(data, sent, is_last)) is None:
+        if stream.rest is not None:
             self._wait_writable(stream)
-        elif sent_at:
-            self._counters.wrote(1, 0, 0, time.time() - sent_at)
 
     def _wait_writable(self, stream: Stream) -> None:
         stream.busy = True
