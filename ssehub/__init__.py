@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ssehub.log.redis import RedisLog
     from ssehub.server.connection import Connection
     from ssehub.wire import Decoder, Message, decode
-    from ssehub.wsgi.hub import Hub, close_all
+    from ssehub.wsgi.hub import Hub, close_all, end_all_streams
     from ssehub.wsgi.response import event_stream, last_event_id
 
 __version__ = "0.1.0"
@@ -53,6 +53,7 @@ __all__ = [
     "UnknownClient",
     "close_all",
     "decode",
+    "end_all_streams",
     "event_stream",
     "last_event_id",
 ]
@@ -74,7 +75,7 @@ _HOMES = {
     "ssehub.log": ("ALL", "Gap", "Log", "MemoryLog", "Packet", "Process", "Receipt", "Session"),
     "ssehub.log.redis": ("RedisLog",),
     "ssehub.server.connection": ("Connection",),
-    "ssehub.wsgi.hub": ("Hub", "close_all"),
+    "ssehub.wsgi.hub": ("Hub", "close_all", "end_all_streams"),
     "ssehub.wsgi.response": ("event_stream", "last_event_id"),
     "ssehub.wire": ("Decoder", "Message", "decode"),
 }

@@ -156,7 +156,7 @@ def test_a_peer_that_died_is_gone_within_three_heartbeats(make_hub: MakeHub, sit
     hub.on_disconnect(lambda connection: writes.append(hub.stats()["sent_bytes"]))
     stream = site(hidden).stream()
     stream.opened()
-    before = hub.stats()["sent_bytes"]
+    before = until(lambda: hub.stats()["sent_bytes"])
     stream.reset()
     until(lambda: writes)
     assert writes[0] - before <= 3 * len(b":\n\n")

@@ -175,18 +175,26 @@ def test_without_descriptors_nothing_is_changed(ends: tuple[socket.socket, socke
     assert client.recv(1) == b"x"
 
 
-def test_why_a_stream_stays_is_counted_and_said_once(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("multithread", "text"),
+    [
+        (True, "streams stay on the server's threads: HTTP/2: all streams of"),
+        (False, "a stream takes the server's only thread, and other requests"),
+    ],
+)
+def test_why_a_stream_stays_is_counted_and_said_once(
+    make_hub: MakeHub, caplog: pytest.LogCaptureFixture, multithread: bool, text: str
+) -> None:
     hub = make_hub(detach=True)
     near, far = socket.socketpair()
     with near, far:
         for _ in range(2):
-            body: Any = hub.connect({"SERVER_PROTOCOL": "HTTP/2", "gunicorn.socket": near}).response
+            environ = {"SERVER_PROTOCOL": "HTTP/2", "gunicorn.socket": near, "wsgi.multithread": multithread}
+            body: Any = hub.connect(environ).response
             next(body)
             body.close()
     assert list(hub.stats()["not_taken"].values()) == [2]
-    assert [record.message[:60] for record in caplog.records] == [
-        "streams stay on the server's threads: HTTP/2: all streams of"
-    ]
+    assert [record.message[: len(text)] for record in caplog.records] == [text]
 
 
 def test_without_http_nothing_is_said(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:

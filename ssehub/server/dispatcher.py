@@ -76,6 +76,8 @@ class Dispatcher:
 
     def start(self) -> None:
         """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
+        if self._started:
+            return
         with self._lock:
             if self.takes_messages and not self._started:
                 self._log.start(self.deliver, self.broken)

@@ -55,10 +55,8 @@ class Takeover:
         self._held = b""
         with contextlib.ExitStack() as stack:
             self._client = stack.enter_context(contextlib.closing(_socket.socket(fileno=os.dup(number))))
-            near, self._far = _socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            near = self._make_pair()
             stack.pop_all()
-        os.set_blocking(near.fileno(), os.get_blocking(number))
-        self._far.setblocking(False)
         self._put(near)
 
     def judge(self, preamble: bytes) -> Head:
@@ -98,9 +96,7 @@ class Takeover:
     def unpark(self) -> None:
         """Let the server write the end of the response to nobody again."""
         with contextlib.suppress(OSError):  # no descriptors: the server finds that the client has left
-            near, self._far = _socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            os.set_blocking(near.fileno(), os.get_blocking(self._number))
-            self._put(near)
+            self._put(self._make_pair())
 
     def release(self) -> None:
         """Let the server find that its client has left; idempotent."""
@@ -109,6 +105,13 @@ class Takeover:
             while self._far.recv(_READ):
                 pass
         self._far.close()
+
+    def _make_pair(self) -> Any:
+        """Make a pair, keep one end, which does not block, and return the other, which blocks if the server's does."""
+        near, self._far = _socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._far.setblocking(False)
+        os.set_blocking(near.fileno(), os.get_blocking(self._number))
+        return near
 
     def _put(self, near: Any) -> None:
         with contextlib.closing(near):
