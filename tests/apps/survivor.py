@@ -31,6 +31,7 @@ class FileLog(MemoryLog):
         """Take in what is there, and begin to follow."""
         super().start(deliver, broken)
         self._history = History(1_000_000, None, Position(1, 0, GENESIS))
+        self._delivered = self._history.end
         lines = self._lines()
         for line in lines:
             if line is None:
