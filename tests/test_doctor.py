@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from ssehub import Client, Hub, MemoryLog, StreamRefused
 from ssehub.cli.doctor import _line
@@ -80,13 +80,15 @@ def clinic(
     port = free_port()
     command = (*gunicorn(worker, port, *more, threads=threads)[:-1], "tests.apps.clinic:app")
     with process(*command, HEARTBEAT=heartbeat, **environment):
-        until(lambda: _listens(port), "gunicorn to answer")
+        until(lambda: _answers_tls(port) if "--certfile" in more else answers(port), "gunicorn to answer")
         yield f"http{'s' if '--certfile' in more else ''}://127.0.0.1:{port}/events"
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _answers_tls(port: int) -> bool:
+    try:
+        return requests.get(f"https://127.0.0.1:{port}/health", verify=str(CERTIFICATE), timeout=GUARD).ok
+    except requests.ConnectionError:
+        return False
 
 
 HOOK = ("-c", "python:ssehub.integrations.gunicorn")
@@ -540,8 +542,6 @@ def test_colours_are_for_terminals() -> None:
 
 
 def test_the_service_tells_of_its_server_only_those_who_may_look(site: Serve, make_hub: Callable[..., Hub]) -> None:
-    import requests
-
     hub = make_hub(MemoryLog(), heartbeat=7.0, max_connections=5)
     url = f"http://127.0.0.1:{site(create_app(hub, token='secret')).port}/stats"
     assert "server" not in requests.get(url, timeout=GUARD).json()

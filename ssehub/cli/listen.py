@@ -59,7 +59,7 @@ def _report(error: Exception, delay: float | None) -> None:
 
 
 def _how_many(missed: int | None) -> str:
-    return "nobody knows how many" if missed is None else str(missed)
+    return "an unknown number" if missed is None else str(missed)
 
 
 def _line(message: Message, as_json: bool) -> str:

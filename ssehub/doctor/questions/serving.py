@@ -75,7 +75,7 @@ def _judge(exam: Examination, served: Served | None) -> Iterator[Finding]:
     if not served.streams and not holds:
         yield skip(_CHECK, "the process that answered has no stream", "--time, or one worker")
         return
-    why = _why(served, facts) if holds else ""
+    why = _why(served, facts, exam.is_stuck) if holds else ""
     fix = against_holding(why)
     if holds and is_single(facts):
         seen = f"{_name(facts)} has one thread, and a stream holds it: {why}"
@@ -101,13 +101,18 @@ def _name(facts: dict[str, Any]) -> str:
     return " ".join(str(facts[name]) for name in ("software", "worker") if facts.get(name)) or "the server"
 
 
-def _why(served: Served, facts: dict[str, Any]) -> str:
-    """Say why streams hold threads."""
-    if "detach" in facts and facts["detach"] is False:
+def _why(served: Served, facts: dict[str, Any], was_stuck: bool) -> str:
+    """Say why streams hold threads.
+
+    :param was_stuck: whether the streams that took all threads have been ended since.
+    """
+    if facts.get("detach") is False:
         return "detach=False"
-    if served.on_threads or served.not_taken:
-        return served.reason or "the reason is not known"
-    return "detach=None, so the thread stays with its stream"
+    if served.reason and (served.on_threads or not served.parked):
+        return served.reason
+    if served.parked or (was_stuck and "detach" in facts and not is_single(facts)):
+        return "detach=None, so the thread stays with its stream"
+    return "the reason is not known"
 
 
 def _limit(facts: dict[str, Any], holds: bool, fix: str) -> Finding:
