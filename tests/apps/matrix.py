@@ -141,7 +141,7 @@ def make_flask() -> Any:
         request.environ["tests.thing"] = thing
         kept.add(thing)
         kept.add(request._get_current_object())
-        return hub.connect(request, client_id=request.args.get("client_id"))
+        return hubs[request.args.get("hub", DETACH)].connect(request, client_id=request.args.get("client_id"))
 
     @app.route("/<path:path>", methods=["GET", "POST"])
     def others(path: str) -> Any:
