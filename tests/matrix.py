@@ -104,6 +104,15 @@ def request(path: str, version: str = "1.1", method: str = "GET") -> bytes:
     return f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()
 
 
+def chunks_of(body: bytes) -> Iterator[bytes]:
+    """Decode a body of chunks; the last is empty."""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        chunk, end, body = body[: int(size, 16)], body[int(size, 16) :][:2], body[int(size, 16) + 2 :]
+        assert end == b"\r\n"
+        yield chunk
+
+
 class Served(NamedTuple):
     """The application on a server."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.matrix import KINDS, NO_SOCKET, THREADS, Raw, Served, request, served
+from tests.matrix import KINDS, NO_SOCKET, THREADS, Raw, Served, chunks_of, request, served
 from tests.streams import GUARD, Stream, call, until
 
 STREAMS, MESSAGES = 10, 10
@@ -183,15 +183,6 @@ def recorded(here: Served, hub: str, version: str) -> tuple[list[bytes], list[by
     for pattern in (rb'(?<="session_id": ")\w{16}', rb"(?<=retry: )[234]\d{3}", rb"(?<=id: )\w+\.\d+\.\w{8}"):
         chunks = [re.sub(pattern, b"...", chunk) for chunk in chunks]
     return lines, chunks
-
-
-def chunks_of(body: bytes) -> Iterator[bytes]:
-    """Decode a body of chunks; the last is empty."""
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        chunk, end, body = body[: int(size, 16)], body[int(size, 16) :][:2], body[int(size, 16) + 2 :]
-        assert end == b"\r\n"
-        yield chunk
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])

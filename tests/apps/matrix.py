@@ -5,8 +5,8 @@
 more, by a thread of its own: so a test can reach a server whose only thread writes a stream.
 
 ``/events`` is a stream, ``/send`` sends ``data`` to everyone, ``/end`` ends the streams of a client, ``/stats`` tells
-what the hub and the process have, and ``/other`` is an ordinary request. There is a hub for each value of ``detach``;
-``hub=`` in a query names another than that of ``DETACH``.
+what the hub and the process have, and ``/other`` is an ordinary request. There is a hub for each value of ``detach``,
+and one with heartbeats, ``beats``; ``hub=`` in a query names another than that of ``DETACH``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ hubs = {
     name: Hub(heartbeat=float(os.environ.get("HEARTBEAT", "3600")), retry=2000, detach=detach)
     for name, detach in {"None": None, "True": True, "False": False}.items()
 }
+hubs["beats"] = Hub(heartbeat=0.1)
 hub = hubs[DETACH]
 
 #: What was called as requests for streams ended, and how often.
