@@ -41,6 +41,8 @@ hub = hubs[DETACH]
 torn_down: Counter[str] = Counter()
 #: Objects that belong to requests for streams, as long as they are there.
 kept: weakref.WeakSet[Any] = weakref.WeakSet()
+#: What is about to be sent.
+sending: set[str] = set()
 #: Returns how many connections to a database are in use.
 in_use: Callable[[], int] = int
 
@@ -75,8 +77,10 @@ def ordinary(environ: dict[str, Any]) -> str | dict[str, Any] | None:
         case "/other" | "/health":
             return "other"
         case "/send":
+            sending.add(query["data"])
             time.sleep(float(query.get("after", "0")))
             own.broadcast(query["data"])
+            sending.discard(query["data"])
             return "sent"
         case "/end":
             return str(own.disconnect(query["client_id"]))
@@ -87,6 +91,7 @@ def ordinary(environ: dict[str, Any]) -> str | dict[str, Any] | None:
                 "pid": os.getpid(),
                 "kept": len(kept),
                 "torn_down": torn_down,
+                "sending": sorted(sending),
                 "in_use": in_use(),
             }
         case "/fork":
