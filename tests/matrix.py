@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.servers import answers, free_port, gunicorn, missing, process
-from tests.streams import GUARD, Stream, call, until
+from tests.streams import GUARD, Stream, call, opened_streams, until
 
 APP = "tests.apps.matrix:app"
 THREADS = 40
@@ -71,6 +71,7 @@ class Raw:
         self.socket = socket.create_connection(("127.0.0.1", port), GUARD)
         self.socket.sendall(request)
         self.data = b""
+        opened_streams.append(self)
 
     def read_until(self, condition: Callable[[bytes], bool]) -> bytes:
         """Read until something holds of all that has come, and return that; EOFError at the end of the stream."""
@@ -103,12 +104,22 @@ def request(path: str, version: str = "1.1", method: str = "GET") -> bytes:
     return f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()
 
 
+def chunks_of(body: bytes) -> Iterator[bytes]:
+    """Decode a body of chunks; the last is empty."""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        chunk, end, body = body[: int(size, 16)], body[int(size, 16) :][:2], body[int(size, 16) + 2 :]
+        assert end == b"\r\n"
+        yield chunk
+
+
 class Served(NamedTuple):
     """The application on a server."""
 
     kind: str
     detach: str
     port: int
+    framework: str
     #: A port at which the application answers in a thread of its own, whatever the server does.
     control: int
     log: Path
@@ -194,19 +205,21 @@ def _commands(kind: str, port: int, folder: Path) -> list[tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def served(kind: str, folder: Path, detach: str = "None", **environment: str) -> Iterator[Served]:
+def served(
+    kind: str, folder: Path, detach: str = "None", framework: str = "wsgi", **environment: str
+) -> Iterator[Served]:
     """Run the application on a server. When it has ended, its log has to be quiet."""
     port, control = free_port(), free_port()
     if not KINDS[kind].shows:
         environment.setdefault("HEARTBEAT", "0.1")  # nothing else tells that a client has left
-    environment.update(DETACH=detach, CONTROL=str(control), PYTHONUNBUFFERED="1")
+    environment.update(DETACH=detach, FRAMEWORK=framework, CONTROL=str(control), PYTHONUNBUFFERED="1")
     log = folder / f"{kind} {detach} {port}.log"
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(process(*command, log=log, **environment))  # type: ignore[arg-type]
             for command in _commands(kind, port, folder)
         ]
-        here = Served(kind, detach, port, control, log, started[0])
+        here = Served(kind, detach, port, framework, control, log, started[0])
 
         def is_there() -> bool:
             assert all(one.poll() is None for one in started), here.log.read_text()
@@ -218,4 +231,4 @@ def served(kind: str, folder: Path, detach: str = "None", **environment: str) ->
             one.terminate()
         for one in started:
             one.wait(30)
-    assert here.trouble() == []
+    assert not here.trouble(), log.read_text(errors="replace")

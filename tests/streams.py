@@ -20,7 +20,7 @@ GUARD = 10.0
 
 
 #: Every stream a test has opened, so that one that fails leaves none open.
-opened_streams: list[Stream] = []
+opened_streams: list[Any] = []
 
 
 class Stream:

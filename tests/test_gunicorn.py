@@ -14,18 +14,26 @@ import pytest
 
 from ssehub import Hub, MemoryLog, RedisLog
 from ssehub.integrations.gunicorn import post_worker_init
+from ssehub.wsgi import warnings
+from tests.matrix import APP
 from tests.servers import answers, children, free_port, gunicorn, process
 from tests.streams import GUARD, Stream, call, until
 
 STREAMS = 20
 
+HOOK = ("-c", "python:ssehub.integrations.gunicorn")
+#: Kinds of workers, and what gunicorn has to be told for each: by streams that hold no thread nobody is kept.
+WORKERS = [("sync", ()), ("sync", HOOK), ("gthread", HOOK), ("gevent", HOOK)]
+every_worker = pytest.mark.parametrize(("worker", "hook"), WORKERS, ids=["sync alone", "sync", "gthread", "gevent"])
+
 
 @contextmanager
-def served(worker: str, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def served(worker: str, *more: str, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     port = free_port()
+    app = APP if environment else "tests.apps.service:app"
     # Whoever waits for the graceful timeout hangs.
-    hook = ("-c", "python:ssehub.integrations.gunicorn", "--graceful-timeout", "3600")
-    with process(*gunicorn(worker, port, *hook, *more)) as running:
+    command = gunicorn(worker, port, "--graceful-timeout", "3600", *more, app=app)
+    with process(*command, **environment) as running:  # type: ignore[arg-type]
         until(lambda: answers(port), "gunicorn to answer")
         yield running, port
 
@@ -34,7 +42,8 @@ def check_ended(streams: list[Stream]) -> None:
     """Read the streams to their ends: in order, and each client told to come back at a moment of its own."""
     times = set()
     for stream in streams:
-        assert [event.data for event in stream.rest()] in ([], ["."])
+        assert [event.data for event in stream.rest()] in ([], ["."])  # and the last chunk, or IncompleteRead is raised
+        assert stream.response.chunked and 2000 <= (stream.decoder.reconnection_time or 0) <= 4000
         times.add(stream.decoder.reconnection_time)
         stream.close()
     assert len(times) > STREAMS / 2
@@ -47,48 +56,74 @@ def opened(port: int) -> list[Stream]:
     return streams
 
 
-@pytest.mark.parametrize("preload", [False, True])
+@pytest.mark.parametrize("more", [(), ("--preload",), ("-w", "4")], ids=["", "preload", "four"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("worker", ["gthread", "gevent"])
-def test_told_to_stop_it_ends_all_streams_and_goes(worker: str, number: int, preload: bool) -> None:
-    with served(worker, *(["--preload"] if preload else [])) as (running, port):
+@every_worker
+def test_told_to_stop_it_ends_all_streams_and_goes(
+    worker: str, hook: tuple[str, ...], number: int, more: tuple[str, ...]
+) -> None:
+    with served(worker, *hook, *more) as (running, port):
         streams = opened(port)
         running.send_signal(number)
         check_ended(streams)
         assert running.wait(2 * GUARD) == 0
 
 
-@pytest.mark.parametrize("worker", ["gthread", "gevent"])
-def test_clients_that_keep_their_connections_open_do_not_hold_it_up(worker: str) -> None:
-    with served(worker, "--keep-alive", "3600") as (running, port):
+@every_worker
+def test_clients_that_keep_their_connections_open_do_not_hold_it_up(worker: str, hook: tuple[str, ...]) -> None:
+    with served(worker, *hook, "--keep-alive", "3600") as (running, port):
         streams = opened(port)
         running.terminate()
         assert running.wait(2 * GUARD) == 0
         check_ended(streams)
 
 
-@pytest.mark.parametrize("worker", ["gthread", "gevent"])
-def test_told_to_reload_it_ends_the_old_workers_streams_and_a_new_one_takes_over(worker: str) -> None:
-    with served(worker) as (running, port):
+@pytest.mark.parametrize("workers", ["1", "4"])
+@every_worker
+def test_told_to_reload_it_ends_the_old_workers_streams_and_a_new_one_takes_over(
+    worker: str, hook: tuple[str, ...], workers: str
+) -> None:
+    with served(worker, *hook, "-w", workers) as (running, port):
         streams, before = opened(port), children(running)
         running.send_signal(signal.SIGHUP)
         check_ended(streams)
-        until(lambda: not before & children(running))  # until then it may still be the old one that answers
+        until(lambda: not before & children(running))  # until then it may still be an old one that answers
         again = opened(port)
-        call(port, "POST", "/send", {"data": "hello", "broadcast": "true"})
+        if workers == "1":
+            call(port, "POST", "/send", {"data": "hello", "broadcast": "true"})
         for stream in again:
-            assert stream.message().data == "hello"
+            assert workers != "1" or stream.message().data == "hello"
             stream.close()
 
 
-@pytest.mark.parametrize("worker", ["gthread", "gevent"])
-def test_a_worker_that_has_served_enough_requests_ends_its_streams_and_goes(worker: str) -> None:
-    with served(worker, "--max-requests", str(STREAMS + 5)) as (_, port):
+@every_worker
+def test_a_worker_that_has_served_enough_requests_ends_its_streams_and_goes(worker: str, hook: tuple[str, ...]) -> None:
+    with served(worker, *hook, "--max-requests", str(STREAMS + 5)) as (_, port):
         streams = opened(port)
         for _ in range(5):
             answers(port)
         check_ended(streams)
         until(lambda: answers(port), guard=2 * GUARD)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@every_worker
+def test_a_request_that_is_still_served_when_it_is_told_to_stop_can_send(
+    worker: str, hook: tuple[str, ...], number: int
+) -> None:
+    control = free_port()
+    with served(worker, *hook, CONTROL=str(control)) as (running, port):
+        streams, results = opened(port), []
+        sender = threading.Thread(target=lambda: results.append(call(port, "POST", "/send?data=late&after=1")))
+        sender.start()
+        until(lambda: call(control, "GET", "/stats")[1]["sending"], "the request to be served")
+        running.send_signal(number)
+        if not hook:  # its streams end when the worker does
+            for stream in streams:
+                assert stream.message().data == "late"
+        check_ended(streams)
+        sender.join()
+        assert results == [(200, b"sent")]
 
 
 class Worker:
@@ -119,7 +154,7 @@ def test_a_hub_that_may_take_all_threads_is_warned_of(
 @pytest.mark.parametrize(
     ("environ", "make_log", "warning"),
     [
-        ({"gunicorn.socket": None, "wsgi.multithread": False}, MemoryLog, "sync worker"),
+        ({"gunicorn.socket": None, "wsgi.multithread": False}, MemoryLog, ""),
         ({"gunicorn.socket": None, "wsgi.multithread": True}, MemoryLog, ""),
         ({"wsgi.multithread": False}, MemoryLog, ""),
         ({"wsgi.multiprocess": True}, MemoryLog, "several processes"),
@@ -133,23 +168,11 @@ def test_what_will_not_do_is_said_once(
     make_log: Callable[[], Any],
     warning: str,
 ) -> None:
-    advice._say.cache_clear()
+    warnings._warn.cache_clear()
     hub = make_hub(make_log())
     for _ in range(2):
         hub.connect(dict(environ))
     assert [warning in record.message for record in caplog.records] == [True] * bool(warning)
-
-
-def test_the_sync_worker_is_warned_of_by_a_real_one() -> None:
-    port = free_port()
-    with process(*gunicorn("sync", port), stop=signal.SIGTERM) as running:
-        until(lambda: answers(port))
-        stream = Stream(port, "/events")
-        stream.opened()
-        stream.close()
-        assert running.stderr is not None
-        lines = iter(running.stderr.readline, b"")
-        assert any(b"sync worker" in line for line in lines)
 
 
 SERVER = """

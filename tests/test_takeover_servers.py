@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.matrix import KINDS, NO_SOCKET, THREADS, Raw, Served, request, served
+from tests.matrix import KINDS, NO_SOCKET, THREADS, Raw, Served, chunks_of, request, served
 from tests.streams import GUARD, Stream, call, until
 
 STREAMS, MESSAGES = 10, 10
@@ -23,7 +23,7 @@ CASES += [(kind, "None", framework) for framework in ("flask", "django") for kin
 @pytest.fixture(scope="module", params=CASES, ids=" ".join)
 def here(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     kind, detach, framework = request.param
-    with served(kind, tmp_path_factory.mktemp("served"), detach, FRAMEWORK=framework) as server:
+    with served(kind, tmp_path_factory.mktemp("served"), detach, framework) as server:
         yield server
 
 
@@ -115,6 +115,8 @@ def test_a_stream_on_a_connection_that_was_kept_for_ordinary_requests(here: Serv
     for _ in range(3):
         connection.request("GET", "/other")
         assert connection.getresponse().read() == b"other"
+        if here.kind == "uwsgi":
+            connection.close()  # it does, too, but does not say so
     stream = Stream(here.port, "/events?client_id=ada", connection=connection)
     stream.opened()
     here.send("hello")
@@ -158,13 +160,13 @@ def test_a_request_sent_ahead_on_the_same_connection_disturbs_nothing(here: Serv
     client.close()
 
 
-def recorded(here: Served, hub: str, version: str) -> tuple[list[bytes], bytes]:
-    """Return the lines of the head and the body of a stream's response, byte for byte but for what is different each
-    time: the names of sessions, cursors, random times, the date, and what is said of the connection.
+def recorded(here: Served, hub: str, version: str) -> tuple[list[bytes], list[bytes]]:
+    """Return the lines of the head, and the body in its chunks, of a stream's response: byte for byte but for what is
+    different each time: the names of sessions, cursors, random times, the date, and what is said of the connection.
     """
     client = Raw(here.port, request(f"/events?client_id=ada&hub={hub}", version))
     client.read_until(lambda data: re.search(rb"ssehub.open.*\n\n", data, re.S) is not None)
-    for text in (b"one", b"two", b"x" * 5000):
+    for text in (b"one", b"two", b"x" * 500):
         here.send(text.decode(), hub)
         client.read_until(lambda data, text=text: b"data: %b\n\n" % text in data)
     here.end("ada", hub)
@@ -175,31 +177,22 @@ def recorded(here: Served, hub: str, version: str) -> tuple[list[bytes], bytes]:
     head, _, body = data.partition(b"\r\n\r\n")
     changing = (b"connection:", b"keep-alive:", b"date:")
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(changing)]
-    if KINDS[here.kind].is_proxy and b"Transfer-Encoding: chunked" in lines:
-        body = unchunked(body)  # it is the proxy's choice where a chunk ends
-    for pattern in (rb'(?<="session_id": ")\w{16}', rb"(?<=retry: )[234]\d{3}", rb"(?<=id: )\w+\.\d\.\w{8}"):
-        body, number = re.subn(pattern, b"...", body)
-        assert number
-    return lines, body
-
-
-def unchunked(body: bytes) -> bytes:
-    """Decode a body of chunks."""
-    whole = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        whole += body[: int(size, 16)]
-        assert body[int(size, 16) : int(size, 16) + 2] == b"\r\n"
-        body = body[int(size, 16) + 2 :]
-    return whole
+    chunks = list(chunks_of(body)) if b"transfer-encoding: chunked" in head.lower() else [body]
+    if KINDS[here.kind].is_proxy:
+        chunks = [b"".join(chunks)]  # it is the proxy's choice where a chunk ends
+    for pattern in (rb'(?<="session_id": ")\w{16}', rb"(?<=retry: )[234]\d{3}", rb"(?<=id: )\w+\.\d+\.\w{8}"):
+        chunks = [re.sub(pattern, b"...", chunk) for chunk in chunks]
+    return lines, chunks
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_the_bytes_are_those_that_the_server_would_have_written(here: Served, version: str) -> None:
     here.nobody()
-    recording = recorded(here, here.detach, version)
-    assert recording == recorded(here, "False", version)
-    assert recording[1].count(b"data: ") == 4
+    if here.framework == "django":
+        pytest.skip("the site has one hub")
+    head, body = recorded(here, here.detach, version)
+    assert (head, body) == recorded(here, "False", version)
+    assert b"".join(body).count(b"data: ") == 4
 
 
 def test_two_hundred_streams_that_came_and_went_leave_nothing(here: Served) -> None:

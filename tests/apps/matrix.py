@@ -5,8 +5,8 @@
 more, by a thread of its own: so a test can reach a server whose only thread writes a stream.
 
 ``/events`` is a stream, ``/send`` sends ``data`` to everyone, ``/end`` ends the streams of a client, ``/stats`` tells
-what the hub and the process have, and ``/other`` is an ordinary request. There is a hub for each value of ``detach``;
-``hub=`` in a query names another than that of ``DETACH``.
+what the hub and the process have, and ``/other`` is an ordinary request. There is a hub for each value of ``detach``,
+and one with heartbeats, ``beats``; ``hub=`` in a query names another than that of ``DETACH``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ hubs = {
     name: Hub(heartbeat=float(os.environ.get("HEARTBEAT", "3600")), retry=2000, detach=detach)
     for name, detach in {"None": None, "True": True, "False": False}.items()
 }
+hubs["beats"] = Hub(heartbeat=0.1)
 hub = hubs[DETACH]
 
 #: What was called as requests for streams ended, and how often.
 torn_down: Counter[str] = Counter()
 #: Objects that belong to requests for streams, as long as they are there.
 kept: weakref.WeakSet[Any] = weakref.WeakSet()
+#: What is about to be sent.
+sending: set[str] = set()
 #: Returns how many connections to a database are in use.
 in_use: Callable[[], int] = int
 
@@ -74,8 +77,10 @@ def ordinary(environ: dict[str, Any]) -> str | dict[str, Any] | None:
         case "/other" | "/health":
             return "other"
         case "/send":
+            sending.add(query["data"])
             time.sleep(float(query.get("after", "0")))
             own.broadcast(query["data"])
+            sending.discard(query["data"])
             return "sent"
         case "/end":
             return str(own.disconnect(query["client_id"]))
@@ -86,6 +91,7 @@ def ordinary(environ: dict[str, Any]) -> str | dict[str, Any] | None:
                 "pid": os.getpid(),
                 "kept": len(kept),
                 "torn_down": torn_down,
+                "sending": sorted(sending),
                 "in_use": in_use(),
             }
         case "/fork":
@@ -141,7 +147,7 @@ def make_flask() -> Any:
         request.environ["tests.thing"] = thing
         kept.add(thing)
         kept.add(request._get_current_object())
-        return hub.connect(request, client_id=request.args.get("client_id"))
+        return hubs[request.args.get("hub", DETACH)].connect(request, client_id=request.args.get("client_id"))
 
     @app.route("/<path:path>", methods=["GET", "POST"])
     def others(path: str) -> Any:
