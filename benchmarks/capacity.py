@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from statistics import median
 
@@ -17,8 +18,22 @@ from benchmarks.table import table
 from ssehub.bench import raise_file_limit
 from tests.servers import free_port
 
-OPTIONS = {"gthread": threads, "gevent": greenlets}
-SIZES = (("gthread", 200), ("gthread", 1000), ("gthread", 2000), ("gevent", 1000), ("gevent", 5000), ("gevent", 10_000))
+#: How streams are served: the worker's options, and the hub's ``detach``.
+WAYS: dict[str, tuple[Callable[[int], Sequence[str]], str]] = {
+    "detached (sync)": (lambda streams: (), ""),
+    "parked (gthread)": (threads, ""),
+    "on threads (gthread)": (threads, "false"),
+    "parked (gevent)": (greenlets, ""),
+    "on greenlets (gevent)": (greenlets, "false"),
+}
+SIZES = (
+    ("detached (sync)", 1000),
+    ("detached (sync)", 10_000),
+    ("parked (gthread)", 1000),
+    ("on threads (gthread)", 1000),
+    ("parked (gevent)", 1000),
+    ("on greenlets (gevent)", 1000),
+)
 _PATIENCE = 120.0
 _TIMES = 5
 _AT_REST = 20.0  # seconds; a heartbeat comes every 15
@@ -34,10 +49,11 @@ class Result:
     idle: float  # percent of a processor while nothing is sent
 
 
-def measure(worker: str, streams: int) -> Result:
+def measure(way: str, streams: int) -> Result:
     """Open streams to a server of their own, and send them single messages."""
     port = free_port()
-    launch = Launch(gunicorn("benchmarks.hubapp:application", port, *OPTIONS[worker](streams)))
+    options, detach = WAYS[way]
+    launch = Launch(gunicorn("benchmarks.hubapp:application", port, *options(streams)), {"DETACH": detach})
     with Server(launch, port, port, Cores(None, None)) as server, Fleet() as fleet:
         before = server.resident_kib()
         began = time.monotonic()
@@ -65,11 +81,11 @@ def main() -> int:
     """Measure all sizes, and print the table."""
     raise_file_limit()
     rows = []
-    for worker, streams in SIZES:
-        memory, connect, last, idle = astuple(measure(worker, streams))
-        rows.append([worker, f"{streams:,}", f"{memory:.0f}", f"{connect:.1f}", f"{last:.0f}", f"{idle:.1f}"])
+    for way, streams in SIZES:
+        memory, connect, last, idle = astuple(measure(way, streams))
+        rows.append([way, f"{streams:,}", f"{memory:.1f}", f"{connect:.1f}", f"{last:.0f}", f"{idle:.1f}"])
         print(*rows[-1], file=sys.stderr)
-    head = ["worker", "streams", "KiB for each", "s to connect all", "ms to the last", "% of a processor at rest"]
+    head = ["way", "streams", "KiB for each", "s to connect all", "ms to the last", "% of a processor at rest"]
     print(table([head, *rows]))
     return 0
 

@@ -38,7 +38,7 @@ from tests.servers import ROOT, children, free_port
 
 HOOK = ("-c", "python:ssehub.integrations.gunicorn")
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
-WORKERS = ("gthread", "gevent")
+WORKERS = ("sync", "gthread", "gevent")
 #: Seconds within which clients that come back together are counted.
 CLUMP = 0.1
 #: Seconds of sending before the signal, and after all are back.
