@@ -49,7 +49,9 @@ class Cluster:
         if presence is None:
             return
         presence.changed(connection.client_id, connection.zones)
-        if not presence.settle() or connection.client_id == connection.id:  # that id is nobody else's
+        if connection.client_id == connection.id:  # no other session has that id, and nobody can ask for it yet
+            return
+        if not presence.settle():
             return
         try:
             known = [one.metadata for one in presence.others(connection.client_id)]
