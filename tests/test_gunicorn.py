@@ -30,9 +30,8 @@ every_worker = pytest.mark.parametrize(("worker", "hook"), WORKERS, ids=["sync a
 @contextmanager
 def served(worker: str, *more: str, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     port = free_port()
-    app = APP if environment else "tests.apps.service:app"
     # Whoever waits for the graceful timeout hangs.
-    command = gunicorn(worker, port, "--graceful-timeout", "3600", *more, app=app)
+    command = gunicorn(worker, port, "--graceful-timeout", "3600", *more, app=APP)
     with process(*command, **environment) as running:  # type: ignore[arg-type]
         until(lambda: answers(port), "gunicorn to answer")
         yield running, port
@@ -49,21 +48,31 @@ def check_ended(streams: list[Stream]) -> None:
     assert len(times) > STREAMS / 2
 
 
-def opened(port: int) -> list[Stream]:
+def opened(port: int, workers: int = 1) -> list[Stream]:
+    """Open streams, and wait until all workers are there and have nothing else to do."""
     streams = [Stream(port, "/events") for _ in range(STREAMS)]
     for stream in streams:
         stream.opened()
+    answered: set[int] = set()
+
+    def all_have_answered() -> bool:
+        answered.add(call(port, "GET", "/stats")[1]["pid"])
+        return len(answered) == workers
+
+    until(all_have_answered, "all workers to answer")
     return streams
 
 
-@pytest.mark.parametrize("more", [(), ("--preload",), ("-w", "4")], ids=["", "preload", "four"])
+@pytest.mark.parametrize(
+    ("more", "workers"), [((), 1), (("--preload",), 1), (("-w", "4"), 4)], ids=["", "preload", "4"]
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @every_worker
 def test_told_to_stop_it_ends_all_streams_and_goes(
-    worker: str, hook: tuple[str, ...], number: int, more: tuple[str, ...]
+    worker: str, hook: tuple[str, ...], number: int, more: tuple[str, ...], workers: int
 ) -> None:
     with served(worker, *hook, *more) as (running, port):
-        streams = opened(port)
+        streams = opened(port, workers)
         running.send_signal(number)
         check_ended(streams)
         assert running.wait(2 * GUARD) == 0
@@ -78,22 +87,21 @@ def test_clients_that_keep_their_connections_open_do_not_hold_it_up(worker: str,
         check_ended(streams)
 
 
-@pytest.mark.parametrize("workers", ["1", "4"])
+@pytest.mark.parametrize("workers", [1, 4])
 @every_worker
 def test_told_to_reload_it_ends_the_old_workers_streams_and_a_new_one_takes_over(
-    worker: str, hook: tuple[str, ...], workers: str
+    worker: str, hook: tuple[str, ...], workers: int
 ) -> None:
-    with served(worker, *hook, "-w", workers) as (running, port):
-        streams, before = opened(port), children(running)
+    with served(worker, *hook, "-w", str(workers)) as (running, port):
+        streams, before = opened(port, workers), children(running)
         running.send_signal(signal.SIGHUP)
         check_ended(streams)
         until(lambda: not before & children(running))  # until then it may still be an old one that answers
-        again = opened(port)
-        if workers == "1":
-            call(port, "POST", "/send", {"data": "hello", "broadcast": "true"})
-        for stream in again:
-            assert workers != "1" or stream.message().data == "hello"
-            stream.close()
+        again = opened(port, workers)
+        if workers == 1:
+            call(port, "POST", "/send?data=hello")
+            for stream in again:
+                assert stream.message().data == "hello"
 
 
 @every_worker
@@ -111,7 +119,7 @@ def test_a_worker_that_has_served_enough_requests_ends_its_streams_and_goes(work
 def test_a_request_that_is_still_served_when_it_is_told_to_stop_can_send(
     worker: str, hook: tuple[str, ...], number: int
 ) -> None:
-    control = free_port()
+    control = free_port()  # of an address at which the busy worker answers
     with served(worker, *hook, CONTROL=str(control)) as (running, port):
         streams, results = opened(port), []
         sender = threading.Thread(target=lambda: results.append(call(port, "POST", "/send?data=late&after=1")))
@@ -180,14 +188,14 @@ import sys
 from ssehub.integrations.signals import close_on_signals
 from tests.apps.run import main
 close_on_signals()
-main(sys.argv[1], int(sys.argv[2]))
+main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_another_server_ends_its_streams_on_a_signal_too(number: int) -> None:
     port = free_port()
-    with process(sys.executable, "-c", SERVER, "werkzeug", str(port)) as running:
+    with process(sys.executable, "-c", SERVER, "werkzeug", str(port), APP) as running:
         until(lambda: answers(port))
         streams = opened(port)
         running.send_signal(number)
