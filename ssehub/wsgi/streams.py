@@ -71,7 +71,8 @@ class Streams:
         self._bodies.on_drop = self._watcher.ring
         self._writer = Writer(dispatcher, self._pool.look)
         self._lock = threading.Lock()
-        self._detached = 0
+        #: Streams that are open and were taken over, by whether they are detached.
+        self._taken_over = {False: 0, True: 0}
         dispatcher.add_delivery(self._writer, self.stats)
 
     def body(
@@ -93,7 +94,8 @@ class Streams:
 
     def stats(self) -> dict[str, int]:
         """Return how many streams were taken over and are open, and how many of these are detached."""
-        return {"taken_over": len(self._writer), "detached": self._detached}
+        with self._lock:
+            return {"taken_over": sum(self._taken_over.values()), "detached": self._taken_over[True]}
 
     def give_way(self) -> None:
         """Have a sender wait a moment for the writer, if that is far behind."""
@@ -207,18 +209,17 @@ class Streams:
             return False
         client = takeover.keep()
         on_close.append(takeover.release)
+        self._count(source.detaches, 1)
         rest = head.data
         with contextlib.suppress(OSError):  # the writer notices a client that has left
             rest = rest[client.send(rest, FLAGS) :]
         self._dispatcher.counters.wrote(1, 0, len(preamble), None)
         if source.detaches:
-            run, on_end = self._pool_run(connection), self._count_detached_out
-            with self._lock:
-                self._detached += 1
+            run, on_end = self._pool_run(connection), lambda: self._count(True, -1)
             connection.thread = 0
         else:
             connection.queue = queue.Queue()  # looked up now: gevent patches after import
-            run, on_end = self._own_run(connection), lambda: connection.queue.put(None)
+            run, on_end = self._own_run(connection), lambda: self._end_parked(connection)
             takeover.park()
         beat = jitter(self._settings.heartbeat)
         connection.delivery = self._writer
@@ -268,9 +269,13 @@ class Streams:
 
         return _run
 
-    def _count_detached_out(self) -> None:
+    def _end_parked(self, connection: Connection) -> None:
+        self._count(False, -1)
+        connection.queue.put(None)
+
+    def _count(self, detached: bool, number: int) -> None:
         with self._lock:
-            self._detached -= 1
+            self._taken_over[detached] += number
 
 
 def default_limit(each: int) -> int:

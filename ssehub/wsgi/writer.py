@@ -71,11 +71,6 @@ class Writer:
         self._loop: _Loop | None = None
         self._closed = False
 
-    def __len__(self) -> int:
-        """Return the number of streams."""
-        loop = self._loop
-        return len(loop.streams) if loop is not None else 0
-
     def start(self) -> bool:
         """See that the thread runs; False if it cannot: the writer is closed, or there can be no more threads."""
         with self._lock:
