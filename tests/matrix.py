@@ -173,7 +173,11 @@ class Served(NamedTuple):
 
     def threads(self) -> list[str]:
         """Return the names of the threads of the process that serves."""
-        return [one.read_text().strip() for one in Path("/proc", str(self.stats()["pid"]), "task").glob("*/comm")]
+        found = []
+        for one in Path("/proc", str(self.stats()["pid"]), "task").glob("*/comm"):
+            with contextlib.suppress(OSError):  # it has just ended
+                found.append(one.read_text().strip())
+        return found
 
     def trouble(self) -> list[str]:
         """Return the lines of its log that tell of errors."""

@@ -223,8 +223,8 @@ def test_clients_that_leave_before_they_have_got_anything_leave_nothing(here: Se
 
 
 def leaves_nothing(here: Served, come_and_go: Callable[[], None], times: int) -> None:
-    """Have clients come and go, ten times twenty in all. What the server itself keeps, threads above all, is there after
-    the first two rounds.
+    """Have clients come and go, twenty at a time. What the server itself keeps, threads above all, is there after two
+    rounds.
     """
     for _ in range(2):
         come_and_go()
