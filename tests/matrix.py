@@ -173,11 +173,17 @@ class Served(NamedTuple):
 
     def threads(self) -> list[str]:
         """Return the names of the threads of the process that serves."""
-        return [one.read_text().strip() for one in Path("/proc", str(self.stats()["pid"]), "task").glob("*/comm")]
+        found = []
+        for one in Path("/proc", str(self.stats()["pid"]), "task").glob("*/comm"):
+            with contextlib.suppress(OSError):  # it has just ended
+                found.append(one.read_text().strip())
+        return found
 
     def trouble(self) -> list[str]:
         """Return the lines of its log that tell of errors."""
         lines = self.log.read_text(errors="replace").splitlines()
+        if self.kind == "uwsgi" and self.way == "thread":  # it says so of each client that left before it wrote
+            lines = [line for line in lines if "write error" not in line and "Connection reset" not in line]
         return [line for line in lines if re.search(r"Traceback|\berror\b|\[CRITICAL\]|Exception", line, re.I)]
 
 

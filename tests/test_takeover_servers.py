@@ -52,10 +52,11 @@ def test_first_bytes_come_at_once_and_each_message_once_and_in_order(here: Serve
 def test_streams_are_served_in_the_way_that_is_meant(here: Served) -> None:
     here.nobody()
     streams = here.open(count(here))
+    taken = 0 if here.way == "thread" else len(streams)
+    until(lambda: here.stats()["taken_over"] == taken, "the streams to be taken over")
     numbers = here.stats()
-    assert numbers["connections"] == len(streams)
-    assert numbers["taken_over"] == (0 if here.way == "thread" else len(streams))
-    assert numbers["detached"] == (len(streams) if here.way == "detached" else 0)
+    assert (numbers["connections"], numbers["taken_over"]) == (len(streams), taken)
+    assert numbers["detached"] == (taken if here.way == "detached" else 0)
     reasons = numbers["not_taken"]
     assert list(reasons) == ([NO_SOCKET] if here.way == "thread" and here.detach != "False" else [])
     for stream in streams:
@@ -204,7 +205,7 @@ def test_two_hundred_streams_that_came_and_went_leave_nothing(here: Served) -> N
             stream.reset() if number % 2 else stream.close()
         here.nobody()
 
-    leaves_nothing(here, come_and_go, 10)
+    leaves_nothing(here, come_and_go, 8)
 
 
 def test_clients_that_leave_before_they_have_got_anything_leave_nothing(here: Served) -> None:
@@ -218,11 +219,13 @@ def test_clients_that_leave_before_they_have_got_anything_leave_nothing(here: Se
         until(lambda: call(here.port, "GET", "/other") == (200, b"other"))
         here.nobody()
 
-    leaves_nothing(here, come_and_go, 10)
+    leaves_nothing(here, come_and_go, 1 if here.kind == "cheroot" else 8)  # it takes two seconds to find so many
 
 
 def leaves_nothing(here: Served, come_and_go: Callable[[], None], times: int) -> None:
-    """Have clients come and go. What the server itself keeps, threads above all, is there after the first rounds."""
+    """Have clients come and go, twenty at a time. What the server itself keeps, threads above all, is there after two
+    rounds.
+    """
     for _ in range(2):
         come_and_go()
     until(lambda: call(here.port, "GET", "/other") == (200, b"other"))
