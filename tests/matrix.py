@@ -65,10 +65,17 @@ KINDS = {
 
 
 class Raw:
-    """A client that sees the bytes."""
+    """A client that sees the bytes.
 
-    def __init__(self, port: int, request: bytes) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), GUARD)
+    :param buffer: bytes that its kernel takes for it while it does not read.
+    """
+
+    def __init__(self, port: int, request: bytes, buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(GUARD)
+        if buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.connect(("127.0.0.1", port))
         self.socket.sendall(request)
         self.data = b""
         opened_streams.append(self)

@@ -161,6 +161,21 @@ def test_a_request_sent_ahead_on_the_same_connection_disturbs_nothing(here: Serv
     client.close()
 
 
+def test_what_a_client_has_not_read_is_not_lost_at_the_end_if_it_has_sent_a_request_ahead(here: Served) -> None:
+    here.nobody()
+    if here.way == "thread":
+        pytest.skip("the server closes the connection, and some lose it")
+    client = Raw(here.port, request("/events?client_id=ada"), buffer=4096)
+    client.read_until(lambda data: b"ssehub.open" in data)
+    client.socket.sendall(request("/other") * 20)
+    here.send("x" * 40_000)
+    here.end("ada")
+    here.nobody()
+    data = client.read_until(lambda data: re.search(rb"retry: [234]\d{3}\n\n", data[1000:]) is not None)
+    assert data.count(b"x") >= 40_000
+    client.close()
+
+
 def recorded(here: Served, hub: str, version: str) -> tuple[list[bytes], list[bytes]]:
     """Return the lines of the head, and the body in its chunks, of a stream's response: byte for byte but for what is
     different each time: the names of sessions, cursors, random times, the date, and what is said of the connection.
