@@ -10,6 +10,7 @@ from typing import Any
 
 from ssehub.server.connection import Connection
 from ssehub.server.reader import Reader
+from ssehub.wsgi.takeover import Head
 
 #: A send never waits, and a client that has left is an error, not a signal.
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -23,8 +24,7 @@ class Stream:
     """One stream that the writer writes. Only the writer's thread uses it.
 
     :param sock: the client's socket, which does not block.
-    :param chunked: whether the body is framed in chunks.
-    :param rest: what is still to be sent of the head and the first chunk.
+    :param head: the response's head and first chunk, which are sent first.
     :param run: runs a hook of this stream: called with what it is and the function. It does not block.
     :param beat: seconds of silence before a heartbeat.
     :param expires: when it has to end (``time.monotonic()``).
@@ -44,8 +44,7 @@ class Stream:
         self,
         connection: Connection,
         sock: Any,
-        chunked: bool,
-        rest: bytes,
+        head: Head,
         run: Callable[[str, Callable[[], None]], None],
         beat: float,
         expires: float,
@@ -55,13 +54,13 @@ class Stream:
         self.reader: Reader = connection.reader
         self.sock = sock
         self.number: int = sock.fileno()
-        self.chunked = chunked
+        self.chunked = head.is_chunked
         self.run = run
         self.beat = beat
         self.expires = expires
         self.on_end = on_end
         #: What the socket has not taken of the last write, and when it took something last (``time.monotonic()``).
-        self.rest: memoryview | None = memoryview(rest) if rest else None
+        self.rest: memoryview | None = memoryview(head.data)
         self.rest_since = self.written = time.monotonic()
         self.busy = True
         self.hooking = self.finishing = False

@@ -30,7 +30,7 @@ from ssehub.wire import Message
 from ssehub.wsgi import poller, sockets
 from ssehub.wsgi.body import Bodies, Body, OnClose
 from ssehub.wsgi.hook_pool import HookPool
-from ssehub.wsgi.stream import FLAGS, Stream
+from ssehub.wsgi.stream import Stream
 from ssehub.wsgi.takeover import NotTaken, Takeover
 from ssehub.wsgi.threads import ThreadStream
 from ssehub.wsgi.watcher import Watcher
@@ -210,9 +210,6 @@ class Streams:
         client = takeover.keep()
         on_close.append(takeover.release)
         self._count(source.detaches, 1)
-        rest = head.data
-        with contextlib.suppress(OSError):  # the writer notices a client that has left
-            rest = rest[client.send(rest, FLAGS) :]
         self._dispatcher.counters.wrote(1, 0, len(preamble), None)
         if source.detaches:
             run, on_end = self._pool_run(connection), lambda: self._count(True, -1)
@@ -223,7 +220,8 @@ class Streams:
             takeover.park()
         beat = jitter(self._settings.heartbeat)
         connection.delivery = self._writer
-        self._writer.adopt(Stream(connection, client, head.is_chunked, rest, run, beat, stream.expires, on_end))
+        # Nothing was sent to the client yet. If a signal's handler ends this thread here, the client gets no half response.
+        self._writer.adopt(Stream(connection, client, head, run, beat, stream.expires, on_end))
         return True
 
     def _park(self, connection: Connection, takeover: Takeover | None) -> None:
@@ -246,8 +244,8 @@ class Streams:
             return
         if source.has_one_thread:
             logger.error(
-                "a stream takes the server's only thread, and other requests wait until it ends: %s. Use threads"
-                " (gunicorn -k gthread), or remove the cause",
+                "a stream takes the server's only thread (wsgi.multithread is false), and other requests wait until it"
+                " ends: %s. Use threads (gunicorn -k gthread), or remove the cause",
                 obstacle,
             )
         else:

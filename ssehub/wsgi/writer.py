@@ -279,13 +279,14 @@ class _Loop:
         self._groups.add(stream)
         try:
             self._poller.add(stream.number)
-            if stream.rest is not None:
-                self._poller.set_writable(stream.number, True)
         except OSError as error:  # the kernel watches no more of them
             logger.error("a stream cannot be watched: %s", error)
             return self._finish(stream, "error")
         self._set_timer(stream)
-        return self._make_ready(stream)
+        self._flush(stream)
+        if stream.connection in self.streams and stream.rest is not None:
+            self._wait_writable(stream)
+        return None
 
     def look_at_all(self, partition: int) -> None:
         """Serve all streams that read a partition by themselves."""
