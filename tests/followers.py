@@ -24,7 +24,9 @@ class Follower:
         self.events: list[Message] = []
         self.decoder = Decoder(options.get("last_event_id", ""))
         #: Over a socket, the stream is written by the hub's writer; otherwise this thread iterates it.
-        self._stream: Iterator[bytes] = (over_socket if hub.settings.detach else Hub.stream)(hub, **options)
+        self._stream: Iterator[bytes] = (over_socket if options.pop("socket", hub.settings.detach) else Hub.stream)(
+            hub, **options
+        )
         self.leaving = False
         self._asked_after = 0
         self._thread = threading.Thread(target=self._run)
@@ -85,14 +87,19 @@ def over_socket(hub: Hub, *, last_event_id: str = "", **options: Any) -> Iterato
     """Follow a stream over a socket, as a client of a small WSGI server that shows it; its buffers are tiny."""
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
-    environ = {"REQUEST_METHOD": "GET", "gunicorn.socket": near, "HTTP_LAST_EVENT_ID": last_event_id}
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "gunicorn.socket": near,
+        "wsgi.multithread": True,
+        "HTTP_LAST_EVENT_ID": last_event_id,
+    }
     answer = hub.connect({**environ, "wsgi.url_scheme": "http", "SERVER_NAME": "x", "SERVER_PORT": "1"}, **options)
     serving = threading.Thread(target=_serve, args=(answer, environ, near))
     serving.start()
     response = http.client.HTTPResponse(far)
     try:
-        response.begin()
-        with contextlib.suppress(http.client.HTTPException, ValueError):  # cut in the midst
+        with contextlib.suppress(http.client.HTTPException, ConnectionError, ValueError):  # cut in the midst
+            response.begin()
             while chunk := response.read1(65536):
                 yield chunk
     finally:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 
 import pytest
 
 from ssehub import Gap, LogError, MemoryLog, Message, Packet
-from ssehub.log import Position
+from ssehub.log import Interest, Place, Position
 
 
 def packet(text: str) -> Packet:
@@ -78,3 +79,100 @@ def test_a_cursor_is_read_back_to_the_letter() -> None:
     assert Position.parse(str(place)) == place
     assert Position.parse("0.0.00000000") == Position(0, 0, "00000000")
     assert Position.parse("00.0.00000000") is None
+
+
+def to_zone(text: str, zone: str) -> Packet:
+    return Packet(Message(text), zone, broadcast=True)
+
+
+def follow(log: MemoryLog, place: Place, *zones: str) -> tuple[list[str | None], int | None]:
+    """Read on to the end, as a connection does; return what came, and how much was reported missing."""
+    found: list[str | None] = []
+    missing: int | None = 0
+    known: Place | None = None
+    while True:
+        page = log.read(place, 3, Interest(zones), None, known)
+        if page.gap:
+            missing = None if missing is None or page.gap.missed is None else missing + page.gap.missed
+            place, known = page.gap.place, page.place
+            continue
+        found += [entry.packet.message.data for entry in page.entries]
+        place = page.place
+        if page.level:
+            return found, missing
+
+
+def test_a_busy_zone_does_not_push_out_a_quiet_one_if_zones_are_protected() -> None:
+    log = MemoryLog(100, zone_size=10)
+    log.start(lambda entry: 0, print)
+    start = log.end()
+    log.append(to_zone("for the quiet", "quiet"))
+    for n in range(200):
+        log.append(to_zone(str(n), "busy"))
+    assert follow(log, start, "quiet") == (["for the quiet"], 0)
+    assert follow(log, start, "busy") == ([str(n) for n in range(101, 200)], 101)
+
+
+def test_without_protection_a_quiet_client_is_told_what_it_has_lost_and_others_nothing() -> None:
+    log = MemoryLog(100)
+    log.start(lambda entry: 0, print)
+    start = log.end()
+    log.append(to_zone("for the quiet", "quiet"))
+    place = log.end()
+    for n in range(200):
+        log.append(to_zone(str(n), "busy"))
+    assert follow(log, start, "quiet") == ([], 1)
+    assert follow(log, place, "quiet") == ([], 0)
+    assert follow(log, place, "other") == ([], 0)
+
+
+def test_what_is_held_and_what_is_reported_missing_are_all_that_was_sent() -> None:
+    chance = random.Random(3)
+    for _ in range(60):
+        size = chance.randint(1, 20)
+        log = MemoryLog(size, zone_size=chance.randint(1, size))
+        log.start(lambda entry: 0, print)
+        start, sent = log.end(), []
+        for n in range(chance.randint(0, 80)):
+            sent.append((str(n), chance.choice("aaaabbc")))
+            log.append(to_zone(*sent[-1]))
+        for zones in ("a", "c", "ab", "abc"):
+            mine = [text for text, zone in sent if zone in zones]
+            found, missing = follow(log, start, *zones)
+            assert missing == len(mine) - len(found)
+            assert found == [text for text in mine if text in found]
+
+
+def test_a_message_that_is_dropped_while_a_gap_is_reported_is_reported_too() -> None:
+    log = MemoryLog(4, zone_size=3)
+    log.start(lambda entry: 0, print)
+    start = log.end()
+    log.append(to_zone("quiet", "q"))
+    for n in range(8):
+        log.append(to_zone(str(n), "b"))
+    page = log.read(start, 10, Interest(("q", "b")))
+    assert [entry.packet.message.data for entry in page.entries] == ["quiet"]
+    page = log.read(start, 0, Interest(("q", "b")))
+    log.append(to_zone("x", "other"))  # it pushes the quiet one out
+    found, missing = follow(log, start, "q", "b")
+    assert found == ["5", "6", "7"] and missing == 6
+
+
+def test_memory_stays_bounded_when_requests_invent_zones_and_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssehub.log.history._REMEMBERED", 100)
+    log = MemoryLog(20, zone_size=5)
+    log.start(lambda entry: 0, print)
+    start = log.end()
+    for n in range(5000):
+        log.append(Packet(Message("x"), f"zone {n}", f"client {n}" if n % 2 else None, broadcast=not n % 2))
+    history = log._entries
+    tables = (history._entries, history._zones, history._clients, history._gone, history._dropped, history._spare)
+    assert all(len(table) <= 200 for table in tables)
+    # What is not remembered is no reason to keep silent: it may have been this client's.
+    assert follow(log, start, "zone 2")[1] is None and follow(log, log.end(), "zone 2") == ([], 0)
+
+
+@pytest.mark.parametrize("zone_size", [0, 11, -1])
+def test_a_protection_that_cannot_be_is_refused(zone_size: int) -> None:
+    with pytest.raises(ValueError, match="zone_size"):
+        MemoryLog(10, zone_size=zone_size)

@@ -179,7 +179,7 @@ def test_without_descriptors_nothing_is_changed(ends: tuple[socket.socket, socke
     ("multithread", "text"),
     [
         (True, "streams stay on the server's threads: HTTP/2: all streams of"),
-        (False, "a stream takes the server's only thread, and other requests"),
+        (False, "a stream takes the server's only thread (wsgi.multithread is"),
     ],
 )
 def test_why_a_stream_stays_is_counted_and_said_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +24,9 @@ MakeHub = Callable[..., Hub]
 
 
 @pytest.fixture
-def detach() -> bool:
-    """Have every hub of these tests detach its streams."""
-    return True
+def detach(request: pytest.FixtureRequest) -> bool | None:
+    """Have every hub of these tests detach its streams, unless a test says otherwise."""
+    return getattr(request, "param", True)
 
 
 def writers() -> list[threading.Thread]:
@@ -249,3 +250,164 @@ def test_an_age_ends_a_stream_and_says_when_to_come_back(make_hub: MakeHub, capl
         connection = only(hub)
         follower.join()
     assert connection.closed == "max_age" and b"retry: " in follower.chunks[-1] and not caplog.records
+
+
+def test_one_that_comes_back_has_everything_at_once_although_another_came_from_the_same_place(
+    make_hub: MakeHub,
+) -> None:
+    hub = make_hub(heartbeat=3600)
+    cursor = hub.cursor()
+    hub.broadcast("1")
+    Follower(hub, last_event_id=cursor).wait_for("1")
+    hub.broadcast("2")
+    Follower(hub, last_event_id=cursor).wait_for("1", "2")
+
+
+def test_after_a_full_socket_heartbeats_and_ages_go_on(make_hub: MakeHub) -> None:
+    hub = make_hub(heartbeat=0.1, stall_timeout=3600)
+    follower = Follower(hub)
+    follower.stop_reading()
+    hub.broadcast("x" * 300_000)
+    until(lambda: hub._own.streams._writer._loop.streams[only(hub)].rest is not None)  # type: ignore[union-attr]
+    follower.reading.set()
+    follower.wait_for("x" * 300_000)
+    count = len(follower.chunks)
+    until(lambda: len(follower.chunks) > count + 2)
+
+
+def test_no_private_message_is_lost_when_several_threads_send_the_first(make_hub: MakeHub) -> None:
+    hub = make_hub(heartbeat=3600)
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            follower = Follower(hub)
+            connection = next(one for one in hub.connections() if one.id == follower.session_id)
+            threads = [threading.Thread(target=connection.send, args=(str(n),)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            until(lambda: sorted(map(str, follower.texts)) == ["0", "1", "2", "3"])  # noqa: B023
+            connection.close()
+            follower.join()
+    finally:
+        sys.setswitchinterval(switching)
+
+
+def test_the_hooks_of_a_connection_never_run_at_the_same_time(make_hub: MakeHub) -> None:
+    hub = make_hub(MemoryLog(2))
+    order: list[str] = []
+    in_gap, go_on = threading.Event(), threading.Event()
+
+    @hub.on_gap
+    def slowly(connection: Connection, gap: Gap) -> None:
+        order.append("gap begins")
+        in_gap.set()
+        go_on.wait(GUARD)
+        order.append("gap ends")
+
+    hub.on_disconnect(lambda connection: order.append("disconnect"))
+    cursor = hub.cursor()
+    for n in range(5):
+        hub.broadcast(str(n))
+    follower = Follower(hub, last_event_id=cursor)
+    assert in_gap.wait(GUARD)
+    connection = only(hub)
+    threading.Timer(0.2, go_on.set).start()
+    connection.close("hang-up")
+    follower.join()
+    assert connection.wait(GUARD) and order == ["gap begins", "gap ends", "disconnect"]
+
+
+@pytest.mark.parametrize("detach", [True, None], ids=["detached", "parked"], indirect=True)
+def test_a_stream_that_the_writer_has_not_met_when_it_ends_is_ended_too(
+    make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make_hub()
+    gone: list[str] = []
+    hub.on_disconnect(lambda connection: gone.append(connection.client_id))
+    first = Follower(hub, client_id="first", socket=True)
+    loop = hub._own.streams._writer._loop
+    assert loop is not None
+    busy, go_on = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        busy.set()
+        go_on.wait(GUARD)
+        raise MemoryError("a fault of the test")
+
+    loop.note(fail)
+    assert busy.wait(GUARD)
+    late = threading.Thread(target=lambda: Follower(hub, client_id="late", socket=True).join())
+    late.start()
+    until(lambda: len(hub.connections()) == 2 and loop.expected == 2)
+    go_on.set()
+    first.join()
+    late.join(GUARD)
+    until(lambda: sorted(gone) == ["first", "late"])
+    assert not late.is_alive() and hub.connections() == [] and hub.stats()["taken_over"] == 0
+    assert "the writer has failed" in caplog.text
+
+
+def test_a_peer_that_owes_an_answer_is_gone_although_messages_go_on(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssehub.wsgi.sockets.unanswered", lambda sock: 99.0)
+    hub = make_hub(heartbeat=0.1)
+    Follower(hub)
+    connection = only(hub)
+
+    def is_gone() -> bool:
+        hub.broadcast("x")
+        return connection.closed is not None
+
+    until(is_gone)
+    assert connection.closed == "hang-up"
+
+
+def test_senders_do_not_wait_for_a_writer_that_has_ended(make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_AHEAD", 0)
+    monkeypatch.setattr(writer, "_GIVE_WAY", 3600.0)
+    hub = make_hub()
+    follower = Follower(hub)
+    hub.end_streams()
+    follower.join()
+    for n in range(10):
+        hub.broadcast(str(n))  # one of them would wait for an hour
+
+
+def test_without_a_thread_or_descriptor_for_the_writer_a_stream_stays_where_it_is(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    hub = make_hub()
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "Poller", fail)
+        follower = Follower(hub)
+        hub.broadcast("hello")
+        follower.wait_for("hello")
+    assert hub.stats()["taken_over"] == 0 and list(hub.stats()["not_taken"].values()) == [1]
+
+
+def test_a_delay_is_counted_once_for_each_stream(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    slow, quick = Follower(hub), Follower(hub)
+    slow.stop_reading()
+    hub.broadcast("x" * 300_000)
+    quick.wait_for("x" * 300_000)
+    slow.reading.set()
+    slow.wait_for("x" * 300_000)
+    until(lambda: sum(hub.stats()["delays"]["counts"]) == 2)
+    assert hub.stats()["delivered"] == 2
+
+
+def test_messages_that_exclude_a_session_go_to_all_others_in_one(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    followers = [Follower(hub) for _ in range(5)]
+    for n in range(5):
+        assert hub.broadcast(str(n), exclude=[followers[n].session_id]).queued == 4
+    for n, follower in enumerate(followers):
+        follower.wait_for(*(str(k) for k in range(5) if k != n))

@@ -80,7 +80,7 @@ class History:
         #: The channels of dropped entries, oldest first, as long as their number is remembered.
         self._dropped: collections.deque[_Channel] = collections.deque()
         #: Channels of which nothing is left: up to where entries were dropped from them.
-        self._gone: dict[Address, int] = {}
+        self._gone: collections.OrderedDict[Address, int] = collections.OrderedDict()
         #: Nothing is known of a channel that is in neither table, up to this offset.
         self._unknown_to = end.offset
         self._dropped_to = end.offset
@@ -138,12 +138,17 @@ class History:
                 return Page((), covered, False, gap)
             if interest is None:
                 return self._read_all(after, end, limit)
-            found = [channel.held.between(after.offset, end.offset, limit) for channel in self._channels(interest)]
+            channels = self._channels(interest)
+            # Not past the next entry that is missing: that is a gap of its own.
+            whole = min([end.offset, *(hole - 1 for one in channels if (hole := one.dropped.next(after.offset)))])
+            found = [channel.held.between(after.offset, whole, limit) for channel in channels]
             offsets = sorted(itertools.chain.from_iterable(found))[:limit]
             entries = [self._entries[offset] for offset in offsets]
-            if len(offsets) < limit or (limit == 0 and after.offset >= end.offset):
-                return Page(entries, after.furthest(end) if after.epoch == end.epoch else end, True)
-            return Page(entries, entries[-1].position if entries else after, False)
+            if len(offsets) == limit:
+                return Page(entries, entries[-1].position if entries else after, limit == 0 and after >= end)
+            if whole < end.offset:
+                return Page(entries, entries[-1].position, False)
+            return Page(entries, after.furthest(end) if after.epoch == end.epoch else end, True)
 
     def count(self, place: Place, interest: Interest | None = None) -> int:
         """Return how many entries a read from a place would give, in all."""
@@ -259,42 +264,46 @@ class History:
         return self._before(min(offsets)) if offsets else self.end
 
     def _judge(self, after: Position, interest: Interest | None, known: Position | None) -> tuple[Gap | None, Position]:
-        """Say what is missing for a reader after a place, and up to where that covers what was dropped."""
+        """Say what is missing for a reader just after a place, and up to where that covers a loss of unknown size."""
         wrong = self._lineage(after)
         if wrong is not None:
             if after.epoch < self.end.epoch:
                 # Nothing of a younger log can have been seen: all that is held is new to the reader.
                 wrong = wrong._replace(place=self._before_next(0, interest))
             return wrong, self._at(self._dropped_to)
-        since = after.offset
-        if known is not None and known.epoch == after.epoch:
-            since = max(since, known.offset)
-        if since >= self._dropped_to:
+        if after.offset >= self._dropped_to:
             return None, after
+        reported = known.offset if known is not None and known.epoch == after.epoch else 0
         if interest is None:
-            start = self._before_next(since, None)
-            missed = start.offset - since
-            return (Gap("trimmed", missed if since >= self._begin.offset else None, start) if missed else None), start
-        missing, dropped_to = self._missing(since, interest)
+            start = self._before_next(after.offset, None)
+            missed = start.offset - after.offset
+            size = missed if after.offset >= self._begin.offset else None
+            return (Gap("trimmed", size, start) if missed else None), start
+        missing, unknown_to = self._missing(after.offset, reported, interest)
+        covered = self._at(unknown_to)
         if missing == 0:
-            return None, after
-        return Gap("trimmed", missing, self._before_next(after.offset, interest)), self._at(dropped_to)
+            return None, covered
+        return Gap("trimmed", missing, self._before_next(after.offset, interest)), covered
 
-    def _missing(self, since: int, interest: Interest) -> tuple[int | None, int]:
-        """Return how many of a reader's entries were dropped after an offset, and the last of them."""
-        missing: int | None = 0
-        last = since
+    def _missing(self, since: int, known: int, interest: Interest) -> tuple[int | None, int]:
+        """Say what is missing just after an offset, before the next entry that is held.
+
+        :param known: an offset up to which a loss of unknown size was reported already.
+        :returns: how many entries of the reader (None: unknown), and up to where a loss of unknown size reaches.
+        """
+        channels = {channel.address: channel for channel in self._channels(interest)}
+        unknown_to = max(since, known)
         for address in _addresses(interest):
-            channel = self._find(address)
-            dropped_to = self._gone.get(address, self._unknown_to) if channel is None else channel.dropped_to
-            if dropped_to <= since:
-                continue
-            last = max(last, dropped_to)
-            if channel is None or channel.forgotten_to > since:
-                missing = None
-            elif missing is not None:
-                missing += channel.dropped.count(since)
-        return missing, last
+            channel = channels.get(address)
+            lost_to = self._gone.get(address, self._unknown_to) if channel is None else channel.forgotten_to
+            unknown_to = max(unknown_to, lost_to)
+        next_held = min(
+            [offset for one in channels.values() if (offset := one.held.next(since)) is not None], default=None
+        )
+        missing = 0
+        for channel in channels.values():
+            missing += channel.dropped.count(since) - (channel.dropped.count(next_held) if next_held is not None else 0)
+        return (None if unknown_to > max(since, known) else missing), unknown_to
 
     def _lineage(self, after: Position) -> Gap | None:
         """Say why a place is none of this log; None if it is one, or was."""
@@ -380,7 +389,7 @@ class History:
                 del self._clients[client_id]
         self._gone[channel.address] = channel.dropped_to
         if len(self._gone) > self._remembered:
-            self._unknown_to = max(self._unknown_to, self._gone.pop(next(iter(self._gone))))
+            self._unknown_to = max(self._unknown_to, self._gone.popitem(last=False)[1])
 
 
 def _epoch_and_offset(position: Position) -> tuple[int, int]:

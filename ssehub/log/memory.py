@@ -79,11 +79,12 @@ class MemoryLog(Forked, Log):
 
     def append(self, packet: Packet) -> Receipt:
         """Add a packet and deliver it before returning; see :meth:`Log.append`."""
-        history = self._entries
+        self._begin()
         body, nonce = packet.encode(), new_nonce()
         with self._lock:
             if self._deliver is None:
                 raise LogError("the log is not started, or closed")
+            history = self._entries
             end = history.end
             entry = Entry(packet, Position(end.epoch, end.offset + 1, nonce), end.nonce, body, time.time())
             history.keep(entry)

@@ -40,7 +40,10 @@ class MergedPartitions(Readable):
         ]  # fmt: skip
         gaps = [page.gap for page in pages if page.gap]
         if gaps:
-            covers = Places(page.place.parts[0] for page in pages)
+            known_before = (covered.get(part.partition, part) for part in after.parts)
+            covers = Places(
+                page.place.parts[0] if page.gap else before for page, before in zip(pages, known_before, strict=True)
+            )
             for gap in gaps:
                 after = after.put(gap.place.parts[0])
             sizes = [gap.missed for gap in gaps if gap.missed is not None]

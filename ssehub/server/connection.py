@@ -133,8 +133,9 @@ class Connection:
             return False
         if self.reader.private >= self._max_pending:
             raise Backlogged(f"{self._max_pending} messages wait already for session {self.id}")
-        is_own = threading.get_ident() == self.thread
-        self.reader.add_private(message.encode(), None if is_own else self.reader.log.end())
+        after = None if threading.get_ident() == self.thread else self.reader.log.end()
+        with self._lock:
+            self.reader.add_private(message.encode(), after)
         self.wake()
         return True
 

@@ -44,13 +44,22 @@ class PageCache:
     def __init__(self) -> None:
         #: Each with the time it was made (``time.monotonic()``).
         self._chunks: dict[tuple[Place, tuple[str, ...]], tuple[float, Chunk]] = {}
+        self._cleared = 0
 
     def clear(self) -> None:
         """Forget what was read: the log is not what it was."""
+        self._cleared += 1
         self._chunks.clear()
 
     def next(
-        self, log: Readable, after: Place, interest: Interest, session: str, upto: Place | None, known: Place | None
+        self,
+        log: Readable,
+        after: Place,
+        interest: Interest,
+        session: str,
+        upto: Place | None = None,
+        known: Place | None = None,
+        fresh: bool = False,
     ) -> Chunk | Gap:
         """Return the next stretch after a place for one reader, or the gap that stands there.
 
@@ -58,9 +67,10 @@ class PageCache:
         :param session: the reader's session, from which messages may be withheld.
         :param upto: a place not to read past; None for the end.
         :param known: a place up to which missing messages were reported already.
+        :param fresh: True to read the log in any case: it may not be what it was.
         :raises LogError: if the log cannot be read.
         """
-        if upto is None and known is None and not log.is_addressed(interest, after):
+        if upto is None and known is None and not fresh and not log.is_addressed(interest, after):
             # Made first, and looked for private messages then: whatever comes before its end is in the log by now.
             chunk = self.shared(log, after, interest.shared)
             if isinstance(chunk, Gap):
@@ -75,11 +85,13 @@ class PageCache:
         made, kept = self._chunks.get(key, (0.0, None))
         if kept is not None and time.monotonic() - made < FRESH:
             return kept
+        cleared = self._cleared
         chunk = read_chunk(log, after, interest)
-        if isinstance(chunk, Chunk) and chunk.messages:
+        if isinstance(chunk, Chunk) and chunk.messages and cleared == self._cleared:
             if len(self._chunks) >= _KEPT:
                 self._chunks.clear()
-            self._chunks[key] = time.monotonic(), chunk
+            # To those that take it later more may have come meanwhile.
+            self._chunks[key] = time.monotonic(), chunk._replace(level=False)
         return chunk
 
     def _read(

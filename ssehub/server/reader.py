@@ -88,7 +88,10 @@ class Reader:
         return 0 if self._log.is_at_end(self.place) else self._log.count(self.place, self.interest)
 
     def add_private(self, data: bytes, after: Place | None) -> None:
-        """Add a message that is in no log, to come after a place in the log; None for at once."""
+        """Add a message that is in no log, to come after a place in the log; None for at once.
+
+        One thread at a time may do so.
+        """
         if self._private is None:
             self._private = collections.deque()
         self._private.append(_Private(data, after))
@@ -165,10 +168,10 @@ class Reader:
                 return self._private.popleft()
         invalid, self.invalid = self.invalid, False
         if invalid or not self._log.is_at_end(self.place):
-            found = self._cache.next(self._log, self.place, self.interest, self.session, upto, self._known)
+            found = self._cache.next(self._log, self.place, self.interest, self.session, upto, self._known, invalid)
             if isinstance(found, Gap):
                 page = self._log.read(self.place, 0, self.interest, None, self._known)
-                self._gap, self._covered = page.gap, page.place
+                self._gap, self._covered = page.gap or found, page.place
                 return self._gap
             if found.after != self.place:
                 self._forget_known(found.after)

@@ -64,13 +64,13 @@ class Registry:
 
         A packet without a zone is in every partition; each connection takes it from its home, so it counts once.
 
-        :returns: None for the connections if they are all those in the packet's zone.
+        :returns: None for the connections if they are all those in the packet's zone, but for the sessions it excludes.
         """
         with self._lock:
-            if packet.client_id is None and not packet.exclude:
+            if packet.client_id is None:
                 count = self._homes[partition] if packet.zone is ALL else len(self._zones.get(packet.zone, ()))
-                return count, None
-            found = self._find(packet.zone, ALL if packet.client_id is None else packet.client_id)
+                return count - self._count_excluded(packet, partition), None
+            found = self._find(packet.zone, packet.client_id)
             if packet.zone is ALL:
                 found = [one for one in found if one.home == partition]
             if packet.exclude:
@@ -117,6 +117,11 @@ class Registry:
             return self._member(client_id).metadata
 
     # What follows runs under the lock.
+
+    def _count_excluded(self, packet: Packet, partition: int) -> int:
+        """Return how many connections would get a packet if they were not excluded."""
+        excluded = [one for id in packet.exclude if (one := self._sessions.get(id)) is not None]
+        return sum(one.home == partition if packet.zone is ALL else packet.zone in one.zones for one in excluded)
 
     def _find(self, zone: str | All, client_id: str | All) -> list[Connection]:
         if client_id is ALL:

@@ -25,7 +25,8 @@ class Group:
         self.home = connection.home
         self.partitions = connection.partitions
         self.streams: dict[Stream, None] = {}
-        self.place: Place = connection.reader.place
+        # Its first stream may have to catch up, and does so by itself.
+        self.place: Place = self.log.end()
         #: Between these two offsets nothing was sent to the group, where it reads a single partition.
         self._low = _NEVER
 

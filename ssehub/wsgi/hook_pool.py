@@ -1,12 +1,16 @@
-"""HookPool: runs the hooks of streams that have no thread of their own."""
+"""HookPool: runs the hooks of streams that have no thread of their own. StreamHooks: runs those of one stream."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
+
+from ssehub.server.connection import Connection
 
 logger = logging.getLogger("ssehub")
 
@@ -25,6 +29,8 @@ class HookPool:
     """
 
     def __init__(self) -> None:
+        #: Guards what each stream has handed in; one for all, because ten thousand locks are memory.
+        self.lock = threading.Lock()
         self._changed = threading.Condition()
         self._tasks: collections.deque[tuple[str, Callable[[], None]]] = collections.deque()
         #: What each thread runs and since when (``time.monotonic()``); None for one that waits.
@@ -107,3 +113,82 @@ class HookPool:
             if own in self._threads:
                 self._threads[own] = what, time.monotonic()
             return task
+
+
+class StreamHooks:
+    """Runs the hooks of one stream that was taken over, one after the other. Any thread may hand one in.
+
+    They run in the stream's own thread, if it has one, or else in the pool.
+
+    :param pool: for a stream without a thread of its own.
+    :param own: what the stream's own thread blocks on; None if there is no such thread.
+    """
+
+    __slots__ = ("_connection", "_is_running", "_own", "_pool", "_tasks")
+
+    def __init__(
+        self, pool: HookPool, connection: Connection, own: queue.Queue[Callable[[], None] | None] | None
+    ) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._own = own
+        self._tasks: collections.deque[tuple[str, Callable[[], None]]] | None = None
+        self._is_running = False
+
+    def run(self, what: str, task: Callable[[], None]) -> None:
+        """Run a hook once those before it have ended. Never blocks.
+
+        :param what: what log records call it.
+        """
+        with self._pool.lock:
+            if self._own is not None:
+                self._own.put(task)
+                return
+            self._tasks = collections.deque() if self._tasks is None else self._tasks
+            self._tasks.append((what, task))
+            if self._is_running:
+                return
+            self._is_running = True
+        self._pool.run(what, self._work)
+
+    def end(self) -> None:
+        """Note that the stream has ended, and that no hook comes after those handed in. Never blocks."""
+        with self._pool.lock:
+            if self._own is not None:
+                self._own.put(None)
+
+    def serve(self) -> None:
+        """Run the hooks in this thread, the stream's own, until the stream has ended.
+
+        If it is interrupted, because the server ends its greenlet, the pool runs what is still to come.
+        """
+        assert self._own is not None
+        own = self._own
+        try:
+            while (task := own.get()) is not None:
+                task()
+        except BaseException:
+            self._connection.close("error")
+            with self._pool.lock:
+                self._own = None
+            self._connection.thread = 0
+            with contextlib.suppress(queue.Empty):
+                while (task := own.get_nowait()) is not None:
+                    self.run(f"a hook of {self._connection!r}", task)
+            raise
+
+    def _work(self) -> None:
+        """Run the hooks that wait, in a thread of the pool."""
+        while True:
+            with self._pool.lock:
+                if not self._tasks:
+                    self._is_running = False
+                    return
+                _, task = self._tasks.popleft()
+            self._connection.thread = threading.get_ident()
+            try:
+                task()
+            except BaseException:
+                logger.exception("a hook has failed")
+            finally:
+                self._connection.thread = 0

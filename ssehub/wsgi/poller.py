@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import select
 import socket
 import sys
@@ -64,7 +65,10 @@ class Poller:
         :param timeout: seconds to wait at most.
         """
         if self._greenlets:
-            select.select([self._epoll.fileno()], [], [], timeout)
+            # Not select(), which takes no descriptor above 1,023.
+            waiting = importlib.import_module("gevent.select").poll()
+            waiting.register(self._epoll.fileno(), select.POLLIN)
+            waiting.poll(timeout * 1000)
             timeout = 0
         found = []
         for number, events in self._epoll.poll(timeout):

@@ -12,14 +12,13 @@ There are three ways in which a stream is served:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from ssehub.server.connection import Connection
@@ -29,7 +28,7 @@ from ssehub.server.start_position import StartPosition
 from ssehub.wire import Message
 from ssehub.wsgi import poller, sockets
 from ssehub.wsgi.body import Bodies, Body, OnClose
-from ssehub.wsgi.hook_pool import HookPool
+from ssehub.wsgi.hook_pool import HookPool, StreamHooks
 from ssehub.wsgi.stream import Stream
 from ssehub.wsgi.takeover import NotTaken, Takeover
 from ssehub.wsgi.threads import ThreadStream
@@ -42,8 +41,6 @@ logger = logging.getLogger("ssehub")
 REFUSAL = 5
 #: Descriptors that streams leave to everything else, at least, and as a share of what the process may open.
 _SPARE, _SPARE_SHARE = 64, 8
-#: Seconds for which a thread that is told to go still runs the hooks of its stream.
-_LAST_HOOKS = 1.0
 
 
 class Source(NamedTuple):
@@ -144,7 +141,7 @@ class Streams:
     ) -> Generator[bytes, None, None]:
         reason = "error"
         stream = ThreadStream(self._dispatcher, connection)
-        is_ours = True  # until the writer has it
+        hooks: StreamHooks | None = None  # until the writer has the stream
         try:
             self._dispatcher.cluster.enter(connection, metadata)
             self._watcher.watch(stream, source.socket)
@@ -159,18 +156,21 @@ class Streams:
                 except BaseException:
                     takeover.give_back()
                     raise
-                is_ours = not self._finish_takeover(takeover, stream, source, preamble, on_close)
+                hooks = self._finish_takeover(takeover, stream, source, preamble, on_close)
                 preamble = b""
-            if is_ours:
+            if hooks is None:
                 yield from stream.chunks(preamble)
-            elif not source.detaches:
-                self._park(connection, takeover)
+            elif takeover is not None and not source.detaches:
+                try:
+                    hooks.serve()
+                finally:
+                    takeover.unpark()
         except GeneratorExit:
             reason = "hang-up"
             raise
         finally:
             self._watcher.unwatch(stream)
-            if is_ours:
+            if hooks is None:
                 self._dispatcher.dismiss(connection, reason)
                 self._dispatcher.fire_disconnect(connection)
 
@@ -197,8 +197,8 @@ class Streams:
 
     def _finish_takeover(
         self, takeover: Takeover, stream: ThreadStream, source: Source, preamble: bytes, on_close: OnClose
-    ) -> bool:
-        """Hand the stream to the writer, or give it back to the server; tell whether the writer has it."""
+    ) -> StreamHooks | None:
+        """Hand the stream to the writer, or give it back to the server: then the answer is None."""
         connection = stream.connection
         try:
             head = takeover.judge(preamble)
@@ -206,38 +206,28 @@ class Streams:
             takeover.give_back()
             self._not_taken(str(obstacle), source)
             self._watcher.watch(stream, source.socket)
-            return False
+            return None
         client = takeover.keep()
         on_close.append(takeover.release)
         self._count(source.detaches, 1)
         self._dispatcher.counters.wrote(1, 0, len(preamble), None)
+        own: queue.Queue[Any] | None = None
         if source.detaches:
-            run, on_end = self._pool_run(connection), lambda: self._count(True, -1)
             connection.thread = 0
         else:
-            connection.queue = queue.Queue()  # looked up now: gevent patches after import
-            run, on_end = self._own_run(connection), lambda: self._end_parked(connection)
+            own = queue.Queue()  # looked up now: gevent patches after import
             takeover.park()
+        hooks = StreamHooks(self._pool, connection, own)
+
+        def on_end() -> None:
+            self._count(source.detaches, -1)
+            hooks.end()
+
         beat = jitter(self._settings.heartbeat)
         connection.delivery = self._writer
-        # Nothing was sent to the client yet. If a signal's handler ends this thread here, the client gets no half response.
-        self._writer.adopt(Stream(connection, client, head, run, beat, stream.expires, on_end))
-        return True
-
-    def _park(self, connection: Connection, takeover: Takeover | None) -> None:
-        """Block until the stream has ended, and run its hooks."""
-        try:
-            while (task := connection.queue.get()) is not None:
-                task()
-        except BaseException:  # the server ends the greenlet: the hooks that are still to come must not be lost
-            connection.close("error")
-            with contextlib.suppress(queue.Empty):
-                while (task := connection.queue.get(timeout=_LAST_HOOKS)) is not None:
-                    task()
-            raise
-        finally:
-            if takeover is not None:
-                takeover.unpark()
+        # Nothing was sent to the client yet: if a signal's handler ends this thread, the client gets no half response.
+        self._writer.adopt(Stream(connection, client, head, hooks.run, beat, stream.expires, on_end))
+        return hooks
 
     def _not_taken(self, obstacle: str, source: Source) -> None:
         if not self._dispatcher.counters.not_taken(obstacle):
@@ -250,26 +240,6 @@ class Streams:
             )
         else:
             logger.warning("streams stay on the server's threads: %s (detach=False if that is meant)", obstacle)
-
-    def _own_run(self, connection: Connection) -> Callable[[str, Callable[[], None]], None]:
-        return lambda what, task: connection.queue.put(task)
-
-    def _pool_run(self, connection: Connection) -> Callable[[str, Callable[[], None]], None]:
-        def _run(what: str, task: Callable[[], None]) -> None:
-            def _as_own_thread() -> None:
-                connection.thread = threading.get_ident()
-                try:
-                    task()
-                finally:
-                    connection.thread = 0
-
-            self._pool.run(what, _as_own_thread)
-
-        return _run
-
-    def _end_parked(self, connection: Connection) -> None:
-        self._count(False, -1)
-        connection.queue.put(None)
 
     def _count(self, detached: bool, number: int) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ class Timers(Generic[T]):
     @property
     def next_tick(self) -> float:
         """When :meth:`expired` has to be called next."""
-        return (self._next + 1) * self._tick
+        return self._next * self._tick
 
     def set(self, thing: T, due: float) -> None:
         """Have a thing fire at a time, instead of any time that was set before."""

@@ -77,10 +77,10 @@ class Writer:
             if self._closed:
                 return False
             if self._loop is None or self._loop.has_ended:
-                loop = _Loop(self._dispatcher, self._look)
                 try:
+                    loop = _Loop(self._dispatcher, self._look)
                     loop.start()
-                except RuntimeError:
+                except (RuntimeError, OSError):  # no more threads, or descriptors
                     return False
                 self._loop = loop
             return True
@@ -119,10 +119,12 @@ class Writer:
         interpreter from it until the log drops what was not sent yet. This never waits for a client.
         """
         loop = self._loop
-        if loop is None or loop.announced - loop.served < _AHEAD:
-            return
-        deadline = time.monotonic() + _GIVE_WAY
-        while loop.announced - loop.served >= _AHEAD and time.monotonic() < deadline:
+        deadline = 0.0
+        while loop is not None and loop.is_behind():
+            now = time.monotonic()
+            deadline = deadline or now + _GIVE_WAY
+            if now >= deadline:
+                return
             time.sleep(_LOOK)
 
     def cut(self, connections: Iterable[Connection]) -> None:
@@ -171,6 +173,7 @@ class _Loop:
         self.has_ended = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="ssehub-writer", daemon=True)
         self._greenlets = uses_greenlets()
+        self._served = 0
 
     def start(self) -> None:
         try:
@@ -200,6 +203,12 @@ class _Loop:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
+    def is_behind(self) -> bool:
+        """Tell whether so much was announced since the last round that senders should wait."""
+        if self.announced - self.served < _AHEAD or self.has_ended or self._stopped:
+            return False
+        return self._thread is not threading.current_thread()
+
     # What follows runs in the thread.
 
     def _run(self) -> None:
@@ -220,6 +229,7 @@ class _Loop:
                 note = self._notes.popleft()
                 if isinstance(note, Stream):
                     self.streams[note.connection] = note
+                    self._groups.add(note)
         for stream in list(self.streams.values()):
             with contextlib.suppress(Exception):
                 self._finish(stream, "error")
@@ -241,9 +251,9 @@ class _Loop:
             if group.streams:
                 self._send_to_group(group)
         ready, self._ready = self._ready, {}
-        for count, stream in enumerate(ready):
+        for stream in ready:
             self._serve(stream)
-            self._let_others_run(count)
+            self._let_others_run(1)
         self.served = announced
 
     def _take_notes(self) -> None:
@@ -339,7 +349,7 @@ class _Loop:
         sent, now = chunk.first.sent, time.monotonic()
         slow: list[tuple[Stream, bytes, int]] = []
         gone: list[Stream] = []
-        counted = 0
+        whole = 0
         for count, stream in enumerate(streams, 1):
             wire = framed if stream.chunked else data
             try:
@@ -353,26 +363,31 @@ class _Loop:
             reader.place = after
             reader.told = told
             stream.written = now
-            if taken != len(wire):
+            if taken == len(wire):
+                whole += 1
+            else:
                 slow.append((stream, wire, taken))
             if not count % _GREENLETS:
-                now = self._count(count - counted, chunk.messages, len(data), sent)
-                counted = count
-                self._let_others_run(count)
-        self._count(len(streams) - counted, chunk.messages, len(data), sent)
+                self._counters.wrote(whole, chunk.messages, len(data), time.time() - sent if sent else None)
+                whole = 0
+                self._let_others_run(_GREENLETS)
+                now = time.monotonic()
+        self._counters.wrote(whole, chunk.messages, len(data), time.time() - sent if sent else None)
+        self._counters.wrote(len(slow), chunk.messages, len(data), None)
+        self._let_others_run(len(streams) % _GREENLETS)
         for stream, wire, taken in slow:
             stream.keep_rest(wire, taken, sent)
             self._wait_writable(stream)
         for stream in gone:
             self._finish(stream, "hang-up")
 
-    def _count(self, streams: int, messages: int, size: int, sent: float) -> float:
-        self._counters.wrote(streams, messages, size, time.time() - sent if sent else None)
-        return time.monotonic()
-
-    def _let_others_run(self, count: int) -> None:
-        if self._greenlets and not count % _GREENLETS:
-            time.sleep(0)
+    def _let_others_run(self, streams: int) -> None:
+        """Note that some streams were served, and let other greenlets run now and then."""
+        self._served += streams
+        if self._served >= _GREENLETS:
+            self._served = 0
+            if self._greenlets:
+                time.sleep(0)
 
     # Serving one stream
 
@@ -451,6 +466,7 @@ class _Loop:
             self._counters.wrote(1, 0, 0, time.time() - sent_at)
         if stream.finishing:
             return self._finish(stream, "shutdown")
+        self._set_timer(stream)
         return self._make_ready(stream)
 
     def _report(self, stream: Stream, gap: Gap) -> bool:
@@ -484,9 +500,9 @@ class _Loop:
     def _tick(self) -> None:
         with contextlib.suppress(Exception):  # it logs, and what handles log records is the application's
             self._look()
-        for count, stream in enumerate(self._timers.expired(time.monotonic())):
+        for stream in self._timers.expired(time.monotonic()):
             self._on_timer(stream, time.monotonic())
-            self._let_others_run(count)
+            self._let_others_run(1)
 
     def _set_timer(self, stream: Stream) -> None:
         if stream.rest is not None:
@@ -499,11 +515,11 @@ class _Loop:
         if stream.rest is not None:
             if now >= stream.rest_since + self._settings.stall_timeout:
                 return self._finish(stream, "stalled")
+        elif sockets.unanswered(stream.sock) > 2 * self._settings.heartbeat:
+            return self._finish(stream, "hang-up")
         elif now >= stream.expires:
             stream.connection.close("max_age")
         elif now >= stream.written + stream.beat and not stream.hooking:
-            if sockets.unanswered(stream.sock) > 2 * self._settings.heartbeat:
-                return self._finish(stream, "hang-up")
             self._serve(stream)
             if stream.connection not in self.streams:
                 return None
@@ -530,7 +546,8 @@ class _Loop:
         self._ready.pop(stream, None)
         self._timers.cancel(stream)
         self._groups.remove(stream)
-        self._poller.remove(stream.number)
+        with contextlib.suppress(Exception):
+            self._poller.remove(stream.number)
         connection.close(reason)
         stream.close()
         try:
