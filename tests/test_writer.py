@@ -15,7 +15,7 @@ import pytest
 from ssehub import Connection, Gap, Hub, LogError, MemoryLog
 from ssehub.server.reader import Reader
 from ssehub.testing import FaultyLog
-from ssehub.wsgi import hook_pool, writer
+from ssehub.wsgi import hook_pool, writer, writer_loop
 from ssehub.wsgi.poller import Poller
 from tests.followers import Follower, only
 from tests.streams import GUARD, until
@@ -206,7 +206,7 @@ def test_messages_are_sent_after_the_streams_were_ended(make_hub: MakeHub) -> No
 def test_a_sender_that_never_waits_leaves_the_writer_its_turn(
     make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_AHEAD", 100)
+    monkeypatch.setattr(writer_loop, "_AHEAD", 100)
     hub = make_hub(MemoryLog(2000))
     followers = [Follower(hub, client_id=str(n)) for n in range(50)]
     for n in range(10_000):
@@ -367,7 +367,7 @@ def test_a_peer_that_owes_an_answer_is_gone_although_messages_go_on(
 
 
 def test_senders_do_not_wait_for_a_writer_that_has_ended(make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_AHEAD", 0)
+    monkeypatch.setattr(writer_loop, "_AHEAD", 0)
     monkeypatch.setattr(writer, "_GIVE_WAY", 3600.0)
     hub = make_hub()
     follower = Follower(hub)
@@ -385,7 +385,7 @@ def test_without_a_thread_or_descriptor_for_the_writer_a_stream_stays_where_it_i
 
     hub = make_hub()
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "Poller", fail)
+        patch.setattr(writer_loop, "Poller", fail)
         follower = Follower(hub)
         hub.broadcast("hello")
         follower.wait_for("hello")

@@ -219,14 +219,14 @@ class Streams:
             takeover.park()
         hooks = StreamHooks(self._pool, connection, own)
 
-        def on_end() -> None:
+        def _on_end() -> None:
             self._count(source.detaches, -1)
             hooks.end()
 
         beat = jitter(self._settings.heartbeat)
         connection.delivery = self._writer
         # Nothing was sent to the client yet: if a signal's handler ends this thread, the client gets no half response.
-        self._writer.adopt(Stream(connection, client, head, hooks.run, beat, stream.expires, on_end))
+        self._writer.adopt(Stream(connection, client, head, hooks.run, beat, stream.expires, _on_end))
         return hooks
 
     def _not_taken(self, obstacle: str, source: Source) -> None:

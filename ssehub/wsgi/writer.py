@@ -19,39 +19,18 @@ its note, too. And a client that a note names is served by itself.
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from ssehub.exceptions import LogError
-from ssehub.log import Entry, Gap, Position
+from ssehub.log import Entry
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
-from ssehub.server.page_cache import Chunk, read_chunk
-from ssehub.wsgi import sockets
-from ssehub.wsgi.groups import Group, Groups
-from ssehub.wsgi.poller import Poller, uses_greenlets
-from ssehub.wsgi.stream import FLAGS, Stream, frame
-from ssehub.wsgi.timers import Timers
+from ssehub.wsgi.stream import Stream
+from ssehub.wsgi.writer_loop import WriterLoop
 
-logger = logging.getLogger("ssehub")
-
-#: Reasons after which there is nobody to read a last chunk.
-DEAD = ("hang-up", "stalled")
-#: Chunks that a stream, or a group, is sent before it is the turn of the others.
-_CHUNKS = 8
-#: Streams that are sent something before other greenlets may run.
-_GREENLETS = 256
-#: Entries that may be announced in one round before senders wait for the writer; see :meth:`Writer.give_way`.
-_AHEAD = 4000
 #: Seconds that a sender waits for the writer at most, and between two looks.
 _GIVE_WAY, _LOOK = 0.05, 0.001
-
-#: A stream to adopt, a connection to look at, an entry and those it is for (None: everyone in its zone), or a call.
-Note = Stream | Connection | tuple[Entry, Sequence[Connection] | None] | Callable[[], None]
 
 
 class Writer:
@@ -68,7 +47,7 @@ class Writer:
         self._dispatcher = dispatcher
         self._look = look
         self._lock = threading.Lock()
-        self._loop: _Loop | None = None
+        self._loop: WriterLoop | None = None
         self._closed = False
 
     def start(self) -> bool:
@@ -78,7 +57,7 @@ class Writer:
                 return False
             if self._loop is None or self._loop.has_ended:
                 try:
-                    loop = _Loop(self._dispatcher, self._look)
+                    loop = WriterLoop(self._dispatcher, self._look)
                     loop.start()
                 except (RuntimeError, OSError):  # no more threads, or descriptors
                     return False
@@ -115,8 +94,10 @@ class Writer:
             loop.note((entry, receivers))
 
     def give_way(self) -> None:
-        """Wait a moment if the writer has not come round for long: a sender's thread that never waits can keep the
-        interpreter from it until the log drops what was not sent yet. This never waits for a client.
+        """Wait a moment if the writer is far behind. This never waits for a client.
+
+        A thread that sends without a pause can keep the interpreter to itself, until the log drops messages that the
+        writer has not come to.
         """
         loop = self._loop
         deadline = 0.0
@@ -143,419 +124,3 @@ class Writer:
             loop = self._loop
         if loop is not None:
             loop.stop(timeout)
-
-
-class _Loop:
-    """The thread of a writer, and its streams. Other threads only call the methods down to :meth:`stop`."""
-
-    def __init__(self, dispatcher: Dispatcher, look: Callable[[], None]) -> None:
-        self.streams: dict[Connection, Stream] = {}
-        #: Entries that were announced, and that all streams were served since.
-        self.announced = self.served = 0
-        #: Streams that are here, or on their way.
-        self.expected = 0
-        self._dispatcher = dispatcher
-        self._settings = dispatcher.settings
-        self._counters = dispatcher.counters
-        self._look = look
-        self._notes: collections.deque[Note] = collections.deque()
-        self._rung = False
-        self._poller = Poller()
-        self._groups = Groups()
-        self._by_number: dict[int, Stream] = {}
-        self._timers: Timers[Stream] = Timers(self._settings.tick, time.monotonic())
-        #: Streams to be served by themselves, and groups that have news.
-        self._ready: dict[Stream, None] = {}
-        self._news: dict[Group, None] = {}
-        #: For each partition the last entry whose note was taken.
-        self._ends: dict[int, Position] = {}
-        self._lock = threading.Lock()
-        self.has_ended = self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="ssehub-writer", daemon=True)
-        self._greenlets = uses_greenlets()
-        self._served = 0
-
-    def start(self) -> None:
-        try:
-            self._thread.start()
-        except BaseException:
-            self._poller.close()
-            raise
-
-    def adopt(self, stream: Stream) -> bool:
-        """Leave the note that a stream is to be adopted; False if the thread has ended."""
-        with self._lock:
-            if not self.has_ended:
-                self.expected += 1
-                self.note(stream)
-            return not self.has_ended
-
-    def note(self, note: Note) -> None:
-        """Leave a note."""
-        self._notes.append(note)
-        if not self._rung:
-            self._rung = True
-            self._poller.ring()
-
-    def stop(self, timeout: float) -> None:
-        self._stopped = True
-        self._poller.ring()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-
-    def is_behind(self) -> bool:
-        """Tell whether so much was announced since the last round that senders should wait."""
-        if self.announced - self.served < _AHEAD or self.has_ended or self._stopped:
-            return False
-        return self._thread is not threading.current_thread()
-
-    # What follows runs in the thread.
-
-    def _run(self) -> None:
-        try:
-            while not self._stopped:
-                self._round()
-        except BaseException:
-            logger.exception("the writer has failed: its streams are closed")
-        with self._lock:
-            self.has_ended = True
-        self._close_all()
-        self._poller.close()
-
-    def _close_all(self) -> None:
-        """Close what is left when the thread ends."""
-        with contextlib.suppress(IndexError):
-            while True:
-                note = self._notes.popleft()
-                if isinstance(note, Stream):
-                    self.streams[note.connection] = note
-                    self._groups.add(note)
-        for stream in list(self.streams.values()):
-            with contextlib.suppress(Exception):
-                self._finish(stream, "error")
-
-    def _round(self) -> None:
-        """Serve everything that can be served now."""
-        self._rung = False
-        announced = self.announced
-        self._take_notes()
-        busy = self._ready or self._news
-        timeout = 0.0 if busy else max(0.0, self._timers.next_tick - time.monotonic())
-        for number, is_gone in self._poller.wait(timeout):
-            if (stream := self._by_number.get(number)) is not None:
-                self._on_event(stream, is_gone)
-        if time.monotonic() >= self._timers.next_tick:
-            self._tick()
-        news, self._news = self._news, {}
-        for group in news:
-            if group.streams:
-                self._send_to_group(group)
-        ready, self._ready = self._ready, {}
-        for stream in ready:
-            self._serve(stream)
-            self._let_others_run(1)
-        self.served = announced
-
-    def _take_notes(self) -> None:
-        notes = self._notes
-        while notes:
-            note = notes.popleft()
-            if isinstance(note, Connection):
-                if (stream := self.streams.get(note)) is not None:
-                    self._make_ready(stream)
-            elif isinstance(note, tuple):
-                self._take_entry(*note)
-            elif isinstance(note, Stream):
-                self._adopt(note)
-            else:
-                note()
-
-    def _take_entry(self, entry: Entry, receivers: Sequence[Connection] | None) -> None:
-        partition = entry.position.partition
-        self._ends[partition] = entry.position
-        if receivers is None:
-            self._news.update(dict.fromkeys(self._groups.of(entry.packet.zone, partition)))
-            return
-        for connection in receivers:
-            if (stream := self.streams.get(connection)) is not None:
-                self._make_ready(stream)
-
-    def _make_ready(self, stream: Stream) -> None:
-        stream.busy = True
-        self._ready[stream] = None
-
-    def _adopt(self, stream: Stream) -> None:
-        self.streams[stream.connection] = self._by_number[stream.number] = stream
-        self._groups.add(stream)
-        try:
-            self._poller.add(stream.number)
-        except OSError as error:  # the kernel watches no more of them
-            logger.error("a stream cannot be watched: %s", error)
-            return self._finish(stream, "error")
-        self._set_timer(stream)
-        self._flush(stream)
-        if stream.connection in self.streams and stream.rest is not None:
-            self._wait_writable(stream)
-        return None
-
-    def look_at_all(self, partition: int) -> None:
-        """Serve all streams that read a partition by themselves."""
-        self._ends.pop(partition, None)
-        for stream in self.streams.values():
-            if partition in stream.connection.partitions:
-                self._make_ready(stream)
-
-    def cut(self, connections: Iterable[Connection]) -> None:
-        """End streams at once."""
-        for connection in connections:
-            if (stream := self.streams.get(connection)) is not None:
-                self._finish(stream, "stalled")
-
-    def _on_event(self, stream: Stream, is_gone: bool) -> None:
-        if is_gone:
-            self._finish(stream, "hang-up")
-        elif stream.rest is not None:
-            self._flush(stream)
-
-    # Sending to a group
-
-    def _send_to_group(self, group: Group) -> None:
-        for _ in range(_CHUNKS):
-            try:
-                chunk = read_chunk(group.log, group.place, group.interest, group.upto(self._ends))
-            except LogError:
-                chunk = Gap("trimmed", None, group.place)
-            if isinstance(chunk, Gap):
-                for stream in group.streams:
-                    self._make_ready(stream)
-                group.restart()
-                return
-            if chunk.messages:
-                fit, others = group.split(chunk)
-                for stream in others:
-                    self._make_ready(stream)
-                self._send_chunk(chunk, fit)
-            group.advance(chunk)
-            if not chunk.messages:
-                return
-        self._news[group] = None
-
-    def _send_chunk(self, chunk: Chunk, streams: Sequence[Stream]) -> None:
-        """Send the same bytes to many streams. This is where the time goes: about 4 microseconds for each."""
-        data, after = chunk.data, chunk.after
-        assert chunk.last is not None and chunk.first is not None
-        told = chunk.last.place if chunk.last.packet.message.id is None else None
-        framed = frame(data)
-        sent, now = chunk.first.sent, time.monotonic()
-        slow: list[tuple[Stream, bytes, int]] = []
-        gone: list[Stream] = []
-        whole = 0
-        for count, stream in enumerate(streams, 1):
-            wire = framed if stream.chunked else data
-            try:
-                taken = stream.sock.send(wire, FLAGS)
-            except BlockingIOError:
-                taken = 0
-            except OSError:
-                gone.append(stream)
-                continue
-            reader = stream.reader
-            reader.place = after
-            reader.told = told
-            stream.written = now
-            if taken == len(wire):
-                whole += 1
-            else:
-                slow.append((stream, wire, taken))
-            if not count % _GREENLETS:
-                self._counters.wrote(whole, chunk.messages, len(data), time.time() - sent if sent else None)
-                whole = 0
-                self._let_others_run(_GREENLETS)
-                now = time.monotonic()
-        self._counters.wrote(whole, chunk.messages, len(data), time.time() - sent if sent else None)
-        self._counters.wrote(len(slow), chunk.messages, len(data), None)
-        self._let_others_run(len(streams) % _GREENLETS)
-        for stream, wire, taken in slow:
-            stream.keep_rest(wire, taken, sent)
-            self._wait_writable(stream)
-        for stream in gone:
-            self._finish(stream, "hang-up")
-
-    def _let_others_run(self, streams: int) -> None:
-        """Note that some streams were served, and let other greenlets run now and then."""
-        self._served += streams
-        if self._served >= _GREENLETS:
-            self._served = 0
-            if self._greenlets:
-                time.sleep(0)
-
-    # Serving one stream
-
-    def _serve(self, stream: Stream) -> None:
-        """Send a stream what it is due, as far as its socket takes it."""
-        if stream.connection not in self.streams:
-            return
-        try:
-            self._serve_some(stream)
-        except OSError:
-            self._finish(stream, "hang-up")
-        except Exception:
-            logger.exception("a stream has failed: %r", stream.connection)
-            self._finish(stream, "error")
-
-    def _serve_some(self, stream: Stream) -> None:
-        connection = stream.connection
-        for _ in range(_CHUNKS):
-            if connection.closed in DEAD:
-                return self._finish(stream, "hang-up")
-            if stream.rest is not None or stream.hooking:
-                return None  # it goes on when that is over
-            found = self._take(stream)
-            if isinstance(found, Gap):
-                if not self._report(stream, found):
-                    return None
-            elif found:
-                self._write(stream, found)
-                if stream.reader.level and stream.rest is None and not connection.closed:
-                    break  # whatever comes now leaves a note
-            elif connection.closed:
-                self._write(stream, self._settings.farewell(), is_last=True)
-                if stream.rest is None:
-                    self._finish(stream, "shutdown")
-                return None
-            else:
-                break
-        else:
-            self._make_ready(stream)
-            return None
-        stream.busy = False
-        return None
-
-    def _take(self, stream: Stream) -> bytes | Gap:
-        try:
-            return stream.reader.take()
-        except LogError as error:  # when the client comes back with its place, it may be known what follows
-            logger.warning("a stream was ended: %s", error)
-            stream.connection.close("log")
-            return b""
-
-    def _write(self, stream: Stream, data: bytes, is_last: bool = False) -> None:
-        reader, connection = stream.reader, stream.connection
-        # What it had missed while it was away tells nothing of how long messages take.
-        sent = reader.sent if reader.sent > connection.connected_at else 0.0
-        sent_at = stream.write(data, sent, is_last)
-        self._counters.wrote(1, reader.messages, len(data), time.time() - sent_at if sent_at else None)
-        reader.messages, reader.sent = 0, 0.0
-        if stream.rest is not None:
-            self._wait_writable(stream)
-
-    def _wait_writable(self, stream: Stream) -> None:
-        stream.busy = True
-        self._poller.set_writable(stream.number, True)
-        self._set_timer(stream)
-
-    def _flush(self, stream: Stream) -> None:
-        try:
-            sent_at = stream.flush()
-        except OSError:
-            return self._finish(stream, "hang-up")
-        if stream.rest is not None:
-            return None
-        self._poller.set_writable(stream.number, False)
-        if sent_at:
-            self._counters.wrote(1, 0, 0, time.time() - sent_at)
-        if stream.finishing:
-            return self._finish(stream, "shutdown")
-        self._set_timer(stream)
-        return self._make_ready(stream)
-
-    def _report(self, stream: Stream, gap: Gap) -> bool:
-        """Report a gap, after the hook has run; False if it has to be waited for."""
-        hook, connection = self._dispatcher.hooks.on_gap, stream.connection
-        self._counters.count("gaps")
-        if not hook:
-            self._write(stream, stream.reader.report(gap))
-            return True
-        stream.hooking = True
-
-        def _fire() -> None:
-            try:
-                hook.fire(connection, gap)
-            finally:
-                self.note(lambda: self._go_on(stream, gap))
-
-        stream.run(f"on_gap of {connection!r}", _fire)
-        return False
-
-    def _go_on(self, stream: Stream, gap: Gap) -> None:
-        """Report a gap whose hook has run."""
-        if stream.connection in self.streams:
-            stream.hooking = False
-            with contextlib.suppress(OSError):
-                self._write(stream, stream.reader.report(gap))
-            self._make_ready(stream)
-
-    # Time
-
-    def _tick(self) -> None:
-        with contextlib.suppress(Exception):  # it logs, and what handles log records is the application's
-            self._look()
-        for stream in self._timers.expired(time.monotonic()):
-            self._on_timer(stream, time.monotonic())
-            self._let_others_run(1)
-
-    def _set_timer(self, stream: Stream) -> None:
-        if stream.rest is not None:
-            due = stream.rest_since + self._settings.stall_timeout
-        else:
-            due = min(stream.written + stream.beat, stream.expires)
-        self._timers.set(stream, due)
-
-    def _on_timer(self, stream: Stream, now: float) -> None:
-        if stream.rest is not None:
-            if now >= stream.rest_since + self._settings.stall_timeout:
-                return self._finish(stream, "stalled")
-        elif sockets.unanswered(stream.sock) > 2 * self._settings.heartbeat:
-            return self._finish(stream, "hang-up")
-        elif now >= stream.expires:
-            stream.connection.close("max_age")
-        elif now >= stream.written + stream.beat and not stream.hooking:
-            self._serve(stream)
-            if stream.connection not in self.streams:
-                return None
-            if not stream.busy and now >= stream.written + stream.beat:
-                try:
-                    self._write(stream, stream.reader.heartbeat())
-                except OSError:
-                    return self._finish(stream, "hang-up")
-        return self._timers.set(stream, max(now + self._settings.tick, self._due(stream)))
-
-    def _due(self, stream: Stream) -> float:
-        if stream.rest is not None:
-            return stream.rest_since + self._settings.stall_timeout
-        return min(stream.written + stream.beat, stream.expires)
-
-    def _finish(self, stream: Stream, reason: str) -> None:
-        """Close a stream's connection, take it out, and have its last hooks run."""
-        connection = stream.connection
-        if self.streams.pop(connection, None) is None:
-            return
-        with self._lock:
-            self.expected -= 1
-        self._by_number.pop(stream.number, None)
-        self._ready.pop(stream, None)
-        self._timers.cancel(stream)
-        self._groups.remove(stream)
-        with contextlib.suppress(Exception):
-            self._poller.remove(stream.number)
-        connection.close(reason)
-        stream.close()
-        try:
-            self._dispatcher.dismiss(connection, reason)
-        except Exception:  # whatever it is, the others go on, and the stream's hooks still run
-            logger.exception("a stream was not taken out in order: %r", connection)
-        if self._dispatcher.hooks.on_disconnect:
-            stream.run(f"on_disconnect of {connection!r}", lambda: self._dispatcher.fire_disconnect(connection))
-        else:
-            connection.end()
-        stream.on_end()
