@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,18 @@ def opened(port: int, workers: int = 1) -> list[Stream]:
         return len(answered) == workers
 
     until(all_have_answered, "all workers to answer")
+    until(lambda: all(map(is_idle, answered)), "all workers to be idle")
     return streams
+
+
+def is_idle(worker: int) -> bool:
+    """Tell whether a worker's main thread waits for connections.
+
+    A signal that comes while gunicorn's gthread worker hands a request to its pool can find the pool locked, and
+    gunicorn's handler then waits for that lock for ever.
+    """
+    where = Path(f"/proc/{worker}/wchan").read_text()
+    return "poll" in where or "select" in where or where in ("", "0")  # the last where the kernel does not say
 
 
 @pytest.mark.parametrize(
