@@ -85,7 +85,7 @@ def test_a_stream_that_fails_does_not_end_the_others(
         return take(reader) if reader is not connection.reader else 1 / 0
 
     monkeypatch.setattr(Reader, "take", fail)
-    hub.send("fails", "x")
+    connection.send("x")
     fails.join()
     hub.broadcast("y")
     goes_on.wait_for("y")

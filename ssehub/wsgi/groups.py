@@ -106,6 +106,10 @@ class Groups:
                 if not self._by_zone[zone]:
                     del self._by_zone[zone]
 
+    def of_stream(self, stream: Stream) -> Group:
+        """Return the group of a stream."""
+        return self._groups[stream.connection.zones]
+
     def of(self, zone: str | All, partition: int) -> Iterable[Group]:
         """Return the groups that an entry for everyone in a zone is for, when it comes in a partition."""
         if zone is ALL:

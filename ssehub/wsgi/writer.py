@@ -14,7 +14,8 @@ Then its place in the log says what it has to be sent, as everywhere.
 
 A group is never sent a message before one that comes earlier and is for a single one of its clients. For a group's
 chunk only reaches as far as the notes that were taken: they come in the log's order, so whatever comes before has left
-its note, too. And a client that a note names is served by itself.
+its note, too. And a client that a note names is sent what it names first: directly, if it has had everything before;
+else it is served by itself.
 """
 
 from __future__ import annotations
