@@ -198,13 +198,14 @@ def _commands(kind: str, port: int, folder: Path) -> list[tuple[str, ...]]:
     if kind in ("sync", "gthread", "gevent", "gevent_pywsgi"):
         return [gunicorn(kind, port, "--log-level", "info", threads=THREADS, app=APP)]
     if kind == "uwsgi":
-        binary = Path(sysconfig.get_path("scripts"), "uwsgi")
+        binary = Path(os.environ.get("UWSGI") or Path(sysconfig.get_path("scripts"), "uwsgi"))
         if not binary.exists():
             missing("uwsgi")
         options = (
             f"--http-socket 127.0.0.1:{port} --master --threads {THREADS} --die-on-term --disable-logging --need-app"
         )
-        return [(str(binary), *options.split(), "--listen", "100", "--module", APP)]
+        packages = ("--pythonpath", sysconfig.get_path("purelib"))  # it may have been built elsewhere
+        return [(str(binary), *options.split(), "--listen", "100", *packages, "--module", APP)]
     if kind == "waitress":
         return [(sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", f"--threads={THREADS}", APP)]
     if kind.startswith("nginx"):
