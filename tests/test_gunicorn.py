@@ -71,8 +71,9 @@ def is_idle(worker: int) -> bool:
     A signal that comes while gunicorn's gthread worker hands a request to its pool can find the pool locked, and
     gunicorn's handler then waits for that lock for ever.
     """
+    is_asleep = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "S"
     where = Path(f"/proc/{worker}/wchan").read_text()
-    return "poll" in where or "select" in where or where in ("", "0")  # the last where the kernel does not say
+    return is_asleep and ("poll" in where or "select" in where or where == "0")  # the last where the kernel hides it
 
 
 @pytest.mark.parametrize(
