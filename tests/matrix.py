@@ -191,6 +191,8 @@ class Served(NamedTuple):
         lines = self.log.read_text(errors="replace").splitlines()
         if self.kind == "uwsgi" and self.way == "thread":  # it says so of each client that left before it wrote
             lines = [line for line in lines if "write error" not in line and "Connection reset" not in line]
+        # gunicorn 27 says so where two of it run as the same user.
+        lines = [line for line in lines if "Control server error" not in line]
         return [line for line in lines if re.search(r"Traceback|\berror\b|\[CRITICAL\]|Exception", line, re.I)]
 
 

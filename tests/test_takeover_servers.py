@@ -196,7 +196,7 @@ def recorded(here: Served, hub: str, version: str) -> tuple[list[bytes], list[by
     if KINDS[here.kind].is_proxy:
         chunks = [b"".join(chunks)]  # it is the proxy's choice where a chunk ends
     if not KINDS[here.kind].shows:  # its heart beats fast, and between the messages on a slow machine
-        chunks = [chunk.replace(b"\n\n:\n\n", b"\n\n") for chunk in chunks if chunk != b":\n\n"]
+        chunks = [re.sub(rb"(?m)^:\n\n", b"", chunk) for chunk in chunks if chunk != b":\n\n"]
     for pattern in (rb'(?<="session_id": ")\w{16}', rb"(?<=retry: )[234]\d{3}", rb"(?<=id: )\w+\.\d+\.\w{8}"):
         chunks = [re.sub(pattern, b"...", chunk) for chunk in chunks]
     return lines, chunks
