@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -44,10 +45,15 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
+#: Ports for this process of the tests alone, below those that the system gives to clients.
+_ports = itertools.cycle(range(10_000 + 4000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20_000, 30_000))
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", next(_ports))) as listener:
+            return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
