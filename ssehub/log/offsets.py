@@ -24,11 +24,6 @@ class Offsets:
     def __len__(self) -> int:
         return len(self._items) - self._start
 
-    @property
-    def first(self) -> int:
-        """The smallest one; there must be one."""
-        return self._items[self._start]
-
     def append(self, offset: int) -> None:
         """Add one that is greater than all others."""
         self._items.append(offset)

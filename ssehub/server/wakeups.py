@@ -4,8 +4,7 @@ This is the delivery of streams that a thread (or greenlet) of the server iterat
 the server are delivered by :mod:`ssehub.wsgi.writer`.
 
 No wake-up is lost. A sender first puts its message into the log and then looks for sleepers. A connection first
-registers as a sleeper and then looks into the log. Both look under the same lock, so at least one of them sees the
-other.
+registers as a sleeper and then looks into the log. So at least one of them sees the other.
 
 A thousand threads that wake at the same time fight for the interpreter instead of working. So connections that have
 something to send stand in a line, only the first of them has a turn, and a thread that wakes passes its turn on before

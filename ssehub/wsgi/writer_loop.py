@@ -309,9 +309,8 @@ class WriterLoop:
         if stream.busy or stream.connection not in self.streams:
             return
         reader = stream.reader
-        entries = [
-            entry for entry in entries if reader.place.distance_to(entry.position)
-        ]  # a heartbeat may have read on
+        # A heartbeat may have read on meanwhile.
+        entries = [entry for entry in entries if reader.place.distance_to(entry.position)]
         if not entries:
             return
         last = entries[-1]
@@ -443,11 +442,7 @@ class WriterLoop:
             self._let_others_run(1)
 
     def _set_timer(self, stream: Stream) -> None:
-        if stream.rest is not None:
-            due = stream.rest_since + self._settings.stall_timeout
-        else:
-            due = min(stream.written + stream.beat, stream.expires)
-        self._timers.set(stream, due)
+        self._timers.set(stream, self._due(stream))
 
     def _on_timer(self, stream: Stream, now: float) -> None:
         if stream.rest is not None:
