@@ -165,7 +165,7 @@ def test_memory_stays_bounded_when_requests_invent_zones_and_clients(monkeypatch
     start = log.end()
     for n in range(5000):
         log.append(Packet(Message("x"), f"zone {n}", f"client {n}" if n % 2 else None, broadcast=not n % 2))
-    history = log._entries
+    history = log.history
     tables = (history._entries, history._zones, history._clients, history._gone, history._dropped, history._spare)
     assert all(len(table) <= 200 for table in tables)
     # What is not remembered is no reason to keep silent: it may have been this client's.

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 from ssehub.exceptions import LogError
 from ssehub.forks import Forked
-from ssehub.log.base import Gap, Interest, Log, Page
+from ssehub.log.base import Gap, Log
+from ssehub.log.held import Held
 from ssehub.log.history import History
 from ssehub.log.packet import Command, Entry, Packet, Receipt
-from ssehub.log.position import GENESIS, Place, Position, new_nonce
+from ssehub.log.position import GENESIS, Position, new_nonce
 
 
-class MemoryLog(Forked, Log):
+class MemoryLog(Forked, Held, Log):
     """Keep the newest entries in memory.
 
     Each process has a log of its own, and each start of a process begins a new epoch: a client that comes back after
@@ -39,7 +40,7 @@ class MemoryLog(Forked, Log):
         if zone_size is not None and not 1 <= zone_size <= size:
             raise ValueError(f"zone_size must be 1 to size, which is {size}, not {zone_size}")
         self._bounds = size, ttl, zone_size
-        self._history: History | None = None
+        self._own: History | None = None
         super().__init__()
 
     def _renew(self) -> None:
@@ -50,21 +51,22 @@ class MemoryLog(Forked, Log):
         """
         self._lock = threading.Lock()
         self._deliver: Callable[[Entry], int] | None = None
-        if self._history is None or not self._history.end.offset:
+        if self._own is None or not self._own.end.offset:
             self._begin_epoch()
         else:
-            self._history.renew_lock()
+            self._own.renew_lock()
 
     def _begin_epoch(self) -> None:
         size, ttl, zone_size = self._bounds
-        self._history = History(size, ttl, Position(_new_epoch(), 0, GENESIS), zone_size)
-        self._delivered = self._history.end
+        self._own = History(size, ttl, Position(_new_epoch(), 0, GENESIS), zone_size)
+        self._delivered = self._own.end
 
     @property
-    def _entries(self) -> History:
+    def history(self) -> History:
+        """The entries that are held."""
         self._begin()
-        assert self._history is not None
-        return self._history
+        assert self._own is not None
+        return self._own
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
         """Begin to deliver; see :meth:`Log.start`.
@@ -84,7 +86,7 @@ class MemoryLog(Forked, Log):
         with self._lock:
             if self._deliver is None:
                 raise LogError("the log is not started, or closed")
-            history = self._entries
+            history = self.history
             end = history.end
             entry = Entry(packet, Position(end.epoch, end.offset + 1, nonce), end.nonce, body, time.time())
             history.keep(entry)
@@ -92,46 +94,15 @@ class MemoryLog(Forked, Log):
             self._delivered = entry.position
         return Receipt(entry.id, queued)
 
-    def read(
-        self,
-        after: Place,
-        limit: int,
-        interest: Interest | None = None,
-        upto: Place | None = None,
-        known: Place | None = None,
-    ) -> Page:
-        """Read on from a position; see :meth:`Log.read`."""
-        return self._entries.read(after, limit, interest, upto, known)
-
-    def count(self, after: Place, interest: Interest | None = None) -> int:
-        """Return how many entries a reader would read; see :meth:`Log.count`."""
-        return self._entries.count(after, interest)
-
-    def is_at_end(self, place: Place) -> bool:
-        """Tell whether no entry can be read after a place."""
-        return self._entries.end == place
-
-    def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Tell whether a client has messages of its own between two places; see :meth:`Log.is_addressed`."""
-        return self._entries.is_addressed(interest, after, upto)
-
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
-        place = self._entries.find(last_event_id) or Position.parse(last_event_id)
-        return place or Gap("bad_id", None, self._entries.end)
+        place = self.history.find(last_event_id) or Position.parse(last_event_id)
+        return place or Gap("bad_id", None, self.history.end)
 
     def end(self) -> Position:
         """Return the place of the newest entry that was delivered."""
         self._begin()
         return self._delivered
-
-    def oldest(self) -> Position:
-        """Return the place before the oldest entry that is held."""
-        return self._entries.oldest()
-
-    def before_last(self, count: int, interest: Interest) -> Position:
-        """Return the place from which a reader's last ``count`` entries follow."""
-        return self._entries.before_last(count, interest)
 
     def close(self) -> None:
         """Accept no more packets; reading still works, and :meth:`start` opens the log again."""

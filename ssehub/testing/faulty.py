@@ -84,7 +84,7 @@ class FaultyLog(MemoryLog):
     def trim(self) -> None:
         """Let go of every entry: a client that comes back from before is told a gap, ``trimmed``."""
         with self._lock:
-            self._entries.clear()
+            self.history.clear()
             self._judge_anew()
 
     def flush(self) -> None:
@@ -158,4 +158,4 @@ class FaultyLog(MemoryLog):
     def _judge_anew(self) -> None:
         # Under the lock, as the contract of Log.start wants it: nothing is delivered meanwhile.
         if self._broken is not None and self._deliver is not None:
-            self._broken(self._entries.end, ())
+            self._broken(self.history.end, ())

@@ -30,14 +30,14 @@ class FileLog(MemoryLog):
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
         """Take in what is there, and begin to follow."""
         super().start(deliver, broken)
-        self._history = History(1_000_000, None, Position(1, 0, GENESIS))
-        self._delivered = self._history.end
+        self._own = History(1_000_000, None, Position(1, 0, GENESIS))
+        self._delivered = self._own.end
         lines = self._lines()
         for line in lines:
             if line is None:
                 break
             self._take(line)
-            self._delivered = self._entries.end
+            self._delivered = self.history.end
         threading.Thread(target=self._follow, args=(lines,), daemon=True).start()
 
     def append(self, packet: Packet) -> Receipt:
@@ -53,14 +53,14 @@ class FileLog(MemoryLog):
                 if self._deliver is None:
                     return
                 self._deliver(self._take(line))
-                self._delivered = self._entries.end
+                self._delivered = self.history.end
 
     def _take(self, line: str) -> Entry:
         nonce, data = json.loads(line)
         packet = Packet(Message(data), broadcast=True)
-        position = Position(1, self._entries.end.offset + 1, nonce)
-        entry = Entry(packet, position, self._entries.end.nonce, packet.encode())
-        self._entries.keep(entry)
+        position = Position(1, self.history.end.offset + 1, nonce)
+        entry = Entry(packet, position, self.history.end.nonce, packet.encode())
+        self.history.keep(entry)
         return entry
 
     def _lines(self) -> Iterator[str | None]:

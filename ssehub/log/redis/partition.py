@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssehub.exceptions import LogError
-from ssehub.log.base import Gap, Interest, Page, Readable
+from ssehub.log.base import Gap
+from ssehub.log.held import Held
 from ssehub.log.history import History
 from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Place, Position, parse_parts
@@ -23,7 +24,7 @@ class Broken(Exception):
     """What the stream holds does not follow what was read from it."""
 
 
-class Partition(Readable):
+class Partition(Held):
     """The newest entries of a stream. A follower fills it, any thread reads it.
 
     :param number: its number in the log.
@@ -77,17 +78,6 @@ class Partition(Readable):
                 self._delivered = history.end
                 self._history = history
 
-    def read(
-        self,
-        after: Place,
-        limit: int,
-        interest: Interest | None = None,
-        upto: Place | None = None,
-        known: Place | None = None,
-    ) -> Page:
-        """Read on from a place; see :meth:`ssehub.log.Readable.read`."""
-        return self.history.read(after, limit, interest, upto, known)
-
     def catch_up(self, place: Place) -> None:
         """Wait until the stream is held up to a place that another process, which followed faster, has given out.
 
@@ -95,22 +85,6 @@ class Partition(Readable):
         """
         if not self.history.holds(place.parts[0]):
             self._catch_up()
-
-    def count(self, after: Place, interest: Interest | None = None) -> int:
-        """Return how many of the entries that are held a reader would read."""
-        return self.history.count(after, interest)
-
-    def is_at_end(self, place: Place) -> bool:
-        """Tell whether no entry can be read after a place."""
-        return self.history.end == place.parts[0]
-
-    def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Tell whether a client has messages of its own between two places."""
-        return self.history.is_addressed(interest, after, upto)
-
-    def before_last(self, count: int, interest: Interest) -> Position:
-        """Return the place from which a reader's last ``count`` entries follow."""
-        return self.history.before_last(count, interest)
 
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names. If it is unknown here, this process catches up.
@@ -126,10 +100,6 @@ class Partition(Readable):
     def end(self) -> Position:
         """Return the place of the newest entry delivered in this process."""
         return self._delivered
-
-    def oldest(self) -> Position:
-        """Return the place before the oldest entry that is held."""
-        return self.history.oldest()
 
     def fetch_end(self, client: Client | None = None) -> Position:
         """Ask for the place where the stream ends now; one that is not there is begun."""
