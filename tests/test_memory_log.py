@@ -159,14 +159,14 @@ def test_a_message_that_is_dropped_while_a_gap_is_reported_is_reported_too() -> 
 
 
 def test_memory_stays_bounded_when_requests_invent_zones_and_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssehub.log.history._REMEMBERED", 100)
+    monkeypatch.setattr("ssehub.log.index._REMEMBERED", 100)
     log = MemoryLog(20, zone_size=5)
     log.start(lambda entry: 0, print)
     start = log.end()
     for n in range(5000):
         log.append(Packet(Message("x"), f"zone {n}", f"client {n}" if n % 2 else None, broadcast=not n % 2))
-    history = log.history
-    tables = (history._entries, history._zones, history._clients, history._gone, history._dropped, history._spare)
+    history, index = log.history, log.history._index
+    tables = (history._entries, history._spare, index._zones, index._clients, index._gone, index._dropped)
     assert all(len(table) <= 200 for table in tables)
     # What is not remembered is no reason to keep silent: it may have been this client's.
     assert follow(log, start, "zone 2")[1] is None and follow(log, log.end(), "zone 2") == ([], 0)

@@ -1,12 +1,8 @@
 """History: the entries of a log that are held in memory, with an index by zone and by client.
 
-An entry is in exactly one *channel*: that of its zone, of its client, of its client in its zone, or of everyone. A
-reader has a few channels (two, and two for each zone), and reads only what is in them. So the cost of a read is the
-number of entries it returns, whatever else the log holds. Each channel also remembers what was dropped from it.
-Therefore a gap is exact: a reader is told of missing messages only if they were in its own channels.
-
-What is remembered of dropped entries is bounded as well. When it is forgotten, the history no longer knows whether a
-reader from before missed anything. Then it reports a gap of unknown size rather than none.
+A reader reads only what is in its own channels (:mod:`ssehub.log.index`). So the cost of a read is the number of
+entries it returns, whatever else the log holds. And a gap is exact: a reader gets one only if entries were dropped from
+its own channels, or if that is not known any more.
 """
 
 from __future__ import annotations
@@ -16,36 +12,15 @@ import itertools
 import threading
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ssehub.log.base import Gap, Interest, Page
-from ssehub.log.offsets import Offsets
-from ssehub.log.packet import ALL, Command, Entry
+from ssehub.log.index import Index
+from ssehub.log.packet import Command, Entry
 from ssehub.log.position import GENESIS, Place, Position
 
-#: A zone (None: all) and a client (None: everyone in the zone).
-Address = tuple[str | None, str | None]
-
-#: Dropped entries whose channel is remembered, so that a gap's size is known; and channels that are remembered when
-#: they are empty. At least so many, and four times as many as entries are held.
-_REMEMBERED = 10_000
 #: Dropped entries whose nonces are remembered, four bytes each, where a log can be rolled back and written anew.
 _NONCES = 1 << 18
-
-
-class _Channel:
-    """The entries of one address: those held, and those dropped as far as they are remembered."""
-
-    __slots__ = ("address", "dropped", "dropped_to", "forgotten_to", "held")
-
-    def __init__(self, address: Address, dropped_to: int) -> None:
-        self.address = address
-        self.held = Offsets()
-        self.dropped = Offsets()
-        #: Nothing after this offset was dropped.
-        self.dropped_to = dropped_to
-        #: How many were dropped up to this offset is not known.
-        self.forgotten_to = dropped_to
 
 
 class History:
@@ -73,18 +48,11 @@ class History:
         #: When each was added (``time.monotonic()``), if that matters.
         self._times: dict[int, float] = {}
         self._chosen_ids: dict[str, int] = {}
-        self._zones: dict[str | None, _Channel] = {}
-        self._clients: dict[str, dict[str | None, _Channel]] = {}
+        self._index = Index(size, end.offset)
         #: Entries that their channel can spare, because it has ``zone_size`` newer ones.
         self._spare: collections.deque[int] = collections.deque()
-        #: The channels of dropped entries, oldest first, as long as their number is remembered.
-        self._dropped: collections.deque[_Channel] = collections.deque()
-        #: Channels of which nothing is left: up to where entries were dropped from them.
-        self._gone: collections.OrderedDict[Address, int] = collections.OrderedDict()
-        #: Nothing is known of a channel that is in neither table, up to this offset.
-        self._unknown_to = end.offset
+        #: Nothing after this offset was dropped.
         self._dropped_to = end.offset
-        self._remembered = max(_REMEMBERED, 4 * size)
         #: The nonces of dropped entries, contiguous from ``_nonces_from`` on.
         self._nonces: array[int] | None = array("I") if can_fork else None
         self._nonces_from = end.offset + 1
@@ -138,7 +106,7 @@ class History:
                 return Page((), covered, False, gap)
             if interest is None:
                 return self._read_all(after, end, limit)
-            channels = self._channels(interest)
+            channels = self._index.channels(interest)
             # Not past the next entry that is missing: that is a gap of its own.
             whole = min([end.offset, *(hole - 1 for one in channels if (hole := one.dropped.next(after.offset)))])
             found = [channel.held.between(after.offset, whole, limit) for channel in channels]
@@ -158,24 +126,18 @@ class History:
                 after = after._replace(offset=0)
             if interest is None:
                 return len(self._offsets_after(after.offset))
-            return sum(channel.held.count(after.offset) for channel in self._channels(interest))
+            return sum(channel.held.count(after.offset) for channel in self._index.channels(interest))
 
     def is_addressed(self, interest: Interest, begin: Place, end: Place | None = None) -> bool:
         """Tell whether messages for a client alone lie, or lay, between two places."""
         after = begin.parts[0]
         upto = self.end if end is None else end.parts[0]
-        if interest.client_id not in self._clients and not self._gone:
-            return self._unknown_to > after.offset
+        if self._index.has_no(interest.client_id):
+            return self._index.begin > after.offset
         with self._lock:
-            if after.offset < self._dropped_to:
-                for address in _addresses_of_client(interest):
-                    channel = self._find(address)
-                    dropped_to = self._gone.get(address, self._unknown_to) if channel is None else channel.dropped_to
-                    if dropped_to > after.offset:
-                        return True
-            own = self._clients.get(interest.client_id or "", {})
-            names = (None, *interest.zones) if interest.zoneless else interest.zones
-            firsts = [own[name].held.next(after.offset) for name in names if name in own]
+            if after.offset < self._dropped_to and self._index.client_dropped_to(interest) > after.offset:
+                return True
+            firsts = [one.held.next(after.offset) for one in self._index.channels_of_client(interest)]
             return any(first is not None and first <= upto.offset for first in firsts)
 
     def find(self, chosen_id: str) -> Position | None:
@@ -194,7 +156,7 @@ class History:
         """Return the place from which a reader's last ``count`` entries follow."""
         with self._lock:
             self._expire()
-            found = [channel.held.last(count) for channel in self._channels(interest)] if count else []
+            found = [channel.held.last(count) for channel in self._index.channels(interest)] if count else []
             offsets = sorted(itertools.chain.from_iterable(found))[-count:]
             return self._before(offsets[0]) if offsets else self.end
 
@@ -206,33 +168,11 @@ class History:
     # What follows runs under the lock.
 
     def _put(self, entry: Entry, offset: int) -> None:
-        channel = self._channel(_address_of(entry))
-        channel.held.append(offset)
+        channel = self._index.put(entry.packet, offset)
         if self._zone_size is not None and len(channel.held) > self._zone_size:
             self._spare.append(channel.held.from_end(self._zone_size))
             while self._spare[0] not in self._entries:
                 self._spare.popleft()
-
-    def _find(self, address: Address) -> _Channel | None:
-        zone, client_id = address
-        return (self._zones if client_id is None else self._clients.get(client_id, {})).get(zone)
-
-    def _channel(self, address: Address) -> _Channel:
-        """Find the channel of an address, or make it."""
-        zone, client_id = address
-        table = self._zones if client_id is None else self._clients.setdefault(client_id, {})
-        channel = table.get(zone)
-        if channel is None:
-            channel = table[zone] = _Channel(address, self._gone.pop(address, self._unknown_to))
-        return channel
-
-    def _channels(self, interest: Interest) -> list[_Channel]:
-        """Return the channels of a reader that there are."""
-        names = (None, *interest.zones) if interest.zoneless else interest.zones
-        found = [channel for name in names if (channel := self._zones.get(name)) is not None]
-        if interest.client_id is not None and (own := self._clients.get(interest.client_id)) is not None:
-            found += [channel for name in names if (channel := own.get(name)) is not None]
-        return found
 
     def _offsets_after(self, after: int) -> Sequence[int]:
         """Return the offsets of all entries that come after one, in order."""
@@ -259,7 +199,7 @@ class History:
         if interest is None:
             offsets = self._offsets_after(after)[:1]
         else:
-            held = [channel.held for channel in self._channels(interest)]
+            held = [channel.held for channel in self._index.channels(interest)]
             offsets = [offset for one in held if (offset := one.next(after)) is not None]
         return self._before(min(offsets)) if offsets else self.end
 
@@ -291,19 +231,16 @@ class History:
         :param known: an offset up to which a loss of unknown size was reported already.
         :returns: how many entries of the reader (None: unknown), and up to where a loss of unknown size reaches.
         """
-        channels = {channel.address: channel for channel in self._channels(interest)}
-        unknown_to = max(since, known)
-        for address in _addresses(interest):
-            channel = channels.get(address)
-            lost_to = self._gone.get(address, self._unknown_to) if channel is None else channel.forgotten_to
-            unknown_to = max(unknown_to, lost_to)
-        next_held = min(
-            [offset for one in channels.values() if (offset := one.held.next(since)) is not None], default=None
-        )
-        missing = 0
-        for channel in channels.values():
-            missing += channel.dropped.count(since) - (channel.dropped.count(next_held) if next_held is not None else 0)
-        return (None if unknown_to > max(since, known) else missing), unknown_to
+        reported = max(since, known)
+        unknown_to = max(reported, self._index.unknown_to(interest))
+        if unknown_to > reported:
+            return None, unknown_to
+        channels = self._index.channels(interest)
+        next_held = min([offset for one in channels if (offset := one.held.next(since)) is not None], default=None)
+        missing = sum(one.dropped.count(since) for one in channels)
+        if next_held is not None:
+            missing -= sum(one.dropped.count(next_held) for one in channels)
+        return missing, unknown_to
 
     def _lineage(self, after: Position) -> Gap | None:
         """Say why a place is none of this log; None if it is one, or was."""
@@ -363,57 +300,8 @@ class History:
                 del self._nonces[:_NONCES]
                 self._nonces_from += _NONCES
         if not isinstance(entry.packet, Command):
-            zone, client_id = _address_of(entry)
-            self._remember((self._zones if client_id is None else self._clients[client_id])[zone], offset)
-
-    def _remember(self, channel: _Channel, offset: int) -> None:
-        """Note that an entry was dropped from a channel, and forget the oldest such note if there are too many."""
-        channel.held.remove(offset)
-        channel.dropped.append(offset)
-        channel.dropped_to = offset
-        self._dropped.append(channel)
-        if len(self._dropped) > self._remembered:
-            oldest = self._dropped.popleft()
-            oldest.forgotten_to = oldest.dropped.popleft()
-            if not oldest.held and not oldest.dropped:
-                self._forget(oldest)
-
-    def _forget(self, channel: _Channel) -> None:
-        """Keep of an empty channel only where it was dropped, and of the oldest such channels nothing."""
-        zone, client_id = channel.address
-        if client_id is None:
-            del self._zones[zone]
-        else:
-            del self._clients[client_id][zone]
-            if not self._clients[client_id]:
-                del self._clients[client_id]
-        self._gone[channel.address] = channel.dropped_to
-        if len(self._gone) > self._remembered:
-            self._unknown_to = max(self._unknown_to, self._gone.popitem(last=False)[1])
+            self._index.drop(entry.packet, offset)
 
 
 def _epoch_and_offset(position: Position) -> tuple[int, int]:
     return position.epoch, position.offset
-
-
-def _address_of(entry: Entry) -> Address:
-    packet = entry.packet
-    return (None if packet.zone is ALL else packet.zone), packet.client_id
-
-
-def _addresses(interest: Interest) -> Iterator[Address]:
-    """Yield the addresses that a reader reads."""
-    if interest.zoneless:
-        yield None, None
-    for zone in interest.zones:
-        yield zone, None
-    yield from _addresses_of_client(interest)
-
-
-def _addresses_of_client(interest: Interest) -> Iterator[Address]:
-    if interest.client_id is None:
-        return
-    if interest.zoneless:
-        yield None, interest.client_id
-    for zone in interest.zones:
-        yield zone, interest.client_id
