@@ -173,6 +173,11 @@ class Entry:
         self.id = str(position) if own_id is None else own_id
         self.data = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
 
+    @property
+    def cursor(self) -> Place | None:
+        """The place that a client comes back with after this entry; None if the message has an id of its own."""
+        return self.place if self.packet.message.id is None else None
+
     def seen_from(self, place: Place) -> Entry:
         """Return the same entry for a reader that is at another place after it."""
         body = self.data if self.packet.message.id is not None else self.data[self.data.index(b"\n") + 1 :]

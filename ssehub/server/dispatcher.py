@@ -127,6 +127,19 @@ class Dispatcher:
         self._log.release(zones)
         return None
 
+    def take(self, connection: Connection) -> bytes | Gap:
+        """Take what a connection is to be sent now; see :meth:`ssehub.server.reader.Reader.take`.
+
+        If the log cannot be read, the connection is closed: when its client comes back with its place, the log may be
+        able to tell what follows.
+        """
+        try:
+            return connection.reader.take()
+        except LogError as error:
+            logger.warning("a stream was ended: %s", error)
+            connection.close("log")
+            return b""
+
     def dismiss(self, connection: Connection, reason: str) -> None:
         """Take out a connection whose stream has ended. :meth:`fire_disconnect` has to follow."""
         connection.close(reason)

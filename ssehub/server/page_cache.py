@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ssehub.log import Entry, Gap, Interest, Place, Readable
+from ssehub.log import Entry, Interest, Page, Place, Readable
 
 #: Bytes joined into one write. Above 64 KiB a write gains nothing more, and a thousand of them are memory.
 CHUNK = 64 * 1024
@@ -60,8 +60,8 @@ class PageCache:
         upto: Place | None = None,
         known: Place | None = None,
         fresh: bool = False,
-    ) -> Chunk | Gap:
-        """Return the next stretch after a place for one reader, or the gap that stands there.
+    ) -> Chunk | Page:
+        """Return the next stretch after a place for one reader, or the page that has the gap which stands there.
 
         :param log: what the members of these zones read.
         :param session: the reader's session, from which messages may be withheld.
@@ -71,15 +71,15 @@ class PageCache:
         :raises LogError: if the log cannot be read.
         """
         if upto is None and known is None and not fresh and not log.is_addressed(interest, after):
-            # Made first, and looked for private messages then: whatever comes before its end is in the log by now.
-            chunk = self.shared(log, after, interest.shared)
-            if isinstance(chunk, Gap):
+            chunk = self._shared(log, after, interest.shared)
+            # Asked again, because more may have come: whatever comes before the chunk's end is in the log by now.
+            if not isinstance(chunk, Chunk) or session in chunk.excluded:
                 return self._read(log, after, interest, session, upto, known)
-            if session not in chunk.excluded and not log.is_addressed(interest, after, chunk.after):
+            if not log.is_addressed(interest, after, chunk.after):
                 return chunk
         return self._read(log, after, interest, session, upto, known)
 
-    def shared(self, log: Readable, after: Place, interest: Interest) -> Chunk | Gap:
+    def _shared(self, log: Readable, after: Place, interest: Interest) -> Chunk | Page:
         """Return the next stretch that every member of some zones gets, but for those excluded."""
         key = after, interest.zones
         made, kept = self._chunks.get(key, (0.0, None))
@@ -96,23 +96,23 @@ class PageCache:
 
     def _read(
         self, log: Readable, after: Place, interest: Interest, session: str, upto: Place | None, known: Place | None
-    ) -> Chunk | Gap:
+    ) -> Chunk | Page:
         """Read for one reader alone."""
         page = log.read(after, PAGE, interest, upto, known)
         if page.gap:
-            return page.gap
+            return page
         mine = [entry for entry in page.entries if session not in entry.packet.exclude]
         return _chunk(mine, page.place, page.level)
 
 
-def read_chunk(log: Readable, after: Place, interest: Interest, upto: Place | None = None) -> Chunk | Gap:
-    """Read the next stretch that every member of some zones gets, but for those excluded.
+def read_chunk(log: Readable, after: Place, interest: Interest, upto: Place | None = None) -> Chunk | Page:
+    """Read the next stretch that every member of some zones gets, but for those excluded; or the page with the gap.
 
     :param upto: a place not to read past; None for the end.
     :raises LogError: if the log cannot be read.
     """
     page = log.read(after, PAGE, interest, upto)
-    return page.gap or _chunk(page.entries, page.place, page.level)
+    return page if page.gap else _chunk(page.entries, page.place, page.level)
 
 
 def _chunk(entries: Sequence[Entry], reached: Place, level: bool) -> Chunk:

@@ -6,7 +6,7 @@ import collections
 import json
 from typing import NamedTuple
 
-from ssehub.log import Gap, Interest, Place, Readable
+from ssehub.log import Gap, Interest, Page, Place, Readable
 from ssehub.server.page_cache import CHUNK, Chunk, PageCache
 from ssehub.server.start_position import Found
 from ssehub.wire import Message
@@ -169,9 +169,8 @@ class Reader:
         invalid, self.invalid = self.invalid, False
         if invalid or not self._log.is_at_end(self.place):
             found = self._cache.next(self._log, self.place, self.interest, self.session, upto, self._known, invalid)
-            if isinstance(found, Gap):
-                page = self._log.read(self.place, 0, self.interest, None, self._known)
-                self._gap, self._covered = page.gap or found, page.place
+            if isinstance(found, Page):
+                self._gap, self._covered = found.gap, found.place
                 return self._gap
             if found.after != self.place:
                 self._forget_known(found.after)
@@ -189,7 +188,7 @@ class Reader:
         if chunk.first is not None and not self.sent:
             self.sent = chunk.first.sent
         if chunk.last is not None:
-            self.told = chunk.last.place if chunk.last.packet.message.id is None else None
+            self.told = chunk.last.cursor
 
     def _too_far(self) -> Gap | None:
         if self._max_replay is None:

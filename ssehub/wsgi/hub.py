@@ -27,7 +27,7 @@ from ssehub.wsgi.response import (
     stream_response,
     unavailable,
 )
-from ssehub.wsgi.streams import REFUSAL, Source, Streams, has_one_thread
+from ssehub.wsgi.streams import NO_REQUEST, REFUSAL, Source, Streams, has_one_thread
 from ssehub.wsgi.takeover import why_not
 from ssehub.wsgi.warnings import warn_of
 
@@ -186,7 +186,7 @@ class Hub(Forked):
             None if client_id is None else _check_name(client_id),
             metadata,
             StartPosition(last_event_id, since),
-            Source(),
+            NO_REQUEST,
         )
 
     def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:

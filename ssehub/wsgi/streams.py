@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
-from ssehub.server.settings import jitter
 from ssehub.server.start_position import StartPosition
 from ssehub.wire import Message
 from ssehub.wsgi import poller, sockets
@@ -56,6 +55,10 @@ class Source(NamedTuple):
     has_one_thread: bool = False
 
 
+#: Of a stream without HTTP.
+NO_REQUEST = Source()
+
+
 class Streams:
     """Serves the connections of a process. Safe to use from any thread."""
 
@@ -85,7 +88,7 @@ class Streams:
         """Return how many streams there may be."""
         if self._settings.max_connections is not None:
             return self._settings.max_connections
-        if source == Source():
+        if source is NO_REQUEST:
             return sys.maxsize  # no descriptor is taken
         return default_limit(1 if source.detaches else 2)
 
@@ -177,7 +180,7 @@ class Streams:
     # Taking over
 
     def _begin_takeover(self, stream: ThreadStream, source: Source) -> Takeover | None:
-        if self._settings.detach is False or stream.connection.closed or source == Source():
+        if self._settings.detach is False or stream.connection.closed or source is NO_REQUEST:
             return None
         obstacle = source.obstacle
         if obstacle is None and not self._writer.start():
@@ -223,10 +226,9 @@ class Streams:
             self._count(source.detaches, -1)
             hooks.end()
 
-        beat = jitter(self._settings.heartbeat)
         connection.delivery = self._writer
         # Nothing was sent to the client yet: if a signal's handler ends this thread, the client gets no half response.
-        self._writer.adopt(Stream(connection, client, head, hooks.run, beat, stream.expires, _on_end))
+        self._writer.adopt(Stream(connection, client, head, hooks.run, stream.beat, stream.expires, _on_end))
         return hooks
 
     def _not_taken(self, obstacle: str, source: Source) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import time
 from collections.abc import Iterator
 
-from ssehub.exceptions import LogError
 from ssehub.log import Gap
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.settings import jitter
 from ssehub.wsgi.writer_loop import DEAD
 
-logger = logging.getLogger("ssehub")
-
 
 class ThreadStream:
     """The chunks of one stream, iterated by one thread. The watcher looks at it from another.
 
     :ivar writing_since: when the write began that is still going on (``time.monotonic()``), else None.
+    :ivar beat: seconds of silence before a heartbeat.
+    :ivar expires: when it has to end (``time.monotonic()``).
     :ivar alarm: when it has to wake for a heartbeat, or because it is too old (``time.monotonic()``).
     """
 
@@ -29,9 +27,9 @@ class ThreadStream:
         self.writing_since: float | None = None
         settings = dispatcher.settings
         self._dispatcher = dispatcher
-        self._beat = jitter(settings.heartbeat)
+        self.beat = jitter(settings.heartbeat)
         self.expires = time.monotonic() + jitter(settings.max_age) if settings.max_age else float("inf")
-        self.alarm = min(time.monotonic() + self._beat, self.expires)
+        self.alarm = min(time.monotonic() + self.beat, self.expires)
 
     def wake(self) -> None:
         """Wake its thread, if it sleeps."""
@@ -71,12 +69,7 @@ class ThreadStream:
 
     def _take(self) -> bytes:
         connection = self.connection
-        try:
-            found = connection.reader.take()
-        except LogError as error:  # when the client comes back with its place, it may be known what follows
-            logger.warning("a stream was ended: %s", error)
-            connection.close("log")
-            return b""
+        found = self._dispatcher.take(connection)
         if not isinstance(found, Gap):
             return found
         self._dispatcher.counters.count("gaps")
@@ -90,4 +83,4 @@ class ThreadStream:
         # What it had missed while it was away tells nothing of how long messages take.
         delay = time.time() - sent if sent > self.connection.connected_at else None
         self._dispatcher.counters.wrote(1, messages, len(chunk), delay)
-        self.alarm = min(time.monotonic() + self._beat, self.expires)
+        self.alarm = min(time.monotonic() + self.beat, self.expires)

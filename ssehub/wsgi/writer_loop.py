@@ -8,9 +8,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec
 
 from ssehub.exceptions import LogError
-from ssehub.log import Entry, Gap, Position
+from ssehub.log import Entry, Gap, Page, Position
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.page_cache import Chunk, read_chunk
@@ -19,6 +20,8 @@ from ssehub.wsgi.groups import Group, Groups
 from ssehub.wsgi.poller import Poller, uses_greenlets
 from ssehub.wsgi.stream import FLAGS, Stream, frame
 from ssehub.wsgi.timers import Timers
+
+P = ParamSpec("P")
 
 logger = logging.getLogger("ssehub")
 
@@ -233,11 +236,10 @@ class WriterLoop:
 
     def _send_to_group(self, group: Group) -> None:
         for _ in range(_CHUNKS):
-            try:
+            chunk: Chunk | Page | None = None
+            with contextlib.suppress(LogError):
                 chunk = read_chunk(group.log, group.place, group.interest, group.upto(self._ends))
-            except LogError:
-                chunk = Gap("trimmed", None, group.place)
-            if isinstance(chunk, Gap):
+            if not isinstance(chunk, Chunk):  # each stream finds out by itself what it has to report
                 for stream in group.streams:
                     self._make_ready(stream)
                 group.restart()
@@ -256,7 +258,7 @@ class WriterLoop:
         """Send the same bytes to many streams. This is where the time goes: about 4 microseconds for each."""
         data, after = chunk.data, chunk.after
         assert chunk.last is not None and chunk.first is not None
-        told = chunk.last.place if chunk.last.packet.message.id is None else None
+        told = chunk.last.cursor
         framed = frame(data)
         sent, now = chunk.first.sent, time.monotonic()
         slow: list[tuple[Stream, bytes, int]] = []
@@ -316,29 +318,26 @@ class WriterLoop:
         last = entries[-1]
         data = b"".join([entry.data for entry in entries])
         reader.place = last.place
-        reader.told = last.place if last.packet.message.id is None else None
+        reader.told = last.cursor
         reader.messages, reader.sent = len(entries), entries[0].sent
-        try:
-            self._write(stream, data)
-        except OSError:
-            self._finish(stream, "hang-up")
-        except Exception:
-            logger.exception("a stream has failed: %r", stream.connection)
-            self._finish(stream, "error")
+        self._attempt(stream, self._write, stream, data)
 
     # Serving one stream
 
-    def _serve(self, stream: Stream) -> None:
-        """Send a stream what it is due, as far as its socket takes it."""
-        if stream.connection not in self.streams:
-            return
+    def _attempt(self, stream: Stream, act: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> None:
+        """Do something with a stream; if that fails, it is the end of this stream alone."""
         try:
-            self._serve_some(stream)
+            act(*arguments, **named)
         except OSError:
             self._finish(stream, "hang-up")
         except Exception:
             logger.exception("a stream has failed: %r", stream.connection)
             self._finish(stream, "error")
+
+    def _serve(self, stream: Stream) -> None:
+        """Send a stream what it is due, as far as its socket takes it."""
+        if stream.connection in self.streams:
+            self._attempt(stream, self._serve_some, stream)
 
     def _serve_some(self, stream: Stream) -> None:
         connection = stream.connection
@@ -347,7 +346,7 @@ class WriterLoop:
                 return self._finish(stream, "hang-up")
             if stream.rest is not None or stream.hooking:
                 return None  # it goes on when that is over
-            found = self._take(stream)
+            found = self._dispatcher.take(connection)
             if isinstance(found, Gap):
                 if not self._report(stream, found):
                     return None
@@ -367,14 +366,6 @@ class WriterLoop:
             return None
         stream.busy = False
         return None
-
-    def _take(self, stream: Stream) -> bytes | Gap:
-        try:
-            return stream.reader.take()
-        except LogError as error:  # when the client comes back with its place, it may be known what follows
-            logger.warning("a stream was ended: %s", error)
-            stream.connection.close("log")
-            return b""
 
     def _write(self, stream: Stream, data: bytes, is_last: bool = False) -> None:
         reader, connection = stream.reader, stream.connection
@@ -428,8 +419,7 @@ class WriterLoop:
         """Report a gap whose hook has run."""
         if stream.connection in self.streams:
             stream.hooking = False
-            with contextlib.suppress(OSError):
-                self._write(stream, stream.reader.report(gap))
+            self._attempt(stream, self._write, stream, stream.reader.report(gap))
             self._make_ready(stream)
 
     # Time
@@ -457,10 +447,9 @@ class WriterLoop:
             if stream.connection not in self.streams:
                 return None
             if not stream.busy and now >= stream.written + stream.beat:
-                try:
-                    self._write(stream, stream.reader.heartbeat())
-                except OSError:
-                    return self._finish(stream, "hang-up")
+                self._attempt(stream, self._write, stream, stream.reader.heartbeat())
+                if stream.connection not in self.streams:
+                    return None
         return self._timers.set(stream, max(now + self._settings.tick, self._due(stream)))
 
     def _due(self, stream: Stream) -> float:
