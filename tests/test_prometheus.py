@@ -58,6 +58,7 @@ def test_a_scrape_tells_what_happened(make_hub: MakeHub, site: Callable[[Any], A
     hub.connections(client_id="bob")[0].send("to bob alone")
     assert second.message().data == "to bob alone"
     until(lambda: hub.stats()["pending"] == 0)
+    sent = hub.stats()["sent_bytes"]
     found = collect(hub, zones=True)
     expected = {
         "ssehub_connections": 2, "ssehub_clients": 2, "ssehub_behind_connections": 0, "ssehub_lag_entries": 0,
@@ -66,7 +67,8 @@ def test_a_scrape_tells_what_happened(make_hub: MakeHub, site: Callable[[Any], A
         "ssehub_refused_total": 0, "ssehub_hang_ups_total": 1, "ssehub_stalled_total": 0,
     }  # fmt: skip
     assert {name: found[name, (HERE,)] for name in expected} == expected
-    assert found["ssehub_sent_bytes_total", (HERE,)] == hub.stats()["sent_bytes"] > 500
+    # A client may have read a piece that the hub is still about to count.
+    assert 500 < sent <= found["ssehub_sent_bytes_total", (HERE,)] <= hub.stats()["sent_bytes"]
     assert found["ssehub_zone_connections", ("a",)] == 2 and found["ssehub_zone_connections", ("b",)] == 1
 
 

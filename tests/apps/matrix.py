@@ -161,7 +161,7 @@ def make_django() -> Any:
     """Make the application with Django."""
     import django
     from django.conf import settings
-    from django.core.signals import request_finished
+    from django.core.signals import request_finished, request_started
     from django.core.wsgi import get_wsgi_application
     from django.db import connections
     from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -192,9 +192,16 @@ def make_django() -> Any:
         kept.add(request)
         return {"client_id": request.GET.get("client_id") or None}
 
-    def finished(sender: Any, **named: Any) -> None:
-        torn_down["request_finished"] += 1
+    current = threading.local()
 
+    def started(sender: Any, environ: dict[str, Any], **named: Any) -> None:
+        current.path = environ["PATH_INFO"]
+
+    def finished(sender: Any, **named: Any) -> None:
+        if current.path == "/events":
+            torn_down["request_finished"] += 1
+
+    request_started.connect(started, weak=False)
     request_finished.connect(finished, weak=False)
 
     def others(request: HttpRequest) -> Any:
