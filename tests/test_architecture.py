@@ -14,8 +14,11 @@ import ssehub
 ROOT = Path(__file__).parent.parent / "ssehub"
 FLOORS = {
     "exceptions": 0,
+    "backoff": 0,
     "forks": 0,
     "hooks": 1,
+    "background": 1,
+    "single_flight": 1,
     "wire": 1,
     "log": 2,
     "server": 3,

@@ -1,6 +1,6 @@
 """The client side: following a stream, and sending to a hub that runs as a service."""
 
-from ssehub.client.backoff import Backoff
+from ssehub.backoff import Backoff
 from ssehub.client.client import Client
 from ssehub.client.publish import publish
 from ssehub.client.refusal import StreamRefused

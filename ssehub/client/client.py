@@ -12,8 +12,8 @@ from typing import Any
 
 import requests
 
+from ssehub.backoff import Backoff
 from ssehub.client.attempt import Attempt
-from ssehub.client.backoff import Backoff
 from ssehub.client.hooks import Hooks
 from ssehub.client.listeners import check_type
 from ssehub.client.patience import Patience

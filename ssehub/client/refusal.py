@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from ssehub.client.backoff import LONGEST
+from ssehub.backoff import LONGEST
 from ssehub.exceptions import SSEHubError
 
 #: Bytes of an answer that is read for its reason, at the most.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import requests
 
-from ssehub.client.backoff import Backoff
+from ssehub.backoff import Backoff
 from ssehub.client.transport import Timeout
 from ssehub.wire import Decoder
 
