@@ -51,9 +51,14 @@ class RedisServer:
             self._process = None
 
     def pause(self) -> None:
-        """Have it answer nothing any more, until it is killed."""
+        """Have it answer nothing any more, until it is killed, or goes on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it answer again; first it answers what came meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End it for good."""

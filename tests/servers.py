@@ -45,8 +45,10 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-#: Ports for this process of the tests alone, below those that the system gives to clients.
-_ports = itertools.cycle(range(10_000 + 4000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20_000, 30_000))
+#: Ports for this process of the tests alone, below those that the system gives to clients. Another run of the tests
+#: begins elsewhere among them.
+_first = 10_000 + 4000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20_000
+_ports = itertools.cycle(_first + (os.getpid() * 101 + n) % 4000 for n in range(4000))
 
 
 def free_port() -> int:

@@ -614,7 +614,7 @@ def test_a_forked_child_has_a_hub_of_its_own_even_if_the_parent_held_its_locks(m
     reader, writer = os.pipe()
     hub.cursor()
     own, log = hub._own.dispatcher, hub._log
-    with own._lock, own.registry._lock, own.wakeups._lock, log._lock, own._connection_lock, log.history._lock:  # type: ignore[attr-defined]
+    with own._starting._lock, own.registry._lock, own.wakeups._lock, log._lock, own._connection_lock, log.history._lock:  # type: ignore[attr-defined]
         child = os.fork()
         if child == 0:  # pragma: no cover
             try:

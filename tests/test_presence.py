@@ -267,10 +267,11 @@ def test_a_record_that_is_nonsense_harms_nobody(make: MakeHub, redis_server: Red
     hub, other = make(), make()
     bob = Follower(other, client_id="bob")
     (key,) = (key for key in redis_server.client.scan_iter("*:clients:*") if redis_server.client.hexists(key, "bob"))
-    redis_server.client.hset(key, "bob", "no json")
     follower = Follower(hub, client_id="bob")
-    with pytest.raises(LogError, match="found out"):
-        hub.connections(everywhere=True)
+    for nonsense in ("no json", "[" * 100_000, '[null, ["id", "never"]]', "5"):
+        redis_server.client.hset(key, "bob", nonsense)
+        (session,) = hub.connections(everywhere=True)
+        assert session.id == follower.session_id
     hub.broadcast("x")
     for one in (bob, follower):
         one.wait_for("x")
@@ -315,7 +316,7 @@ next(mine)
 log = hub._log
 held, fork = threading.Event(), threading.Event()
 def hold():
-    with log._followed._lock, log._followed._making, log._making, log._opening, log._presence._changed:
+    with log._followed._lock, log._connecting._lock, log._opening._lock, log._presence._changed, log._outbox._changed:
         held.set()
         fork.wait()
 threading.Thread(target=hold).start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt
@@ -162,6 +162,16 @@ class Log(Readable):
         """The number of messages that were accepted and still wait to be sent to the log's server."""
         return 0
 
+    @property
+    def unreadable(self) -> int:
+        """The number of entries that were skipped because others have written them, and they cannot be read."""
+        return 0
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """What fails in the background now, by its name, and why. It is tried again until it works."""
+        return {}
+
     def lag(self) -> int:
         """Return how many entries of the log were not delivered in this process yet.
 
@@ -191,8 +201,11 @@ class Log(Readable):
         """
 
     @abstractmethod
-    def close(self) -> None:
-        """Stop delivering and release threads and connections. Idempotent."""
+    def close(self, timeout: float | None = None) -> None:
+        """Stop delivering and release threads and connections. Idempotent.
+
+        :param timeout: seconds that it may take; None for the log's own limit.
+        """
 
     def partitions(self, zones: Sequence[str]) -> tuple[int, ...]:
         """Return the partitions that these zones are in, in order."""

@@ -104,7 +104,7 @@ class MemoryLog(Forked, Held, Log):
         self._begin()
         return self._delivered
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Accept no more packets; reading still works, and :meth:`start` opens the log again."""
         self._begin()
         with self._lock:

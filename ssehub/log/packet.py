@@ -111,13 +111,14 @@ class Packet:
 class Command(Packet):
     """What every process of a hub is to do with a client's sessions. It goes through the log, but to no client.
 
-    :param what: ``"disconnect"``, or ``"metadata"`` to replace what is noted about the client.
+    :param what: ``"disconnect"``; ``"metadata"`` to replace what is noted about the client; ``"nothing"`` stands for an
+        entry that cannot be read.
     :param session_id: only this session; None for all.
     :param data: the metadata.
     :param version: says which of two commands is the later, if they come in several partitions.
     """
 
-    what: Literal["disconnect", "metadata"] = "disconnect"
+    what: Literal["disconnect", "metadata", "nothing"] = "disconnect"
     session_id: str | None = None
     data: Any = None
     version: tuple[int, int] | None = None
@@ -131,6 +132,11 @@ class Command(Packet):
     def metadata(cls, client_id: str, data: Any) -> Command:
         """Make the command that replaces a client's metadata."""
         return cls(_NOTHING, ALL, client_id, what="metadata", data=data)
+
+    @classmethod
+    def nothing(cls) -> Command:
+        """Make the command to do nothing."""
+        return cls(_NOTHING, broadcast=True, what="nothing")
 
     def versioned_by(self, place: Position) -> Command:
         """Return the command with its version, for the other partitions: its place in the first."""

@@ -129,5 +129,8 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    def close(self) -> None:
-        """Have the others forget this process. Idempotent."""
+    def close(self, timeout: float) -> None:
+        """Have the others forget this process. Idempotent.
+
+        :param timeout: seconds that it may take.
+        """

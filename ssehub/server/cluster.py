@@ -147,16 +147,21 @@ class Cluster:
 
     def disconnect(self, client_id: str, zone: str | All, session_id: str | None) -> int:
         """End a client's streams, or some of them; return how many there were."""
-        elsewhere = [one for one in self._elsewhere(client_id, zone) if session_id in (None, one.id)]
         here = [one for one in self._registry.find(zone, client_id) if session_id in (None, one.id)]
-        if not elsewhere:
-            return sum(one.close() for one in here)
-        self._log.append(Command.disconnect(client_id, zone, session_id))
-        return len(here) + len(elsewhere)
+        is_sent = False
+        try:
+            elsewhere = [one for one in self._elsewhere(client_id, zone) if session_id in (None, one.id)]
+            if elsewhere:
+                # Through the log, so that each stream ends after what was sent to it before.
+                is_sent = bool(self._log.append(Command.disconnect(client_id, zone, session_id)).id)
+        finally:
+            ended = len(here) if is_sent else sum(one.close() for one in here)
+        return ended + len(elsewhere)
 
     def apply(self, command: Command) -> None:
         """Carry out a command in this process. The log's delivery calls this, and waits for it."""
-        assert command.client_id is not None
+        if command.client_id is None:
+            return
         if command.what == "disconnect":
             for one in self._registry.find(command.zone, command.client_id):
                 if command.session_id in (None, one.id):

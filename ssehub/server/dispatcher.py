@@ -41,6 +41,7 @@ from ssehub.server.registry import Registry
 from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
 from ssehub.server.wakeups import Delivery, Wakeups
+from ssehub.single_flight import SingleFlight
 
 logger = logging.getLogger("ssehub")
 
@@ -67,24 +68,27 @@ class Dispatcher:
         self.takes_streams = self.takes_messages = not closed
         self.wakeups = Wakeups()
         self._deliveries: list[Delivery] = [self.wakeups]
-        self._more_stats: Callable[[], dict[str, int]] = dict
+        self._more_stats: Callable[[], dict[str, Any]] = dict
         self._log = log
         self._cache = PageCache()
-        self._lock = threading.Lock()
+        self._starting: SingleFlight[None] = SingleFlight()
         self._connection_lock = threading.Lock()
         self._started = False
 
     def start(self) -> None:
         """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
-        if self._started:
-            return
-        with self._lock:
-            if self.takes_messages and not self._started:
-                self._log.start(self.deliver, self.broken)
-                self.cluster.start()
-                self._started = True
+        if not self._started:
+            self._starting.do(self._start)
 
-    def add_delivery(self, delivery: Delivery, stats: Callable[[], dict[str, int]]) -> None:
+    def _start(self) -> None:
+        if self.takes_messages and not self._started:
+            self._log.start(self.deliver, self.broken)
+            self.cluster.start()
+            self._started = True
+            if not self.takes_messages:  # the hub was closed meanwhile
+                self._log.close(0.0)
+
+    def add_delivery(self, delivery: Delivery, stats: Callable[[], dict[str, Any]]) -> None:
         """Announce entries to one more delivery from now on.
 
         :param stats: gives its numbers.
@@ -97,7 +101,7 @@ class Dispatcher:
     def admit(
         self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: StartPosition, limit: int | None
     ) -> Connection | None:
-        """Make and register a connection; None if it is refused. :meth:`dismiss` has to follow.
+        """Make and register a connection; None if it is refused. :meth:`end` has to follow.
 
         :param limit: connections at most.
         """
@@ -155,6 +159,13 @@ class Dispatcher:
         finally:
             connection.end()
 
+    def end(self, connection: Connection, reason: str) -> None:
+        """Take out a connection whose stream has ended, and run its last hooks, whatever goes wrong."""
+        try:
+            self.dismiss(connection, reason)
+        finally:
+            self.fire_disconnect(connection)
+
     def is_full(self, client_id: str | None, limit: int | None) -> bool:
         """Tell whether a client that comes now would be refused.
 
@@ -174,7 +185,9 @@ class Dispatcher:
         """Return all counters; :meth:`ssehub.Hub.stats` says what they are."""
         connections = self.registry.find()
         lags = [connection.lag for connection in connections]
+        more = self._more_stats()
         return {
+            **more,
             "connections": len(connections),
             "clients": self.registry.clients(),
             "zones": len(self.registry.zones()),
@@ -182,7 +195,8 @@ class Dispatcher:
             "lag": max(lags, default=0),
             "pending": sum(connection.reader.private for connection in connections),
             "unsent": self._log.unsent,
-            **self._more_stats(),
+            "unreadable": self._log.unreadable,
+            "failing": {**self._log.failing, **more.get("failing", {})},
             **self.counters.read(),
         }
 

@@ -133,9 +133,9 @@ class FaultyLog(MemoryLog):
         self._check()
         return super().locate(last_event_id)
 
-    def close(self) -> None:
-        """Accept no more packets; who waits to send is refused."""
-        super().close()
+    def close(self, timeout: float | None = None) -> None:
+        """Accept no more packets; threads that wait to send get an error."""
+        super().close(timeout)
         self._release()
 
     def _check(self) -> None:

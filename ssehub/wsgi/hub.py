@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
@@ -329,18 +330,28 @@ class Hub(Forked):
         return self._own.dispatcher.cluster.disconnect(_check_name(client_id), _check_zone(zone), session_id)
 
     def stats(self) -> dict[str, Any]:
-        """Return what is there in this process now, and counters since its start.
+        """Return numbers of this process.
 
-        Now: ``connections``, of which ``taken_over`` are written by the hub's own thread, and ``detached`` hold no
-        thread of the server; ``clients``, ``zones``, connections ``behind`` the log, and the ``lag`` of the one that is
-        furthest behind, in messages; messages to single sessions that are ``pending``, and messages ``unsent`` in the
-        log's outbox. Since the start: ``messages`` delivered by the log, streams ``opened`` and ``refused``, messages
-        ``delivered`` and ``sent_bytes`` handed to the server or written, ``gaps`` reported, streams ended by
-        ``hang_ups`` and as ``stalled``; and ``not_taken``, why streams were not taken over, and how many each.
+        What is there now:
 
-        And ``delays``: for each write, how many seconds before its end its oldest message was sent, by the clocks of
-        both processes. ``counts`` are those up to each of ``bounds`` and beyond the last, ``sum`` is of all. What a
-        client had missed while it was away is not counted.
+        * ``connections``: open streams. Of these, ``taken_over`` are written by the hub's own thread, and ``detached``
+          hold no thread of the server.
+        * ``clients`` and ``zones``: different ones that have connections.
+        * ``behind``: connections that have something of the log to take yet; ``lag``: the most messages that one of
+          them has to take.
+        * ``pending``: messages to single sessions that wait; ``unsent``: messages in the log's outbox.
+        * ``failing``: what fails in the background and is tried again, each with the reason: ``follower``, ``outbox``,
+          ``presence``, ``watcher``. Empty if everything works.
+
+        Counters since the start of the process:
+
+        * ``messages`` delivered by the log, and ``unreadable`` entries in it, which others have written.
+        * streams ``opened`` and ``refused``, and those that ended as ``hang_ups`` and ``stalled``.
+        * messages ``delivered`` and ``sent_bytes``, handed to the server or written to sockets; ``gaps`` reported.
+        * ``not_taken``: why streams were not taken over from the server, and how many each.
+        * ``delays``: for each write, the seconds from when its oldest message was sent until the end of the write, by
+          the clocks of both processes. ``counts`` are the writes up to each of ``bounds`` and beyond the last, ``sum``
+          is of all. What a client had missed while it was away is not counted.
         """
         return self._own.dispatcher.stats()
 
@@ -373,12 +384,13 @@ class Hub(Forked):
     def close(self, timeout: float = 1.0) -> None:
         """End all streams as :meth:`end_streams` does, and take neither streams nor messages any more. Idempotent.
 
-        :param timeout: seconds to wait for the streams.
+        :param timeout: seconds to wait for the streams, and then for messages that wait in the log's outbox.
         """
+        deadline = time.monotonic() + timeout
         own = self._own
         own.dispatcher.takes_messages = False
         own.streams.close(timeout)
-        self._log.close()
+        self._log.close(max(0.0, deadline - time.monotonic()))
 
 
 class _Process(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -12,6 +11,7 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
+from ssehub.background import Background
 from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Position
 from ssehub.log.redis.link import ERRORS, Client, disconnect
@@ -25,12 +25,12 @@ BLOCK = 1000
 #: Seconds that entries are gathered for when others have just come: to be woken costs the server and us several times
 #: what an entry does. What comes after a silence is not delayed.
 _GATHER = 0.002
-#: Seconds between attempts to reach a server, at the most.
-_LONGEST_WAIT = 2.0
 
 
 class Follower:
-    """Follow streams in a thread, ``ssehub-redis``, and deliver their entries.
+    """Follows streams in a thread, ``ssehub-redis``, and delivers their entries.
+
+    While the server is away it goes on trying.
 
     :param client: used by this follower only.
     :param partitions: returns what is to be followed now; nothing at all ends the thread.
@@ -55,21 +55,45 @@ class Follower:
         #: The partitions whose streams cannot be read.
         self._bad: set[Partition] = set()
         self._connection_id: int | None = None
-        self._failures = 0
+        #: When entries were last taken (``time.monotonic()``).
+        self._taken = 0.0
         self._news = threading.Event()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ssehub-redis", daemon=True)
-        self._thread.start()
+        self._background = Background(
+            "ssehub-redis",
+            self._follow,
+            ("the log on Redis cannot be followed", "the log on Redis is back"),
+            expected=ERRORS,
+            on_failure=self._lose,
+        )
 
-    def close(self) -> None:
-        """End the thread, and wait for it."""
-        self._closed.set()
+    def start(self) -> None:
+        """Start the thread, unless it runs.
+
+        :raises RuntimeError: if there can be no more threads. The next call tries again.
+        """
+        self._background.start()
+
+    @property
+    def failure(self) -> str | None:
+        """Why some of the streams, or all, cannot be followed now; None if all are."""
+        if self._background.failure is not None:
+            return str(self._background.failure)
+        bad = sorted(partition.key for partition in self._bad.copy())
+        return f"cannot read {', '.join(bad)}" if bad else None
+
+    def close(self, timeout: float) -> None:
+        """End the thread, and wait for it.
+
+        :param timeout: seconds.
+        """
+        deadline = time.monotonic() + timeout
+        self._background.end()
         self._news.set()
-        while self._thread.is_alive() and threading.current_thread() is not self._thread:
+        while True:
             # Wakes the thread if it is blocked in a read; it may be just about to begin one.
             disconnect(self._client)
-            self._thread.join(0.05)
-        disconnect(self._client)
+            if self._background.join(0.05) or time.monotonic() > deadline:
+                return
 
     def hasten(self) -> None:
         """Read at once, if entries are being gathered: one of this process is among them."""
@@ -85,50 +109,35 @@ class Follower:
                 partition.client.client_unblock(self._connection_id)  # through another connection than ours
             except ERRORS:  # it may be forbidden
                 return
-            if partition.followed.wait(0.01) or self._closed.is_set():
+            if partition.followed.wait(0.01) or self._background.closed:
                 return
 
     # What follows runs in the thread.
 
-    def _run(self) -> None:
-        while not self._closed.is_set():
-            try:
-                self._follow()
-            except Exception as error:  # whatever it is, the thread goes on: nobody would start another
-                if self._closed.is_set():
-                    return
-                self._failures += 1
-                if self._failures == 1:
-                    unforeseen = not isinstance(error, ERRORS)
-                    logger.warning("the log on Redis cannot be followed: %s", error, exc_info=unforeseen)
-                self._sound.clear()
-                self._connection_id = None
-                self._closed.wait(random.uniform(0.5, 1.0) * min(0.05 * 2**self._failures, _LONGEST_WAIT))
+    def _lose(self) -> None:
+        """Note that nothing is known of the streams any more."""
+        self._sound.clear()
+        self._connection_id = None
 
     def _follow(self) -> None:
-        """Deliver entries as they come, until the server fails, or nobody needs them any more."""
-        taken = 0.0
-        while not self._closed.is_set():
-            self._news.clear()
-            partitions = self._make_sound()
-            if partitions is None:
-                self._closed.set()
-                disconnect(self._client)
-                return
-            if not partitions:  # none that can be read
-                self._news.wait(BLOCK / 1000)
-                continue
-            places: Any = {
-                key: f"{partition.history.end.epoch}-{partition.history.end.offset}"
-                for key, partition in partitions.items()
-            }
-            answer: Any = self._client.xread(places, count=PAGE, block=BLOCK)
-            if answer:
-                self._take(partitions, answer)
-                before, taken = taken, time.monotonic()
-                if taken - before < 2 * _GATHER:
-                    self._news.wait(_GATHER)
-            self._look_at_the_silent()
+        """Deliver the entries that come next."""
+        self._news.clear()
+        partitions = self._make_sound()
+        if partitions is None:
+            self._background.end()
+            disconnect(self._client)
+            return
+        if not partitions:  # those that there are cannot be read
+            self._news.wait(BLOCK / 1000)
+            return
+        places: Any = {key: partition.read_to for key, partition in partitions.items()}
+        answer: Any = self._client.xread(places, count=PAGE, block=BLOCK)
+        if answer:
+            self._take(partitions, answer)
+            before, self._taken = self._taken, time.monotonic()
+            if self._taken - before < 2 * _GATHER:
+                self._news.wait(_GATHER)
+        self._look_at_the_silent()
 
     def _make_sound(self) -> dict[str, Partition] | None:
         """See that the partitions go on from where they are, and return them; None if nothing is to be followed."""
@@ -140,9 +149,6 @@ class Follower:
         for partition in partitions:
             if partition not in self._sound:
                 self._resume(partition)
-        if self._failures and self._sound:
-            logger.warning("the log on Redis is back")
-            self._failures = 0
         return {partition.key: partition for partition in self._sound}
 
     def _resume(self, partition: Partition) -> None:
@@ -193,7 +199,7 @@ class Follower:
                 pipe.xrevrange(partition.key, count=1)
             ends: Any = pipe.execute()
         for partition, end in zip(silent, ends, strict=True):
-            if end and partition.is_at(end[0], partition.history.end):
+            if end and partition.has_read(end[0]):
                 self._sound[partition] = now
             else:
                 del self._sound[partition]

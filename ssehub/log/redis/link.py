@@ -10,7 +10,7 @@ from redis.retry import Retry
 
 #: Connections of a client at the most. A thousand threads may ask at once: they wait for one that is free, which is
 #: quicker than to open more. Precedent: redis-py's own number for a pool that waits.
-_CONNECTIONS = 50
+CONNECTIONS = 50
 #: To each node of a cluster, where redis-py has no pool that waits: with its own limit, a hundred, the next thread gets
 #: an error.
 _CONNECTIONS_OF_CLUSTER = 2**31
@@ -63,7 +63,7 @@ class Link:
         settings["retry"] = Retry(NoBackoff(), 0)
         if not self.is_cluster:
             pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
-                _CONNECTIONS, timeout, self._pool_class, **settings
+                CONNECTIONS, timeout, self._pool_class, **settings
             )
             return redis.Redis(connection_pool=pool)
         if int(redis.__version__.split(".")[0]) < 6:

@@ -6,7 +6,7 @@ import threading
 import time
 import zlib
 from binascii import crc_hqx
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ssehub.exceptions import LogError
@@ -21,9 +21,14 @@ from ssehub.log.redis.partitions import Partitions
 from ssehub.log.redis.presence import RedisPresence
 from ssehub.log.redis.stream import route_of
 from ssehub.log.redis.writer import Letter, Unreachable, Writer
+from ssehub.single_flight import SingleFlight
 
+#: Seconds that a thread is waited for when the log closes, whatever the timeout: it has only to hear of it.
+_LEAVE = 0.1
 #: Seconds an append waits for its entry to come back to this process.
 _ECHO = 1.0
+#: A command may take this share of ``timeout``: so a sender whose first attempt got no answer has time for others.
+_ATTEMPTS = 4
 #: Slots of a Redis Cluster.
 _SLOTS = 16384
 
@@ -46,7 +51,8 @@ class RedisLog(Forked, Log):
         connections are not.
     :param name: the name of the log; the stream's key is ``{name}:log``.
     :param size: entries a partition keeps at the most, in Redis and in each process.
-    :param timeout: seconds an append may take before it is a :class:`~ssehub.LogError`.
+    :param timeout: seconds an append may take before it is a :class:`~ssehub.LogError`, whatever the number of threads
+        that send. A single attempt gets a quarter of it.
     :param lease: seconds after which a process that was killed is forgotten by the others.
     :param partitions: streams that the zones are spread over; the same number in every process. With another number it
         is another log.
@@ -94,15 +100,14 @@ class RedisLog(Forked, Log):
 
     def _renew(self) -> None:
         """Make what belongs to one process."""
-        #: The client is made only once; that takes a while.
-        self._making = threading.Lock()
+        self._connecting: SingleFlight[Client] = SingleFlight()
         self._keys: dict[int, str] = {}
         self._client: Client | None = None
         self._writer: Writer | None = None
         self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0), self._timeout)
         self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
         self._followed = Partitions(self._link, self._make_partition, lambda: self._write().agree(), self._timeout)
-        self._opening = threading.Lock()
+        self._opening: SingleFlight[Readable] = SingleFlight()
         self._whole: Readable | None = None
         self._closed = False
 
@@ -139,6 +144,7 @@ class RedisLog(Forked, Log):
         self._begin()
         if self._closed:
             raise LogError("the log is closed")
+        deadline = time.monotonic() + self._timeout
         nonce = new_nonce()
         numbers = range(self._count) if packet.zone is ALL else self.partitions((packet.zone,))
         here = self._followed.held(numbers)
@@ -146,10 +152,10 @@ class RedisLog(Forked, Log):
             partition.expect(nonce)
         try:
             with self._translating():
-                places = self._post(packet, numbers, nonce)
+                places = self._post(packet, numbers, nonce, deadline)
             if here:
                 self._followed.hasten()
-            deadline = time.monotonic() + min(_ECHO, self._timeout) * bool(places)
+            deadline = min(deadline, time.monotonic() + _ECHO * bool(places))
             queued = sum(partition.await_echo(nonce, max(0.0, deadline - time.monotonic())) for partition in here)
         finally:
             for partition in here:
@@ -162,6 +168,23 @@ class RedisLog(Forked, Log):
         """The number of messages that wait in the outbox."""
         self._begin()
         return len(self._outbox)
+
+    @property
+    def unreadable(self) -> int:
+        """The number of entries that were skipped because they cannot be read."""
+        self._begin()
+        return self._followed.unreadable
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """What fails now in the background, and why: ``follower``, ``outbox`` and ``presence``."""
+        self._begin()
+        failures = {
+            "follower": self._followed.failure,
+            "outbox": self._outbox.failure,
+            "presence": self._presence.failure,
+        }
+        return {name: failure for name, failure in failures.items() if failure is not None}
 
     def lag(self) -> int:
         """Return how many entries there are that this process follows and has not delivered yet.
@@ -239,29 +262,37 @@ class RedisLog(Forked, Log):
         """Return the place from which a reader's last ``count`` entries follow."""
         return self._follow_all().before_last(count, interest)
 
-    def close(self) -> None:
-        """Stop following, and let go of the connections; what is held can still be read. Idempotent."""
+    def close(self, timeout: float | None = None) -> None:
+        """Stop following, and let go of the connections; what is held can still be read. Idempotent.
+
+        :param timeout: seconds that it may take. First it waits for the outbox, and logs how many messages are lost.
+            None: as long as an append may take.
+        """
         self._begin()
         self._closed = True
         outbox, followed, presence, client = self._outbox, self._followed, self._presence, self._client
-        outbox.close(self._timeout)
-        followed.close()
-        presence.close()
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        outbox.close(max(0.0, deadline - time.monotonic()))
+        followed.close(max(_LEAVE, deadline - time.monotonic()))
+        presence.close(max(_LEAVE, deadline - time.monotonic()))
         if client is not None:
             disconnect(client)
+        outbox.join(_LEAVE)
+        presence.join(_LEAVE)
 
     @property
     def _sending(self) -> Client:
-        client = self._client
-        if client is None:
-            with self._making:
-                client = self._client
-                if client is None:
-                    try:
-                        client = self._client = self._link.connect(self._timeout)
-                    except ERRORS as error:
-                        raise Unreachable(f"Redis cannot be reached: {error}") from error
-        return client
+        if self._client is None:
+            return self._connecting.do(self._connect)
+        return self._client
+
+    def _connect(self) -> Client:
+        if self._client is None:
+            try:
+                self._client = self._link.connect(self._timeout / _ATTEMPTS)
+            except ERRORS as error:
+                raise Unreachable(f"Redis cannot be reached: {error}") from error
+        return self._client
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -279,11 +310,12 @@ class RedisLog(Forked, Log):
 
     # Sending
 
-    def _post(self, packet: Packet, numbers: Sequence[int], nonce: str) -> Places | None:
+    def _post(self, packet: Packet, numbers: Sequence[int], nonce: str, deadline: float) -> Places | None:
         """Send a packet to partitions; None if it waits in the outbox."""
         body, places, now = packet.encode(), Places(), time.time()
         for number in numbers:
-            place = self._put(Letter(self._key(number), nonce, route_of(packet, now), body))
+            letter = Letter(self._key(number), nonce, route_of(packet, now), body)
+            place = self._put(number, letter, max(0.0, deadline - time.monotonic()))
             if place is not None:
                 place = place._replace(partition=number)
                 places = Places((*places, place))
@@ -291,21 +323,24 @@ class RedisLog(Forked, Log):
                     packet = packet.versioned_by(place)
         return places if len(places) == len(numbers) else None
 
-    def _put(self, letter: Letter) -> Position | None:
+    def _put(self, number: int, letter: Letter, patience: float) -> Position | None:
         """Send a letter; None if it waits in the outbox."""
-        if not self._outbox:
+        group = number if self._link.is_cluster else 0
+        if not (self._outbox.holds(group) or (self._outbox_size and not patience)):
             try:
-                return self._write().append(letter, self._timeout)
+                return self._write().append(letter, patience)
             except Unreachable:
                 if not self._outbox_size:
                     raise
-        self._outbox.put(letter)
+        self._outbox.put(group, letter)
         return None
 
     def _write(self) -> Writer:
         writer = self._writer
         if writer is None:
-            writer = self._writer = Writer(self._sending, self._name, self._count, self._size)
+            writer = self._writer = Writer(
+                self._sending, self._name, self._count, self._size, self._timeout / _ATTEMPTS
+            )
         return writer
 
     def _key(self, number: int) -> str:
@@ -324,10 +359,15 @@ class RedisLog(Forked, Log):
 
     def _follow_all(self) -> Readable:
         self._begin()
-        with self._opening, self._translating():
-            if self._whole is None:
-                self._whole = self._followed.open(range(self._count))
-            return self._whole
+        if self._whole is None:
+            with self._translating():
+                return self._opening.do(self._open_all)
+        return self._whole
+
+    def _open_all(self) -> Readable:
+        if self._whole is None:
+            self._whole = self._followed.open(range(self._count))
+        return self._whole
 
 
 def stream_key(name: str, number: int, partitions: int) -> str:

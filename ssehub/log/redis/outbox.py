@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import atexit
 import collections
+import contextlib
 import logging
-import random
+import os
 import threading
 import time
 from collections.abc import Callable
 
+from ssehub.background import Background
 from ssehub.exceptions import LogError
 from ssehub.log.redis.writer import Letter, Unreachable
 
 logger = logging.getLogger("ssehub")
 
-#: Seconds between attempts, at the most.
-_LONGEST_WAIT = 2.0
+
+class _Queue:
+    """The entries for one part of the server, and the thread that sends them, ``ssehub-outbox``."""
+
+    def __init__(self, send_next: Callable[[_Queue], None], is_closed: Callable[[], bool]) -> None:
+        self.letters: collections.deque[Letter] = collections.deque()
+        self.sender = Background(
+            "ssehub-outbox",
+            lambda: send_next(self),
+            ("Redis is away: messages wait in the outbox", "the outbox sends again"),
+            expected=(Unreachable,),
+            is_done=lambda: not self.letters or is_closed(),
+        )
 
 
 class Outbox:
-    """Keep entries in memory while the server is away, and send them, in a thread of its own, once it is back.
+    """Keeps entries in memory while the server is away, and sends them, in a thread of its own, once it is back.
 
-    Safe to use from any thread. The thread starts with the first entry and ends with the last.
+    Entries are sent in order within a group. Groups do not wait for each other: they are parts of a server that can
+    fail by themselves. A thread starts with the first entry and ends with the last. Safe to use from any thread.
 
     :param size: entries it holds at the most.
     :param send: makes one attempt.
@@ -33,72 +47,114 @@ class Outbox:
         self._size = size
         self._patience = patience
         self._send = send
-        self._letters: collections.deque[Letter] = collections.deque()
+        self._queues: dict[int, _Queue] = {}
+        self._count = 0
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._process = os.getpid()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._letters)
+        return self._count
 
-    def put(self, letter: Letter) -> None:
-        """Add an entry behind the others.
+    @property
+    def failure(self) -> str | None:
+        """Why entries cannot be sent now; None if they are sent, or there are none."""
+        failures = [one.sender.failure for one in list(self._queues.values()) if one.letters]
+        return next((str(failure) for failure in failures if failure is not None), None)
 
-        :raises LogError: if it is full, or closed.
+    def holds(self, group: int) -> bool:
+        """Return whether entries of a group wait."""
+        queue = self._queues.get(group)
+        return bool(queue and queue.letters)
+
+    def put(self, group: int, letter: Letter) -> None:
+        """Add an entry behind the others of its group.
+
+        :raises LogError: if the outbox is full, or closed, or no thread can be started to send the entry.
         """
         with self._changed:
-            if self._closed or len(self._letters) >= self._size:
+            if self._closed or self._count >= self._size:
                 why = "closed" if self._closed else f"full: {self._size} messages wait in it"
                 raise LogError(f"the message was not accepted: Redis is away, and the outbox is {why}")
-            if not self._letters:
-                logger.warning("Redis is away: messages wait in the outbox")
+            queue = self._queues.get(group)
+            if queue is None:
+                queue = self._queues[group] = _Queue(self._send_next, lambda: self._closed)
+            if not self._count:
                 atexit.unregister(self._at_exit)
                 atexit.register(self._at_exit)
-            self._letters.append(letter)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ssehub-outbox", daemon=True)
-                self._thread.start()
+            queue.letters.append(letter)
+            self._count += 1
+        try:
+            queue.sender.start()
+        except RuntimeError as error:
+            if self._take_back(queue, letter):
+                raise LogError(
+                    f"the message was not accepted: Redis is away, and no thread can send it later: {error}"
+                ) from error
 
     def close(self, timeout: float) -> None:
-        """Take no more, wait until all has been sent, and tell what was not.
+        """Take no more, wait until all has been sent, and log how many were not.
 
         :param timeout: seconds to wait at the most.
         """
         deadline = time.monotonic() + timeout
+        for queue in list(self._queues.values()):
+            try:
+                queue.sender.start()
+            except RuntimeError:  # the interpreter ends: there are no more threads
+                self._drain(queue, deadline)
         with self._changed:
-            self._changed.wait_for(lambda: not self._letters, timeout)
-            self._closed = True
-            self._changed.notify_all()
-            thread = self._thread
-        if thread is not None:
-            thread.join(max(0.0, deadline - time.monotonic()) + 1.0)
-        if self._letters:
-            logger.error("%d messages in the outbox were not sent, and are lost", len(self._letters))
+            self._changed.wait_for(lambda: not self._count, max(0.0, deadline - time.monotonic()))
+            was_closed, self._closed = self._closed, True
+            lost = self._count
+        for queue in self._queues.values():
+            queue.sender.end()
+        if lost and not was_closed:
+            logger.error("%d messages in the outbox were not sent, and are lost", lost)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the threads, once it is closed.
+
+        :param timeout: seconds to wait at the most, for each.
+        """
+        for queue in self._queues.values():
+            queue.sender.join(timeout)
 
     def _at_exit(self) -> None:
         """Do for an application that forgets to close what closing would have done."""
-        if self._letters and not self._closed:
+        if self._count and not self._closed and self._process == os.getpid():
             self.close(self._patience)
 
-    def _run(self) -> None:
-        failures = 0
-        while True:
-            with self._changed:
-                if failures:
-                    wait = random.uniform(0.5, 1.0) * min(0.05 * 2**failures, _LONGEST_WAIT)
-                    self._changed.wait_for(lambda: self._closed, wait)
-                if self._closed or not self._letters:
-                    self._thread = None
-                    return
-                letter = self._letters[0]
-            try:
-                self._send(letter)
-            except Unreachable:
-                failures += 1
-                continue
-            except LogError as error:
-                logger.error("a message in the outbox was not sent: %s", error)
-            failures = 0
-            with self._changed:  # only now: whoever comes meanwhile stands behind it
-                self._letters.popleft()
-                self._changed.notify_all()
+    def _take_back(self, queue: _Queue, letter: Letter) -> bool:
+        """Remove an entry; False if another thread has sent it, or is sending it, meanwhile."""
+        with self._changed:
+            if not queue.letters or queue.letters[-1] is not letter:
+                return False
+            queue.letters.pop()
+            self._count -= 1
+            return True
+
+    def _drain(self, queue: _Queue, deadline: float) -> None:
+        """Send what waits in this thread."""
+        while queue.letters and time.monotonic() < deadline:
+            with contextlib.suppress(Unreachable):
+                self._send_next(queue)
+
+    def _send_next(self, queue: _Queue) -> None:
+        """Send the first entry.
+
+        :raises Unreachable: if it could not be sent, and stays where it is.
+        """
+        if not queue.letters or self._closed:
+            return
+        letter = queue.letters[0]
+        try:
+            self._send(letter)
+        except Unreachable:
+            raise
+        except LogError as error:
+            logger.error("a message in the outbox was not sent: %s", error)
+        with self._changed:  # only now: what is put meanwhile comes behind it
+            queue.letters.popleft()
+            self._count -= 1
+            self._changed.notify_all()

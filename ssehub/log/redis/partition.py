@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,10 @@ from ssehub.log.history import History
 from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Place, Position, parse_parts
 from ssehub.log.redis.link import ERRORS, Client
-from ssehub.log.redis.stream import TOP, entry_of, follows, position_of
+from ssehub.log.redis.stream import TOP, entry_of, follows, position_of, unreadable
+from ssehub.single_flight import SingleFlight
+
+logger = logging.getLogger("ssehub")
 
 #: Entries fetched at a time.
 PAGE = 1000
@@ -53,7 +57,12 @@ class Partition(Held):
         self._waiting = 0
         self._moved = threading.Condition()
         self._closed = False
-        self._opening = threading.Lock()
+        #: Opens the partition, and has it followed.
+        self.opening: SingleFlight[None] = SingleFlight()
+        #: Entries that ssehub has not written, or that cannot be read.
+        self.unreadable = 0
+        #: The id of an entry of others that was read after the end of what is held.
+        self._skipped: bytes | None = None
         self._asking = threading.Lock()
         #: When the stream's end was last asked for (``time.monotonic()``), and why this process did not get there.
         self._asked = 0.0
@@ -67,16 +76,15 @@ class Partition(Held):
         return self._history is not None
 
     def open(self, began: Callable[[Position], None]) -> None:
-        """Read the stream, if that has not been done.
+        """Read the stream, if that has not been done. One thread at a time may call this.
 
         :param began: called with its end before any other thread can use the partition.
         """
-        with self._opening:
-            if self._history is None:
-                history = self._fetch(self.client)
-                began(history.end)
-                self._delivered = history.end
-                self._history = history
+        if self._history is None:
+            history = self._fetch(self.client)
+            began(history.end)
+            self._delivered = history.end
+            self._history = history
 
     def catch_up(self, place: Place) -> None:
         """Wait until the stream is held up to a place that another process, which followed faster, has given out.
@@ -138,16 +146,26 @@ class Partition(Held):
             raise LogError("the log is not followed")
         return self._history
 
+    @property
+    def read_to(self) -> str:
+        """The id of the entry that was read last."""
+        end = self.history.end
+        return f"{end.epoch}-{end.offset}" if self._skipped is None else self._skipped.decode()
+
     def take(self, id: bytes, fields: dict[bytes, bytes], deliver: Callable[[Entry], int]) -> None:
-        """Deliver the entry that comes next.
+        """Deliver the entry that comes next. What ssehub has not written is skipped.
 
         :raises Broken: if it is another.
         """
         position, previous = self._position(id, fields.get(b"h"))
-        if previous is None or not follows(position, previous, self.history.end):
+        if previous is None:
+            self._skip(id)
+            return
+        if not follows(position, previous, self.history.end):
             raise Broken
-        entry = entry_of(position, previous, fields)
+        entry = self._entry(position, previous, fields)
         self.history.keep(entry)
+        self._skipped = None
         queued = deliver(entry)
         self._delivered = position
         if position.nonce in self._echoes or self._waiting:
@@ -160,10 +178,12 @@ class Partition(Held):
         """
         end = self.history.end
         entries: Any = client.xrange(self.key, min=f"{end.epoch}-{end.offset}", count=PAGE)
-        if not entries or not self.is_at(entries[0], end):
+        if not entries or self._position(entries[0][0], entries[0][1].get(b"h"))[0] != end:
             raise Broken
         for id, fields in entries[1:]:
             self.take(id, fields, deliver)
+        if self._skipped not in [id for id, _ in entries]:  # it was deleted
+            self._skipped = None
 
     def begin_anew(self, client: Client, broken: Callable[[Position, list[Command]], None]) -> None:
         """Read the stream anew, because it does not go on from the end of what is held.
@@ -176,12 +196,13 @@ class Partition(Held):
         broken(history.end, [entry.packet for entry in new if isinstance(entry.packet, Command)])
         self._tell_moved({entry.position.nonce: 0 for entry in new})
 
-    def is_at(self, entry: tuple[bytes, dict[bytes, bytes]], place: Position) -> bool:
-        """Tell whether an entry of the stream is the one at a place."""
-        return self._position(entry[0], entry[1].get(b"h"))[0] == place
+    def has_read(self, entry: tuple[bytes, dict[bytes, bytes]]) -> bool:
+        """Return whether an entry of the stream is the one that was read last."""
+        id, fields = entry
+        return id == self._skipped or self._position(id, fields.get(b"h"))[0] == self.history.end
 
     def close(self) -> None:
-        """Release who waits; what is held can still be read."""
+        """Release the threads that wait; what is held can still be read."""
         with self._moved:
             self._closed = True
             self._moved.notify_all()
@@ -194,15 +215,37 @@ class Partition(Held):
             page: Any = client.xrange(self.key, min=after, count=PAGE)
             for id, fields in page:
                 position, previous = self._position(id, fields.get(b"h"))
-                if previous is None or not position.offset:
+                if previous is None:
+                    self._skip(id)
+                    continue
+                if not position.offset:
                     history = self._hold_from(position)
                     continue
                 if not follows(position, previous, history.end):
                     history = self._hold_from(position._replace(offset=position.offset - 1, nonce=previous))
-                history.keep(entry_of(position, previous, fields))
+                history.keep(self._entry(position, previous, fields))
+                self._skipped = None
             if len(page) < PAGE:
                 return history
             after = f"({page[-1][0].decode()}"
+
+    def _entry(self, position: Position, previous: str, fields: dict[bytes, bytes]) -> Entry:
+        """Read an entry; if others have written it, it may be anything."""
+        try:
+            return entry_of(position, previous, fields)
+        except Exception:
+            self._count_unreadable(str(position))
+            return unreadable(position, previous)
+
+    def _skip(self, id: bytes) -> None:
+        if id != self._skipped:
+            self._skipped = id
+            self._count_unreadable(id.decode())
+
+    def _count_unreadable(self, what: str) -> None:
+        self.unreadable += 1
+        if self.unreadable == 1:
+            logger.error("entry %s of the stream %r was not written by ssehub, and is skipped", what, self.key)
 
     def _hold_from(self, place: Position) -> History:
         return History(self._size, None, place, can_fork=True)

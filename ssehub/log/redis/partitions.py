@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -36,8 +37,6 @@ class Partitions:
         self._check = check
         self._timeout = timeout
         self._lock = threading.Lock()
-        #: Followers are made one at a time; that takes a while, and who only looks does not wait for it.
-        self._making = threading.Lock()
         self._partitions: dict[int, Partition] = {}
         self._followers: dict[int, Follower] = {}
         self._callbacks: tuple[Callable[[Entry], int], Callable[[Position, Sequence[Command]], None]] | None = None
@@ -66,7 +65,20 @@ class Partitions:
     def hasten(self) -> None:
         """Have what was sent here read at once."""
         for follower in list(self._followers.values()):
+            with contextlib.suppress(RuntimeError):  # it says so in its failure
+                follower.start()
             follower.hasten()
+
+    @property
+    def failure(self) -> str | None:
+        """Why some of the partitions, or all, cannot be followed now; None if all are."""
+        failures = [follower.failure for follower in list(self._followers.values())]
+        return next((failure for failure in failures if failure), None)
+
+    @property
+    def unreadable(self) -> int:
+        """The number of entries that were skipped because they cannot be read."""
+        return sum(partition.unreadable for partition in list(self._partitions.values()))
 
     def open(self, numbers: Sequence[int]) -> Readable:
         """Open partitions, to be read as one; they are followed until :meth:`release`, and a while longer.
@@ -84,7 +96,7 @@ class Partitions:
                     self._partitions[number] = partition
                     partition.users += 1
                 opened[number] = partition
-                self._follow(partition)
+                self._open(partition)
         except BaseException:
             self.release(tuple(opened))
             raise
@@ -98,39 +110,55 @@ class Partitions:
                 partition.users -= 1
                 partition.left = time.monotonic()
 
-    def close(self) -> None:
-        """Follow no more; what is held can still be read. Idempotent."""
+    def close(self, timeout: float) -> None:
+        """Follow no more; what is held can still be read. Idempotent.
+
+        :param timeout: seconds to wait for the threads.
+        """
+        deadline = time.monotonic() + timeout
         with self._lock:
             self._closed = True
             followers, partitions = list(self._followers.values()), list(self._partitions.values())
         for partition in partitions:
             partition.close()
         for follower in followers:
-            follower.close()
+            follower.close(max(0.0, deadline - time.monotonic()))
 
-    def _follow(self, partition: Partition) -> None:
-        assert self._callbacks is not None
-        deliver, broken = self._callbacks
-        self._check()
-        partition.open(lambda end: broken(end, ()))
-        group = partition.number if self._link.is_cluster else 0
-        with self._making:
-            with self._lock:
-                follower = self._followers.get(group)
-            if follower is None:
-                client = self._link.connect(BLOCK / 1000 + self._timeout)
-                with self._lock:
-                    if self._closed:
-                        raise LogError("the log is closed")
-                    follower = Follower(client, lambda: self._followed(group), deliver, broken)
-                    self._followers[group] = follower
+    def _open(self, partition: Partition) -> None:
+        if not partition.is_open:
+            partition.opening.do(lambda: self._read(partition))
+        follower = self._follower(partition.number if self._link.is_cluster else 0)
+        try:
+            follower.start()
+        except RuntimeError as error:
+            raise LogError(f"the log cannot be followed: {error}") from error
         if not partition.followed.is_set():
             follower.hurry(partition)
 
-    def _followed(self, group: int) -> list[Partition]:
-        """Return the partitions of a follower that somebody needs, or did a short while ago, and forget the others.
+    def _read(self, partition: Partition) -> None:
+        assert self._callbacks is not None
+        _, broken = self._callbacks
+        self._check()
+        partition.open(lambda end: broken(end, ()))
 
-        One for which none is left ends.
+    def _follower(self, group: int) -> Follower:
+        """Return the follower of a group of partitions; it is made if there is none."""
+        assert self._callbacks is not None
+        with self._lock:
+            if (follower := self._followers.get(group)) is not None:
+                return follower
+        client = self._link.connect(BLOCK / 1000 + self._timeout)  # not under the lock: it may take a while
+        with self._lock:
+            if self._closed:
+                raise LogError("the log is closed")
+            if group not in self._followers:
+                self._followers[group] = Follower(client, lambda: self._followed(group), *self._callbacks)
+            return self._followers[group]
+
+    def _followed(self, group: int) -> list[Partition]:
+        """Return the partitions of a group that are in use, or were a short while ago, and forget the others.
+
+        A follower that has no partition left ends.
         """
         now = time.monotonic()
         with self._lock:

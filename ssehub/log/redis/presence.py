@@ -18,11 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ssehub.background import Background
 from ssehub.exceptions import LogError
 from ssehub.log.packet import ALL, All
 from ssehub.log.presence import Local, Presence, Process, Session
-from ssehub.log.redis.ledger import Ledger
-from ssehub.log.redis.link import ERRORS, Client, disconnect
+from ssehub.log.redis.ledger import Found, Ledger
+from ssehub.log.redis.link import ERRORS, Client
 
 logger = logging.getLogger("ssehub")
 
@@ -30,11 +31,6 @@ logger = logging.getLogger("ssehub")
 _GATHER = 0.005
 #: Seconds a new connection waits for the others to be told of it.
 _SETTLE = 1.0
-#: Seconds that leaving may take.
-_LEAVE = 1.0
-#: Seconds between attempts while the server is away.
-_AGAIN = 0.5
-
 #: Neighbours to look after each time the lease is renewed.
 _NEIGHBOURS = 3
 
@@ -56,15 +52,25 @@ class RedisPresence(Presence):
         self._measure: Callable[[], Mapping[str, Any]]
         #: What that gave when the lease was last renewed.
         self._stats: Mapping[str, Any] = {}
-        self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._dirty_clients: set[str] = set()
         self._dirty_zones: set[str] = set()
         #: Changes noted, and how many of them the others can see.
         self._noted = self._told = 0
-        self._failing = self._closed = False
-        #: When it was last looked after the neighbours (``time.monotonic()``).
+        self._closed = False
+        #: Whether the others have forgotten this process.
+        self._left = False
+        #: Whether everything has to be written, and not only what has changed.
+        self._whole = True
+        #: When the lease was last renewed (``time.monotonic()``).
         self._looked = 0.0
+        self._background = Background(
+            "ssehub-presence",
+            self._keep,
+            ("the presence on Redis cannot be kept", "the presence on Redis is back"),
+            expected=(*ERRORS, LogError),
+            on_failure=self._lose,
+        )
 
     def start(self, local: Local, stats: Callable[[], Mapping[str, Any]]) -> None:
         """Begin to tell the others, in a thread that starts with the first change."""
@@ -78,17 +84,20 @@ class RedisPresence(Presence):
             self._dirty_clients.add(client_id)
             self._dirty_zones.update(zones)
             self._noted += 1
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="ssehub-presence", daemon=True)
-                thread.start()
-                self._thread = thread
             self._changed.notify_all()
+        with contextlib.suppress(RuntimeError):  # the next change tries again
+            self._background.start()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the others cannot be told now; None if they can."""
+        return None if self._background.failure is None else str(self._background.failure)
 
     def settle(self) -> bool:
         """Wait until the others can see what has changed so far; a second at the most."""
         with self._changed:
             noted = self._noted
-            self._changed.wait_for(lambda: self._told >= noted or self._failing or self._closed, _SETTLE)
+            self._changed.wait_for(lambda: self._told >= noted or self._fails or self._closed, _SETTLE)
             return self._told >= noted
 
     def others(self, client_id: str | All = ALL, zone: str | All = ALL) -> list[Session]:
@@ -96,12 +105,10 @@ class RedisPresence(Presence):
         with _asking():
             if client_id is ALL:
                 everybody = self._ledger.clients(but=self.process)
-                records = [
-                    (one.process, name.decode(), record) for one in everybody for name, record in one.part.items()
-                ]
+                records = [(one.process, name, record) for one in everybody for name, record in one.part.items()]
             else:
                 found = self._ledger.look(client_id, but=self.process)
-                records = [(process, client_id, record) for process, record in found]
+                records = [(process, client_id.encode(), record) for process, record in found]
             sessions = [session for record in records for session in _sessions(*record)]
         return [one for one in sessions if zone is ALL or zone in one.zones]
 
@@ -116,47 +123,64 @@ class RedisPresence(Presence):
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
         with _asking():
-            return [Process(one.process, *json.loads(one.alive)) for one in self._ledger.processes()]
+            return [process for one in self._ledger.processes() if (process := _process(one)) is not None]
 
-    def close(self) -> None:
-        """Have the others forget this process."""
+    def close(self, timeout: float) -> None:
+        """Have the others forget this process.
+
+        :param timeout: seconds that it may take.
+        """
         with self._changed:
-            self._closed = True
+            was_closed, self._closed = self._closed, True
+            if self._fails:
+                self._background.end()
             self._changed.notify_all()
-            thread = self._thread
-        if thread is not None:
-            thread.join(_LEAVE)
-            if thread.is_alive():  # the server does not answer
-                disconnect(self._connect())
-                thread.join()
+        self._background.join(timeout)
+        self._background.end()
+        if self._noted and not self._left and not was_closed:
+            logger.warning("the others will see this process until its lease has run out: the server does not answer")
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread, once it is closed.
+
+        :param timeout: seconds to wait at the most.
+        """
+        self._background.join(timeout)
+
+    @property
+    def _fails(self) -> bool:
+        return self._background.failure is not None
 
     # What follows runs in the thread.
 
-    def _run(self) -> None:
-        whole = True
-        while self._wait(whole):
-            noted, clients, zones = self._take()
-            try:
-                there = self._tell(clients, zones, whole)
-            except Exception as error:  # whatever it is, the thread goes on: nobody would start another
-                self._fail(error)
-                whole = True
-                continue
-            whole = not there
-            if there:
-                self._succeed(noted)
-        self._leave()
+    def _keep(self) -> None:
+        """Wait for changes, or until the lease has to be renewed, and write them."""
+        self._wait()
+        if self._closed:
+            self._ledger.reap(self.process, is_gone=True)
+            self._left = True
+            self._background.end()
+            return
+        noted, clients, zones = self._take()
+        there = self._tell(clients, zones)
+        self._whole = not there  # this process was forgotten
+        if there:
+            with self._changed:
+                self._told = noted
+                self._changed.notify_all()
 
-    def _wait(self, whole: bool) -> bool:
-        """Wait for changes, or until the lease has to be renewed; False once it is over."""
+    def _lose(self) -> None:
+        """Note that everything has to be written, and let go of those that wait for it."""
+        self._whole = True
         with self._changed:
-            if self._failing:
-                self._changed.wait_for(lambda: self._closed, _AGAIN)
-            elif not whole:
+            self._changed.notify_all()
+
+    def _wait(self) -> None:
+        with self._changed:
+            if not self._whole:
                 patience = max(0.0, self._looked + self._lease / 3 - time.monotonic())
                 self._changed.wait_for(lambda: self._closed or self._told < self._noted, patience)
         time.sleep(_GATHER)
-        return not self._closed
 
     def _take(self) -> tuple[int, set[str], set[str]]:
         with self._changed:
@@ -164,17 +188,10 @@ class RedisPresence(Presence):
             zones, self._dirty_zones = self._dirty_zones, set()
             return self._noted, clients, zones
 
-    def _succeed(self, noted: int) -> None:
-        with self._changed:
-            if self._failing:
-                logger.warning("the presence on Redis is back")
-            self._failing = False
-            self._told = noted
-            self._changed.notify_all()
-
-    def _tell(self, clients: set[str], zones: set[str], whole: bool) -> bool:
+    def _tell(self, clients: set[str], zones: set[str]) -> bool:
         """Write what has changed, or all; False if this process was forgotten, so that all has to be written."""
         assert self._local is not None
+        whole = self._whole
         if whole:
             clients = {one.client_id for one in self._local.find()}
             zones = set(self._local.zones())
@@ -209,22 +226,6 @@ class RedisPresence(Presence):
             logger.error("the metadata of client %r is not told to other processes: %s", client_id, error)
             return json.dumps([None, *sessions])
 
-    def _fail(self, error: Exception) -> None:
-        with self._changed:
-            if not self._failing:
-                unforeseen = not isinstance(error, (*ERRORS, LogError))
-                logger.warning("the presence on Redis cannot be kept: %s", error, exc_info=unforeseen)
-            self._failing = True
-            self._changed.notify_all()
-
-    def _leave(self) -> None:
-        try:
-            if self._failing:
-                raise LogError("the server does not answer")
-            self._ledger.reap(self.process, is_gone=True)
-        except Exception as error:
-            logger.warning("the others will see this process until its lease has run out: %s", error)
-
 
 @contextlib.contextmanager
 def _asking() -> Iterator[None]:
@@ -232,10 +233,26 @@ def _asking() -> Iterator[None]:
         yield
     except LogError:
         raise
-    except Exception as error:  # a client that is closed meanwhile raises this and that, and others may write nonsense
+    except Exception as error:  # a client that is closed meanwhile raises this and that
         raise LogError(f"who is connected elsewhere cannot be found out: {error}") from error
 
 
-def _sessions(process: str, client_id: str, record: bytes) -> list[Session]:
-    metadata, *sessions = json.loads(record)
-    return [Session(id, client_id, tuple(zones), since, metadata, process) for id, since, *zones in sessions]
+def _sessions(process: str, client_id: bytes, record: bytes) -> list[Session]:
+    """Read the sessions of a client; none if another program has written the record."""
+    try:
+        metadata, *sessions = json.loads(record)
+        name = client_id.decode()
+        return [Session(id, name, tuple(zones), float(since), metadata, process) for id, since, *zones in sessions]
+    except Exception:
+        logger.debug("a record of process %r cannot be read", process)
+        return []
+
+
+def _process(found: Found) -> Process | None:
+    """Read what a process says of itself; None if another program has written it."""
+    try:
+        host, pid, connections, stats = json.loads(found.alive)
+        return Process(found.process, str(host), int(pid), int(connections), dict(stats))
+    except Exception:
+        logger.debug("what process %r says of itself cannot be read", found.process)
+        return None

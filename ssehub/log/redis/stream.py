@@ -6,7 +6,7 @@ Knows nothing of connections and threads.
 from __future__ import annotations
 
 import json
-import logging
+import math
 import re
 from typing import Any
 
@@ -14,56 +14,66 @@ from ssehub.log.packet import ALL, Command, Entry, Packet
 from ssehub.log.position import GENESIS, Position
 from ssehub.wire import Message
 
-logger = logging.getLogger("ssehub")
-
 _LINK = re.compile(rb"([0-9a-f]{8})\|([0-9a-f]{8})")
 
-#: What begins a log: an entry of no message, so that an empty log has a place, and its loss can be told.
-_BEGIN = """
+#: Gives the newest entry that ssehub has written, and removes what others have written after it: it would stand in the
+#: way of the next id. If there is no entry of ours, it begins a log with an entry of no message, so that an empty log
+#: has a place, and its loss can be noticed. The first id of a new log is greater than any before it.
+_LAST = """
+local function begin(after)
+  local now = redis.call('TIME')
+  local epoch = now[1] * 1000 + math.floor(now[2] / 1000)
+  if after then epoch = math.max(epoch, string.match(after, '^(%d+)') + 1) end
+  local id, link = string.format('%.0f', epoch) .. '-0', '00000000|00000000'
+  redis.call('XADD', KEYS[1], id, 'h', link)
+  return {id, {'h', link}}
+end
+local function is_ours(fields)
+  local own, previous = string.match(fields[1] == 'h' and fields[2] or '', '^([0-9a-f]+)|([0-9a-f]+)$')
+  return own and #own == 8 and #previous == 8
+end
 local function last()
-  local found = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-  if #found == 0 then
-    -- An emptied stream remembers its last id, and would refuse a smaller one.
-    if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
-    local now = redis.call('TIME')
-    local epoch = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
-    redis.call('XADD', KEYS[1], epoch .. '-0', 'h', '00000000|00000000')
-    found = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-  end
-  return found[1]
+  local from, strangers = '+', {}
+  repeat
+    local found = redis.call('XREVRANGE', KEYS[1], from, '-', 'COUNT', 100)
+    for _, entry in ipairs(found) do
+      if is_ours(entry[2]) then
+        for _, id in ipairs(strangers) do redis.call('XDEL', KEYS[1], id) end
+        if strangers[1] and redis.pcall('XSETID', KEYS[1], entry[1]).err then return begin(strangers[1]) end
+        return entry
+      end
+      strangers[#strangers + 1] = entry[1]
+    end
+    from = found[1] and '(' .. found[#found][1]
+  until #found < 100
+  -- An emptied stream remembers its last id, and would refuse a smaller one.
+  if not strangers[1] and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
+  return begin(strangers[1])
 end
 """
-TOP = _BEGIN + "return last()"
-#: Arguments: the nonce, the route, the message, the size; whether it may have been written before, and the id and nonce
-#: of an entry that is older: from there on it is looked for. The answer is the id and the nonces; nothing if that older
-#: entry is gone, and with it perhaps what is looked for.
+TOP = _LAST + "return last()"
+#: Keys: the stream, and the entry's record. Arguments: the nonce, the route, the message, the size; the epoch that the
+#: log had before an earlier attempt, if there was one; and the milliseconds that the record is kept. The answer is the
+#: id and the nonces of the entry, or nothing if the log is another than before the earlier attempt.
 APPEND = (
-    _BEGIN
+    _LAST
     + """
-if ARGV[5] == '1' then
-  local known = redis.call('XRANGE', KEYS[1], ARGV[6], ARGV[6])
-  if not known[1] or string.sub(known[1][2][2], 1, 8) ~= ARGV[7] then return {} end
-  local from = ARGV[6]
-  while from do
-    local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 500)
-    for _, entry in ipairs(page) do
-      if string.sub(entry[2][2], 1, 8) == ARGV[1] then return {entry[1], entry[2][2]} end
-    end
-    from = #page == 500 and '(' .. page[500][1]
-  end
-end
+local nonce, id, link = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+) (%S+) (%S+)$')
+if nonce == ARGV[1] then return {id, link} end
 local before = last()
 local epoch, offset = string.match(before[1], '^(%d+)-(%d+)$')
-local id = epoch .. '-' .. string.format('%.0f', offset + 1)
-local link = ARGV[1] .. '|' .. (string.match(before[2][2], '^(%x%x%x%x%x%x%x%x)|') or '00000000')
+if ARGV[5] ~= '' and ARGV[5] ~= epoch then return {} end
+id = epoch .. '-' .. string.format('%.0f', offset + 1)
+link = ARGV[1] .. '|' .. string.sub(before[2][2], 1, 8)
 redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], id, 'h', link, 'r', ARGV[2], 'd', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. link, 'PX', ARGV[6])
 return {id, link}
 """
 )
 
 
 def follows(position: Position, previous: str | None, tail: Position) -> bool:
-    """Tell whether an entry that names its predecessor's nonce is the one that comes after the tail."""
+    """Return whether an entry that names its predecessor's nonce is the one that comes after the tail."""
     return position[:2] == (tail.epoch, tail.offset + 1) and previous == tail.nonce
 
 
@@ -74,11 +84,6 @@ def position_of(id: bytes, link: bytes | None) -> tuple[Position, str | None]:
     if nonces is None:
         return Position(int(epoch), int(offset), GENESIS), None
     return Position(int(epoch), int(offset), nonces[1].decode()), nonces[2].decode()
-
-
-def named(id: bytes, fields: list[bytes]) -> tuple[str, str]:
-    """Name an entry: its id and its nonce."""
-    return id.decode(), fields[1][:8].decode("latin-1")
 
 
 def route_of(packet: Packet, sent: float) -> str:
@@ -95,22 +100,29 @@ def route_of(packet: Packet, sent: float) -> str:
 
 
 def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> Entry:
-    """Read an entry; one that is not ours becomes a comment."""
-    body = fields.get(b"d", b"")
-    try:
-        route = json.loads(fields[b"r"])
-        packet, sent = _packet_of(route, body, position), float(route.get("t", 0))
-    except (KeyError, ValueError, TypeError, AttributeError):
-        logger.error("entry %s of the log on Redis was not written by ssehub", position)
-        packet, sent = Packet(Message(comment="an entry that cannot be read"), broadcast=True), 0.0
-        body = packet.encode()
-    return Entry(packet, position, previous, body, sent)
+    """Read an entry.
+
+    :raises Exception: of any kind, if ssehub has not written it: it may hold anything.
+    """
+    body, route = fields[b"d"], json.loads(fields[b"r"])
+    sent = float(route.get("t", 0))
+    if not math.isfinite(sent):
+        raise ValueError("the time is not a number of seconds")
+    return Entry(_packet_of(route, body, position), position, previous, body, sent)
+
+
+def unreadable(position: Position, previous: str) -> Entry:
+    """Return what stands for an entry that cannot be read: a command to do nothing."""
+    command = Command.nothing()
+    return Entry(command, position, previous, command.encode())
 
 
 def _packet_of(route: dict[str, Any], body: bytes, position: Position) -> Packet:
     message, zone, client_id = Message.decode(body), route.get("z", ALL), route.get("c")
     if "o" in route:
         what, session_id, data, version = route["o"]
+        if what not in ("disconnect", "metadata"):
+            raise ValueError(f"there is no command {what!r}")
         version = (int(version[0]), int(version[1])) if version else (position.epoch, position.offset)
         return Command(message, zone, client_id, what=what, session_id=session_id, data=data, version=version)
     return Packet(message, zone, client_id, client_id is None, frozenset(route.get("x", ())))
