@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ssehub import Hub
-from tests.streams import until
+from ssehub import Connection, Hub
+from tests.followers import Follower
+from tests.streams import GUARD, until
 
 MakeHub = Callable[..., Hub]
 
@@ -23,14 +24,44 @@ class Cycle:
         next(stream)
 
 
-def test_one_that_is_dropped_is_ended_by_the_watcher_and_its_hooks_are_called(make_hub: MakeHub) -> None:
+def test_one_that_is_dropped_is_ended_and_its_hooks_are_called_where_nobody_waits(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=3600)
     ended: list[str] = []
     hub.on_disconnect(lambda connection: ended.append(threading.current_thread().name))
     Cycle(hub.stream())
     gc.collect()
     until(lambda: ended)
-    assert ended == ["ssehub-watcher"] and hub.connections() == []
+    assert ended == ["ssehub-hooks"] and hub.connections() == []
+
+
+@pytest.mark.parametrize("error", [None, SystemExit, KeyboardInterrupt])
+def test_the_last_hooks_of_one_that_is_dropped_hold_up_nobody_and_end_nothing(
+    make_hub: MakeHub, error: type[BaseException] | None
+) -> None:
+    hub = make_hub(heartbeat=0.05)
+    other = Follower(hub, client_id="other")
+    hooked, go = threading.Event(), threading.Event()
+
+    @hub.on_disconnect
+    def slow(connection: Connection) -> None:
+        if connection.client_id == "dropped":
+            hooked.set()
+            go.wait(GUARD)
+            if error is not None:
+                raise error
+
+    stream = hub.stream(client_id="dropped")
+    Cycle(stream)
+    (connection,) = hub.connections(client_id="dropped")
+    del stream
+    gc.collect()
+    assert hooked.wait(GUARD)
+    heard = len(other.chunks)
+    until(lambda: len(other.chunks) > heard + 2)  # heartbeats go on
+    go.set()
+    assert connection.wait(GUARD)
+    heard = len(other.chunks)
+    until(lambda: len(other.chunks) > heard + 2)
 
 
 def test_garbage_that_is_collected_under_the_hubs_locks_stops_nobody(make_hub: MakeHub) -> None:

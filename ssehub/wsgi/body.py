@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import functools
 from collections.abc import Callable, Generator, Iterator
 
 Life = Generator[bytes, None, None]
@@ -15,9 +17,12 @@ class Bodies:
     A generator's ``finally`` runs wherever its last reference goes, and in a cycle that is wherever the garbage
     collector happens to run: also in a thread that holds one of our locks. So each life that has begun is held here,
     and one whose body was dropped without ``close()`` is ended by a thread that may do it: see :meth:`reap`.
+
+    :param run: runs a function soon, in a thread that nobody relies on: the end of a life runs hooks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: Callable[[Callable[[], None]], None]) -> None:
+        self._run = run
         #: Called when a body was dropped, in whatever thread; it must take no lock.
         self.on_drop: Callable[[], None] = lambda: None
         self._begun: set[Life] = set()
@@ -47,10 +52,15 @@ class Bodies:
             self.on_drop()
 
     def reap(self) -> None:
-        """End the lives whose bodies were dropped."""
-        while self._dropped:
-            life = self._dropped.popleft()
+        """Have the lives ended whose bodies were dropped. Any thread may call this."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._run(functools.partial(self._close, self._dropped.popleft()))
+
+    def _close(self, life: Life) -> None:
+        try:
             life.close()
+        finally:
             self.end(life)
 
 

@@ -65,8 +65,8 @@ class Streams:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._settings = dispatcher.settings
-        self._bodies = Bodies()
         self._pool = HookPool()
+        self._bodies = Bodies(lambda end: self._pool.run("the end of a stream that was not closed", end))
         self._watcher = Watcher(dispatcher.settings, self._bodies.reap)
         self._bodies.on_drop = self._watcher.ring
         self._writer = Writer(dispatcher, self._pool.look)
@@ -92,10 +92,15 @@ class Streams:
             return sys.maxsize  # no descriptor is taken
         return default_limit(1 if source.detaches else 2)
 
-    def stats(self) -> dict[str, int]:
-        """Return how many streams were taken over and are open, and how many of these are detached."""
+    def stats(self) -> dict[str, Any]:
+        """Return how many streams were taken over and are open, how many of these are detached, and what fails."""
+        failure = self._watcher.failure
         with self._lock:
-            return {"taken_over": sum(self._taken_over.values()), "detached": self._taken_over[True]}
+            return {
+                "taken_over": sum(self._taken_over.values()),
+                "detached": self._taken_over[True],
+                "failing": {} if failure is None else {"watcher": failure},
+            }
 
     def give_way(self) -> None:
         """Have a sender wait a moment for the writer, if that is far behind."""
@@ -114,8 +119,8 @@ class Streams:
         self._writer.cut(late)
         self._watcher.close()
         self._writer.close(1.0)
-        self._pool.close(max(0.0, deadline - time.monotonic()))
         self._bodies.reap()
+        self._pool.close(max(0.0, deadline - time.monotonic()))
 
     # What follows runs in the thread that serves the request.
 
@@ -147,7 +152,8 @@ class Streams:
         hooks: StreamHooks | None = None  # until the writer has the stream
         try:
             self._dispatcher.cluster.enter(connection, metadata)
-            self._watcher.watch(stream, source.socket)
+            if not self._watcher.watch(stream, source.socket):  # it would have no heartbeats: it comes back later
+                connection.close("error")
             self._dispatcher.hooks.on_connection.fire(connection)
             if not self._dispatcher.takes_streams:  # close() may have looked for connections just before
                 connection.close("shutdown")
@@ -174,8 +180,7 @@ class Streams:
         finally:
             self._watcher.unwatch(stream)
             if hooks is None:
-                self._dispatcher.dismiss(connection, reason)
-                self._dispatcher.fire_disconnect(connection)
+                self._dispatcher.end(connection, reason)
 
     # Taking over
 

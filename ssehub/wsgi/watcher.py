@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import collections
 import contextlib
+import logging
 import select
 import selectors
 import socket
@@ -13,9 +14,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from ssehub.background import Background
 from ssehub.server.connection import Connection
 from ssehub.server.settings import HubSettings
 from ssehub.wsgi import sockets
+
+logger = logging.getLogger("ssehub")
 
 
 class Watched(Protocol):
@@ -49,29 +53,41 @@ class Watcher:
         self._watched: dict[Watched, int | None] = {}
         self._by_number: dict[int, Watched] = {}
         self._poller: _Epoll | _Selector | None = None
-        self._thread: threading.Thread | None = None
+        #: When the streams are next looked at one by one (``time.monotonic()``).
+        self._next_sweep = time.monotonic() + settings.tick
+        self._background = Background(
+            "ssehub-watcher",
+            self._work,
+            ("clients that leave or stall are not noticed, and heartbeats are late", "streams are watched again"),
+            on_failure=self._renew_poller,
+        )
         self._closed = False
 
-    def watch(self, connection: Watched, number: int | None) -> None:
+    @property
+    def failure(self) -> str | None:
+        """Why streams are not watched now; None if they are."""
+        return None if self._background.failure is None else str(self._background.failure)
+
+    def watch(self, connection: Watched, number: int | None) -> bool:
         """Begin to watch a connection, and set the keep-alive of its socket; its own thread calls this.
 
         :param number: the socket's descriptor; it stays the connection's until :meth:`unwatch`. None if the server does
             not show it.
+        :returns: False if there can be no more threads or descriptors now, so that it is not watched.
         """
         if number is not None:
             with contextlib.suppress(OSError):
                 sockets.tune(number, self._settings.heartbeat, self._settings.stall_timeout)
-        with self._lock:
-            if self._closed:
-                return
-            poller = self._start()
-            self._watched[connection] = number
-            if number is not None:
-                former = self._by_number.get(number)
-                if former is not None:  # its socket was closed behind its back
-                    self._watched[former] = None
-                self._by_number[number] = connection
-                poller.add(number)
+        try:
+            with self._lock:
+                if self._closed:
+                    return True
+                self._enter(connection, number)
+            self._background.start()
+        except (RuntimeError, OSError):
+            self.unwatch(connection)
+            return False
+        return True
 
     def unwatch(self, connection: Watched) -> None:
         """Forget a connection. Its thread calls this before it lets go of the socket."""
@@ -100,39 +116,50 @@ class Watcher:
         """Stop watching for good, and wait for the thread. Idempotent."""
         with self._lock:
             self._closed = True
-            thread, self._thread = self._thread, None
-            poller, self._poller = self._poller, None
+            self._background.end()
             self._watched.clear()
             self._by_number.clear()
-        if thread is None or poller is None:
-            return
-        poller.stop()
-        if thread is not threading.current_thread():
-            thread.join()
+        self.ring()
+        while not self._background.join(1.0):
+            pass
+        with self._lock:
+            poller, self._poller = self._poller, None
+        if poller is not None:
+            poller.close()
 
-    def _start(self) -> _Epoll | _Selector:
+    # Under the lock
+
+    def _enter(self, connection: Watched, number: int | None) -> None:
         if self._poller is None:
-            # Looked up now: gevent patches after import, and takes epoll away.
-            poller = _Epoll() if hasattr(select, "epoll") else _Selector()
-            thread = threading.Thread(target=self._run, args=(poller,), name="ssehub-watcher", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # no more threads now; perhaps for the next connection
-                poller.close()
-                raise
-            self._poller, self._thread = poller, thread
-        return self._poller
+            self._poller = _make_poller()
+        self._watched[connection] = number
+        if number is not None:
+            former = self._by_number.get(number)
+            if former is not None:  # its socket was closed behind its back
+                self._watched[former] = None
+            self._by_number[number] = connection
+            self._poller.add(number)
 
-    def _run(self, poller: _Epoll | _Selector) -> None:
-        interval = self._settings.tick
-        sweep = time.monotonic() + interval
-        with contextlib.closing(poller):
-            while not poller.stopped:
-                self._hung_up(poller, poller.wait(max(sweep - time.monotonic(), 0.0)))
-                self._on_ring()
-                if time.monotonic() >= sweep:
-                    self._sweep()
-                    sweep = time.monotonic() + interval
+    # In the thread
+
+    def _work(self) -> None:
+        poller = self._poller
+        assert poller is not None
+        self._hung_up(poller, poller.wait(max(self._next_sweep - time.monotonic(), 0.0)))
+        self._on_ring()
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + self._settings.tick
+            self._sweep()
+
+    def _renew_poller(self) -> None:
+        """Watch with another poller: the one there is may be what fails."""
+        poller = _make_poller()
+        with self._lock:
+            old, self._poller = self._poller, poller
+            for number in self._by_number:
+                poller.add(number)
+        if old is not None:
+            old.close()
 
     def _hung_up(self, poller: _Epoll | _Selector, numbers: Iterable[int]) -> None:
         # Asked again under the lock: meanwhile the number may have become another client's.
@@ -148,13 +175,19 @@ class Watcher:
             watched = list(self._watched.items())
         now = time.monotonic()
         for connection, number in watched:
-            since = connection.writing_since
-            if since is not None and now - since > self._settings.stall_timeout:
-                self._give_up(connection, "stalled")
-            elif number is not None and self._has_vanished(connection):
-                self._give_up(connection, "hang-up")
-            elif since is None and now >= connection.alarm:
-                connection.wake()
+            try:
+                self._look_at(connection, number, now)
+            except Exception:  # the others are looked at all the same
+                logger.exception("a stream cannot be watched: %r", connection.connection)
+
+    def _look_at(self, connection: Watched, number: int | None, now: float) -> None:
+        since = connection.writing_since
+        if since is not None and now - since > self._settings.stall_timeout:
+            self._give_up(connection, "stalled")
+        elif number is not None and self._has_vanished(connection):
+            self._give_up(connection, "hang-up")
+        elif since is None and now >= connection.alarm:
+            connection.wake()
 
     def _has_vanished(self, connection: Watched) -> bool:
         with self._lock:
@@ -177,7 +210,6 @@ class _Alarm:
         self._far, self.near = socket.socketpair()
         self._far.setblocking(False)
         self.near.setblocking(False)
-        self.stopped = False
 
     def ring(self) -> None:
         with contextlib.suppress(OSError):  # full: it rings already; closed: nobody is left to wake
@@ -186,10 +218,6 @@ class _Alarm:
     def silence(self) -> None:
         with contextlib.suppress(OSError):
             self.near.recv(4096)
-
-    def stop(self) -> None:
-        self.stopped = True
-        self.ring()
 
     def close(self) -> None:
         self._far.close()
@@ -279,3 +307,8 @@ class _Selector(_Alarm):
     def close(self) -> None:
         super().close()
         self._selector.close()
+
+
+def _make_poller() -> _Epoll | _Selector:
+    # Looked up now: gevent patches after import, and takes epoll away.
+    return _Epoll() if hasattr(select, "epoll") else _Selector()

@@ -73,9 +73,10 @@ class Writer:
                 return
         stream.connection.close("error")
         stream.close()
-        self._dispatcher.dismiss(stream.connection, "error")
-        self._dispatcher.fire_disconnect(stream.connection)
-        stream.on_end()
+        try:
+            self._dispatcher.end(stream.connection, "error")
+        finally:
+            stream.on_end()
 
     def wake(self, connection: Connection) -> None:
         """Look at a connection."""
