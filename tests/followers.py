@@ -29,7 +29,7 @@ class Follower:
         )
         self.leaving = False
         self._asked_after = 0
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         until(lambda: self.events or not self._thread.is_alive(), "the first event")
         opened = self.events[0].json() if self.events else {}
@@ -94,7 +94,7 @@ def over_socket(hub: Hub, *, last_event_id: str = "", **options: Any) -> Iterato
         "HTTP_LAST_EVENT_ID": last_event_id,
     }
     answer = hub.connect({**environ, "wsgi.url_scheme": "http", "SERVER_NAME": "x", "SERVER_PORT": "1"}, **options)
-    serving = threading.Thread(target=_serve, args=(answer, environ, near))
+    serving = threading.Thread(target=_serve, args=(answer, environ, near), daemon=True)
     serving.start()
     response = http.client.HTTPResponse(far)
     try:

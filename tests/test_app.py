@@ -186,9 +186,9 @@ def test_stats_and_health_tell_what_is_there(hub: Hub, site: Serve) -> None:
         "b": ["ada"],
     }
     assert answer["zones"]["a"][0]["session_id"] == session_id
-    assert call(here.port, "GET", "/health") == (200, {"status": "ok"})
+    assert call(here.port, "GET", "/health") == (200, {"status": "ok", "failing": []})
     hub.close()
-    assert call(here.port, "GET", "/health") == (503, {"status": "closing"})
+    assert call(here.port, "GET", "/health") == (503, {"status": "closing", "failing": []})
     assert post(here.port, {"data": "x", "broadcast": True}) == (503, {"error": "the hub is closed"})
     stream.close()
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from ssehub import Hub, MemoryLog, RedisLog
-from ssehub.integrations.gunicorn import post_worker_init
 from ssehub.wsgi import warnings
 from tests.matrix import APP
 from tests.servers import answers, children, free_port, gunicorn, process
@@ -23,9 +22,12 @@ from tests.streams import GUARD, Stream, call, until
 STREAMS = 20
 
 HOOK = ("-c", "python:ssehub.integrations.gunicorn")
-#: Kinds of workers, and what gunicorn has to be told for each: by streams that hold no thread nobody is kept.
-WORKERS = [("sync", ()), ("sync", HOOK), ("gthread", HOOK), ("gevent", HOOK)]
-every_worker = pytest.mark.parametrize(("worker", "hook"), WORKERS, ids=["sync alone", "sync", "gthread", "gevent"])
+#: Kinds of workers, each without the hooks and with them.
+every_worker = pytest.mark.parametrize(
+    ("worker", "hook"),
+    [(worker, hook) for worker in ("sync", "gthread", "gevent") for hook in ((), HOOK)],
+    ids=lambda value: value if isinstance(value, str) else "hooks" if value else "alone",
+)
 
 
 @contextmanager
@@ -141,7 +143,7 @@ def test_a_request_that_is_still_served_when_it_is_told_to_stop_can_send(
         sender.start()
         until(lambda: call(control, "GET", "/stats")[1]["sending"], "the request to be served")
         running.send_signal(number)
-        if not hook:  # its streams end when the worker does
+        if worker == "sync" and not hook:  # its streams end when the worker does
             for stream in streams:
                 assert stream.message().data == "late"
         check_ended(streams)
@@ -149,29 +151,48 @@ def test_a_request_that_is_still_served_when_it_is_told_to_stop_can_send(
         assert results == [(200, b"sent")]
 
 
-class Worker:
-    """What post_worker_init sees of a worker."""
-
-    alive = True
-
-    class cfg:
-        threads, worker_connections, workers, preload_app = 100, 1000, 1, False
-
-
-class ThreadWorker(Worker):
-    """One of threads."""
+LIMITED = """
+import os
+from ssehub import Hub
+limit, detach = (eval(os.environ[name]) for name in ("LIMIT", "DETACH"))
+hub = Hub(max_connections=limit, detach=detach)
+def app(environ, start_response):
+    return hub.connect(environ)(environ, start_response)
+"""
 
 
-@pytest.mark.parametrize(("limit", "warned"), [(None, True), (100, True), (80, False)])
-def test_a_hub_that_may_take_all_threads_is_warned_of(
-    make_hub: Callable[..., Hub], caplog: pytest.LogCaptureFixture, limit: int | None, warned: bool
+@pytest.mark.parametrize("hook", [(), HOOK], ids=["alone", "hooks"])
+@pytest.mark.parametrize(
+    ("worker", "limit", "detach", "warned"),
+    [
+        ("gthread", "None", "None", "one of gunicorn's 6 threads"),
+        ("gthread", "6", "False", "one of gunicorn's 6 threads"),
+        ("gthread", "5", "None", ""),
+        ("gthread", "None", "True", ""),
+        ("gevent", "2000", "None", "one of gunicorn's 106 worker_connections"),
+        ("sync", "None", "None", ""),
+    ],
+)
+def test_streams_that_may_take_all_threads_are_warned_of(
+    worker: str, limit: str, detach: str, warned: str, hook: tuple[str, ...], tmp_path: Path
 ) -> None:
-    make_hub(max_connections=limit)
-    worker = ThreadWorker()
-    worker.alive = False
-    post_worker_init(worker)
-    until(lambda: not [one for one in threading.enumerate() if one.name == "ssehub-gunicorn"])
-    assert ("ten or twenty below" in caplog.text) == warned
+    (tmp_path / "limited.py").write_text(LIMITED)
+    port, log = free_port(), tmp_path / "log"
+    command = gunicorn(worker, port, "--chdir", str(tmp_path), *hook, threads=6, app="limited:app")
+    with process(*command, log=log, LIMIT=limit, DETACH=detach):
+        until(lambda: opened_stream(port)).close()
+    assert log.read_text().count("when streams have taken all of them") == bool(warned)
+    assert warned in log.read_text()
+
+
+def opened_stream(port: int) -> Stream | None:
+    """Open a stream; None if the server does not listen yet."""
+    try:
+        stream = Stream(port, "/")
+    except ConnectionError:
+        return None
+    stream.opened()
+    return stream
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_streams_under_another_version_of_gunicorn(python: Path, worker: str, detach: str, tmp_path: Path) -> None:
     port, control, log = free_port(), free_port(), tmp_path / "log"
     command = (str(python), "-m", "gunicorn", "-k", worker, "-b", f"127.0.0.1:{port}", "--graceful-timeout", "3600")
-    command += ("-c", "python:ssehub.integrations.gunicorn", *(("--threads", "40") if worker == "gthread" else ()))
+    command += ("--threads", "40") if worker == "gthread" else ()
     with process(*command, APP, log=log, DETACH=detach, CONTROL=str(control)) as running:
         until(lambda: answers(port), "gunicorn to answer")
         is_busy = (worker, detach) == ("sync", "False")

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from werkzeug.test import Client
 
-from ssehub import Hub, LogError, Message, RedisLog
+from ssehub import Hub, LogError, Message, Receipt, RedisLog
 from ssehub.backoff import Backoff
+from ssehub.integrations.prometheus import HubCollector
+from ssehub.service import create_app
 from tests.followers import Follower
 from tests.redis_server import RedisServer, ask
 from tests.streams import GUARD, until
@@ -64,7 +68,13 @@ def test_after_a_thousand_and_a_hundred_failures_in_a_row_all_goes_on(
     ]
     assert len(threads) == 3
     until(lambda: all(one._failures > 1100 for one in threads), "many failures", 6 * GUARD)
-    assert failing(hub) == ["follower", "outbox", "presence"]
+    assert failing(hub) == sorted(hub.failing) == ["follower", "outbox", "presence"]
+    health = Client(create_app(hub)).get("/health")
+    assert health.status_code == 200
+    assert health.json == {"status": "degraded", "failing": ["follower", "outbox", "presence"]}
+    registry = CollectorRegistry()
+    registry.register(HubCollector(hub))
+    assert generate_latest(registry).decode().count("ssehub_failing{") == 3
     server.start()
     follower.wait_for("before", "meanwhile")
     hub.broadcast("after")
@@ -198,7 +208,12 @@ def test_closing_takes_no_longer_than_it_may(server: RedisServer, make_hub: Make
     hub = make_hub(RedisLog(server.url, timeout=60.0, outbox=10))
     follower = Follower(hub, client_id="ada")
     server.pause()
-    sending = threading.Thread(target=lambda: pytest.raises(LogError, hub.broadcast, "x"))
+
+    def send() -> None:
+        with pytest.raises(LogError):
+            hub.broadcast("x")
+
+    sending = threading.Thread(target=send)
     sending.start()
     until(lambda: hub._log._writer is not None)  # type: ignore[attr-defined]
     before = time.monotonic()
@@ -248,26 +263,25 @@ def test_a_message_whose_attempt_got_no_answer_is_written_once_though_the_log_wa
 def test_the_attempts_of_many_threads_are_each_written_once_while_the_server_stops_and_goes_on(
     server: RedisServer,
 ) -> None:
-    hub = Hub(RedisLog(server.url, size=20, timeout=GUARD))
-    written = Follower(watching := Hub(RedisLog(server.url, size=10_000)))
+    hub = Hub(RedisLog(server.url, size=5, timeout=2.0, outbox=1000))
+    receipts: list[Receipt] = []
     threads = [
-        threading.Thread(target=lambda k=k: [hub.broadcast(f"{k} {n}") for n in range(30)])  # type: ignore[misc]
-        for k in range(4)
+        threading.Thread(target=lambda: receipts.extend(hub.broadcast(str(n)) for n in range(50))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for _ in range(3):
         server.pause()
-        time.sleep(0.1)
+        time.sleep(0.7)  # longer than an attempt
         server.go_on()
-        time.sleep(0.05)
+        until(lambda: not hub.failing)
     for thread in threads:
         thread.join()
-    until(lambda: len(written.texts) >= 120)
-    assert len(set(written.texts)) == len(written.texts) == 120
-    for one in (hub, watching):
-        one.close()
-    written.join()
+    until(lambda: hub.stats()["unsent"] == 0)
+    hub.close()
+    ((last, _),) = server.client.xrevrange(STREAM, count=1)  # type: ignore[misc]
+    # Each entry has the next number, and a message that was written twice would have two.
+    assert last.decode().partition("-")[2] == str(len(receipts)) == "200"
 
 
 # What others write

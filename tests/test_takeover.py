@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from ssehub import Hub
+from ssehub.server.settings import HubSettings
 from ssehub.wsgi.hub import _source_of
-from ssehub.wsgi.streams import default_limit
+from ssehub.wsgi.streams import most_streams
 from ssehub.wsgi.takeover import NotTaken, Takeover, judge, why_not
 from ssehub.wsgi.timers import Timers
 from tests.followers import Follower
@@ -220,7 +221,8 @@ def test_a_stream_leaves_its_thread_where_that_is_the_servers_only_one(
 
 def test_the_default_limit_leaves_descriptors_for_everything_else() -> None:
     may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert default_limit(1) <= may_open - 64 and default_limit(2) <= default_limit(1) / 2
+    one, two = (most_streams(HubSettings(), each) for each in (1, 2))
+    assert one <= may_open - 64 and two <= one / 2
 
 
 def test_a_timer_fires_once_and_not_before_its_time() -> None:

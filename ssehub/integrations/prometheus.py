@@ -40,7 +40,9 @@ _COUNTERS = (
     ("refused", "refused", "Streams refused, because the hub was full or closing."),
     ("hang_ups", "hang_ups", "Streams that their clients left."),
     ("stalled", "stalled", "Streams cut because their clients had stopped reading."),
+    ("unreadable_entries", "unreadable", "Entries of the log that were skipped: another program has written them."),
 )
+_FAILING = "1 for each part of the process that fails now, and is tried again."
 _NOT_TAKEN = "Streams that stayed on the server's threads, by the reason why they were not taken over."
 _DELAY = "Seconds from the sending of the oldest message in a write to the end of the write."
 
@@ -90,6 +92,7 @@ class HubCollector(Collector):
         for name, key, meaning in _COUNTERS:
             yield _filled(CounterMetricFamily(f"ssehub_{name}", meaning, labels=("process",)), key, everyone)
         yield _not_taken(everyone)
+        yield _failing(everyone)
         delays = HistogramMetricFamily("ssehub_send_to_write_seconds", _DELAY, labels=("process",))
         for process, stats in everyone:
             delays.add_metric((process,), _buckets(stats["delays"]), stats["delays"]["sum"])
@@ -129,6 +132,14 @@ def _not_taken(everyone: Iterable[tuple[str, Any]]) -> Metric:
     for process, stats in everyone:
         for reason, count in sorted(stats.get("not_taken", {}).items()):
             family.add_metric((process, reason), count)
+    return family
+
+
+def _failing(everyone: Iterable[tuple[str, Any]]) -> Metric:
+    family = GaugeMetricFamily("ssehub_failing", _FAILING, labels=("process", "part"))
+    for process, stats in everyone:
+        for part in sorted(stats.get("failing", {})):
+            family.add_metric((process, part), 1)
     return family
 
 

@@ -181,13 +181,16 @@ class Dispatcher:
 
     # Numbers
 
+    def failing(self) -> dict[str, str]:
+        """Return what fails in the background now, by its name, and why."""
+        return {**self._log.failing, **self._more_stats().get("failing", {})}
+
     def stats(self) -> dict[str, Any]:
         """Return all counters; :meth:`ssehub.Hub.stats` says what they are."""
         connections = self.registry.find()
         lags = [connection.lag for connection in connections]
-        more = self._more_stats()
         return {
-            **more,
+            **self._more_stats(),
             "connections": len(connections),
             "clients": self.registry.clients(),
             "zones": len(self.registry.zones()),
@@ -196,7 +199,7 @@ class Dispatcher:
             "pending": sum(connection.reader.private for connection in connections),
             "unsent": self._log.unsent,
             "unreadable": self._log.unreadable,
-            "failing": {**self._log.failing, **more.get("failing", {})},
+            "failing": self.failing(),
             **self.counters.read(),
         }
 

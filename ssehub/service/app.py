@@ -178,7 +178,10 @@ class App:
         return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _health(self, request: Request) -> Response:
-        return _json({"status": "closing"}, 503) if self._hub.closed else _json({"status": "ok"})
+        failing = sorted(self._hub.failing)  # without the reasons: anyone may ask
+        if self._hub.closed:
+            return _json({"status": "closing", "failing": failing}, 503)
+        return _json({"status": "degraded" if failing else "ok", "failing": failing})
 
     def _who(self) -> dict[str, Any]:
         sessions: Sequence[Session | Connection] = self._hub.connections()

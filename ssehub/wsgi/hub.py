@@ -18,7 +18,7 @@ from ssehub.server.dispatcher import Dispatcher, Hooks
 from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import Since, StartPosition
 from ssehub.wire import Message
-from ssehub.wsgi import poller, sockets
+from ssehub.wsgi import gunicorn_worker, poller, sockets
 from ssehub.wsgi.response import (
     Request,
     Response,
@@ -163,6 +163,8 @@ class Hub(Forked):
         client_id = None if client_id is None else _check_name(client_id)
         body = own.streams.body(_check_zones(zone), client_id, metadata, start, source)
         _end_streams_at_exit()
+        if not source.detaches and "gunicorn.socket" in environ:
+            _end_streams_with_worker(own.streams.limit(source))
         if self._refuse_with == 503 and own.dispatcher.is_full(client_id, own.streams.limit(source)):
             return unavailable(REFUSAL * self._settings.retry // 1000)
         return stream_response(body, self._headers)
@@ -356,6 +358,14 @@ class Hub(Forked):
         return self._own.dispatcher.stats()
 
     @property
+    def failing(self) -> dict[str, str]:
+        """What fails in the background now and is tried again, by its name, and why; see :meth:`stats`.
+
+        It is quick, and asks nobody: use it for a health check.
+        """
+        return self._own.dispatcher.failing()
+
+    @property
     def is_shared(self) -> bool:
         """Whether other processes share the log."""
         return self._log.shared
@@ -449,6 +459,14 @@ def end_all_streams(timeout: float = 1.0) -> None:
     """
     for hub in list(_hubs):  # also those that have begun to: the caller may let the process go when this returns
         hub.end_streams(timeout)
+
+
+def _end_streams_with_worker(limit: int) -> None:
+    """Have streams that stay on threads end when gunicorn's worker is told to stop."""
+    worker = gunicorn_worker.find()
+    if worker is not None:
+        gunicorn_worker.watch(worker, end_all_streams)
+        gunicorn_worker.check_threads(worker, limit)
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
+from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
 from ssehub.wire import Message
 from ssehub.wsgi import poller, sockets
@@ -86,11 +87,9 @@ class Streams:
 
     def limit(self, source: Source) -> int:
         """Return how many streams there may be."""
-        if self._settings.max_connections is not None:
-            return self._settings.max_connections
-        if source is NO_REQUEST:
+        if source is NO_REQUEST and self._settings.max_connections is None:
             return sys.maxsize  # no descriptor is taken
-        return default_limit(1 if source.detaches else 2)
+        return most_streams(self._settings, 1 if source.detaches else 2)
 
     def stats(self) -> dict[str, Any]:
         """Return how many streams were taken over and are open, how many of these are detached, and what fails."""
@@ -253,13 +252,17 @@ class Streams:
             self._taken_over[detached] += number
 
 
-def default_limit(each: int) -> int:
-    """Return how many streams a process can have without taking the descriptors that everything else needs.
+def most_streams(settings: HubSettings, each: int) -> int:
+    """Return how many streams a process may have, so that descriptors are left for everything else.
 
     :param each: descriptors that a stream takes.
     """
-    import resource  # not on Windows, where no socket is taken over
-
+    if settings.max_connections is not None:
+        return settings.max_connections
+    try:
+        import resource
+    except ImportError:  # Windows, where the process may open any number
+        return sys.maxsize
     may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if may_open == resource.RLIM_INFINITY:
         may_open = 1 << 20

@@ -133,9 +133,7 @@ def _limit(facts: dict[str, Any], holds: bool, fix: str) -> Finding:
 
 
 def _stopping(facts: dict[str, Any], holds: bool) -> Finding:
-    if facts.get("hook"):
+    if not holds or facts.get("worker"):
         return ok("restart", "the streams end in order when a worker stops")
-    if not holds:
-        return ok("restart", "no stream holds a thread: the hub ends all of them when the worker exits")
-    seen = "gunicorn does not tell the hub when a worker stops: a restart waits 30 s and cuts all streams at once"
+    seen = "another handler of SIGTERM hides gunicorn's worker: a restart waits 30 s and cuts all streams at once"
     return warn("restart", seen, "gunicorn -c python:ssehub.integrations.gunicorn")
