@@ -22,7 +22,7 @@ class Forked(ABC):
     def _begin(self) -> None:
         """Have :meth:`_renew` called, if it has not been in this process. Any thread may call this."""
         if self._is_new:
-            with _Making.lock:
+            with _making():
                 if self._is_new:
                     self._renew()
                     self._is_new = False
@@ -35,7 +35,14 @@ class Forked(ABC):
 class _Making:
     """Hold the lock under which things are made anew."""
 
-    lock = threading.Lock()
+    kind, lock = threading.Lock, threading.Lock()
+
+
+def _making() -> threading.Lock:
+    """Return the lock: one that gevent, which may patch after the import, knows. Another would stop all greenlets."""
+    if _Making.kind is not threading.Lock:
+        _Making.kind, _Making.lock = threading.Lock, threading.Lock()
+    return _Making.lock
 
 
 _all: weakref.WeakSet[Forked] = weakref.WeakSet()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import requests
 
 from ssehub import Hub, Message, RedisLog
@@ -332,6 +333,20 @@ def test_the_rights_of_the_user_of_redis_suffice(redis_server: RedisServer) -> N
         here.close()
         there.close()
     assert redis_server.client.execute_command("ACL", "LOG") == []
+    user = redis.Redis.from_url(url)
+    for forbidden in (
+        "FLUSHALL",
+        "SWAPDB 0 1",
+        "CLIENT KILL TYPE normal",
+        "CONFIG GET *",
+        "KEYS *",
+        "GET other",
+        "SHUTDOWN",
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            user.execute_command(*forbidden.split())
+    user.close()
+    redis_server.client.acl_log_reset()
 
 
 def test_the_page_on_testing_shows_the_example() -> None:

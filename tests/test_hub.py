@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,7 @@ from ssehub import (
     UnknownClient,
 )
 from tests.followers import Follower, only
+from tests.servers import ROOT
 from tests.streams import until
 
 MakeHub = Callable[..., Hub]
@@ -605,6 +608,20 @@ def test_a_place_that_makes_no_sense_is_refused_before_anything_is_registered(
     with pytest.raises(error, match=text):
         hub.connect({"REQUEST_METHOD": "GET"}, **options)
     assert hub.stats()["opened"] == 0
+
+
+def test_the_lock_under_which_a_process_makes_its_own_is_one_that_gevent_knows() -> None:
+    code = """
+import ssehub.forks
+from gevent import monkey
+monkey.patch_all()
+from gevent.thread import LockType
+print(isinstance(ssehub.forks._making(), LockType))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True
+    )
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -7,7 +7,7 @@ import threading
 from typing import Any, cast
 
 from ssehub.log import ALL, Entry, Packet, Position
-from ssehub.server.wakeups import Wakeups
+from ssehub.server.wakeups import TURNS, Wakeups
 from ssehub.wire import Message
 from tests.streams import GUARD, until
 
@@ -57,7 +57,7 @@ def test_one_that_has_something_to_do_does_not_sleep() -> None:
     closed.closed = "shutdown"
     for one in (busy, closed):
         one.start().join(GUARD)
-    assert not wakeups._sleepers and wakeups._free == 1
+    assert not wakeups._sleepers and wakeups._free == TURNS
 
 
 def test_only_so_many_have_a_turn_and_each_passes_it_on() -> None:
@@ -95,4 +95,4 @@ def test_no_wake_up_is_lost_between_the_last_look_and_the_sleep() -> None:
 
     one.is_level = announced_meanwhile  # type: ignore[method-assign]
     one.start().join(GUARD)
-    assert not wakeups._sleepers and wakeups._free == 1
+    assert not wakeups._sleepers and wakeups._free == TURNS
