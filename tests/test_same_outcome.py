@@ -76,6 +76,8 @@ class Program(RuleBasedStateMachine):
     @rule(hub=hubs, zones=zones, client_id=clients)
     def connect(self, hub: int, zones: list[str], client_id: str) -> None:
         if len(self.here) < 8:
+            # "From now on" is from where this process has read the log to.
+            until(lambda: self.hub(hub)._log.lag() == 0)
             self.here.append(Person(Follower(self.hub(hub), zone=zones, client_id=client_id), hub, client_id, zones))
 
     @rule(hub=hubs, which=index)
