@@ -379,3 +379,29 @@ def test_a_server_that_forbids_to_name_and_unblock_connections_is_followed_all_t
             follower.wait_for(zone)
     finally:
         server.close()
+
+
+def test_a_partition_that_cannot_be_reached_does_not_hold_back_the_outbox_of_the_others(
+    cluster: RedisCluster, make_hub: MakeHub
+) -> None:
+    for one in cluster.servers:
+        ask(one, "CONFIG SET", "cluster-require-full-coverage", "no")
+    log = RedisLog(cluster.url, name=secrets.token_hex(8), partitions=3, timeout=2.0, outbox=20)
+    hub = make_hub(log)
+    zones = {log.partitions((zone,))[0]: zone for zone in map(str, range(50))}
+    followers = [Follower(hub, zone=zones[number]) for number in range(3)]
+    for number in range(3):  # partition 1 is on the second server
+        hub.broadcast("before", zone=zones[number])
+    cluster.servers[1].pause()
+    try:
+        assert hub.broadcast("later", zone=zones[1]).id == ""
+        for _ in range(3):
+            hub.broadcast("now", zone=zones[0])
+            hub.broadcast("now", zone=zones[2])
+        for number in (0, 2):
+            followers[number].wait_for("before", "now", "now", "now")
+        assert followers[1].texts == ["before"] and log.unsent == 1
+    finally:
+        cluster.servers[1].go_on()
+    followers[1].wait_for("before", "later")
+    until(lambda: log.unsent == 0)
