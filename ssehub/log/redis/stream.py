@@ -33,9 +33,9 @@ local function is_ours(fields)
   return own and #own == 8 and #previous == 8
 end
 local function last()
-  local from, strangers = '+', {}
+  local from, strangers, count = '+', {}, 1
   repeat
-    local found = redis.call('XREVRANGE', KEYS[1], from, '-', 'COUNT', 100)
+    local found = redis.call('XREVRANGE', KEYS[1], from, '-', 'COUNT', count)
     for _, entry in ipairs(found) do
       if is_ours(entry[2]) then
         for _, id in ipairs(strangers) do redis.call('XDEL', KEYS[1], id) end
@@ -44,8 +44,8 @@ local function last()
       end
       strangers[#strangers + 1] = entry[1]
     end
-    from = found[1] and '(' .. found[#found][1]
-  until #found < 100
+    from, count = found[1] and '(' .. found[#found][1], 100
+  until not from
   -- An emptied stream remembers its last id, and would refuse a smaller one.
   if not strangers[1] and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
   return begin(strangers[1])
