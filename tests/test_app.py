@@ -79,6 +79,11 @@ HOSTILE_FIELDS: list[tuple[Any, str]] = [
     ({"data": "x", "event": 7, "broadcast": True}, "event"),
     ({"data": "x", "id": "a\nid: b", "broadcast": True}, "id"),
     ({"data": "x", "id": "a\u0000", "broadcast": True}, "id"),
+    ({"data": "x", "id": "", "broadcast": True}, "id is empty"),
+    ({"data": "x", "id": "\x0b x", "broadcast": True}, "control"),
+    ({"data": "x", "id": "x" * 9000, "broadcast": True}, "255"),
+    ({"data": "x", "id": "abc.5.00c0ffee", "broadcast": True}, "cursor"),
+    ({"data": "x", "retry": 10**10, "broadcast": True}, "a day"),
     ({"data": "x", "retry": -1, "broadcast": True}, "retry"),
     ({"data": "x", "retry": "5", "broadcast": True}, "retry"),
     ({"data": "x", "retry": 1.5, "broadcast": True}, "retry"),
@@ -341,6 +346,17 @@ def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve
     assert "zones" not in call(here.port, "GET", "/stats", None, **ada)[1] and asked[-1] == ("look", ALL, None)
     assert "zones" in call(here.port, "GET", "/stats", None, **token)[1]
     stream.close()
+
+
+def test_a_sender_that_the_application_lets_in_does_not_choose_ids(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub, token="secret", authorize=lambda *asked: True))
+    known = {"Authorization": "Bearer secret"}
+    fields = {"data": "x", "zone": "z"}
+    for more in ({"id": "order 1"}, {"retry": 5}, {"event": "error"}, {"event": "open"}):
+        status, answer = post(here.port, {**fields, **more})
+        assert status == 403 and "token" in answer["error"]
+        assert post(here.port, {**fields, **more}, **known)[0] == 200
+    assert hub.stats()["messages"] == 4 and post(here.port, fields)[0] == 200
 
 
 def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: Serve) -> None:

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
-from ssehub import ALL, Message, Packet
+from ssehub import ALL, Hub, Message, Packet, event_stream
+from ssehub.log.packet import _warn_once
+from ssehub.log.position import Places, Position
+from ssehub.wire import decode
 
+PLACE, OTHER = Position(123456, 5, "0123abcd"), Position(99, 1, "00000000", 3)
 HELLO = Message("hello")
 
 
@@ -60,3 +64,56 @@ def test_all_is_not_none_and_says_its_name() -> None:
 def test_the_hubs_own_types_are_not_for_senders(event: str) -> None:
     with pytest.raises(ValueError, match="own"):
         Packet(Message("x", event), broadcast=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"id": ""}, "empty"),
+        ({"id": "x" * 256}, "255"),
+        ({"id": "\x0b x"}, "control"),
+        ({"id": "a\x7f"}, "control"),
+        ({"id": "a\x85b"}, "control"),
+        ({"id": "a\tb"}, "control"),
+        ({"id": " a"}, "blank"),
+        ({"id": "a "}, "blank"),
+        ({"id": "\xa0a"}, "blank"),
+        ({"id": "a\u3000"}, "blank"),
+        ({"retry": 86_400_001}, "a day"),
+    ],
+)
+def test_what_a_client_could_not_come_back_with_is_not_sent(fields: dict[str, Any], text: str) -> None:
+    message = Message("x", **fields)
+    with pytest.raises(ValueError, match=text):
+        Packet(message, broadcast=True)
+    with pytest.raises(ValueError, match=text):
+        list(event_stream([message]).response)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cursor", [str(PLACE), str(PLACE._replace(partition=7)), str(Places((PLACE, OTHER)))])
+def test_no_id_looks_like_a_cursor(cursor: str) -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        Packet(Message("x", id=cursor), broadcast=True)
+    assert cursor.encode() in b"".join(event_stream([Message("x", id=cursor)]).response)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("id", ["7", "order 42", "x" * 255, "ж漢😀", "a.1", "1-0"])
+def test_any_other_id_is_sent(id: str) -> None:
+    assert Packet(Message("x", id=id, retry=86_400_000), broadcast=True).message.id == id
+
+
+def test_a_stream_passes_on_what_a_client_has_received() -> None:
+    (received,) = decode([b"id:  odd \ndata: x\n\n"])
+    assert b"id:  odd \n" in b"".join(event_stream([received]).response)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("event", ["error", "open"])
+def test_a_type_that_a_browser_has_an_event_of_is_warned_of_once(event: str, caplog: pytest.LogCaptureFixture) -> None:
+    _warn_once.cache_clear()
+    hub, message = Hub(), Message("x", event)
+    hub.broadcast(message)
+    hub.send("ada", message)
+    hub.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"an event of the type '{event}' also calls the EventSource's on{event} in every page: use another"
+    ]

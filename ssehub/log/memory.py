@@ -96,7 +96,7 @@ class MemoryLog(Forked, Held, Log):
 
     def locate(self, last_event_id: str) -> Position | Gap:
         """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
-        place = self.history.find(last_event_id) or Position.parse(last_event_id)
+        place = Position.parse(last_event_id) or self.history.find(last_event_id)
         return place or Gap("bad_id", None, self.history.end)
 
     def end(self) -> Position:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import enum
+import functools
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
-from ssehub.log.position import Place, Position
+from ssehub.log.position import Place, Position, parse_parts
 from ssehub.wire import Message
 from ssehub.wire.message import Received
+
+logger = logging.getLogger("ssehub")
 
 
 class _All(enum.Enum):
@@ -28,6 +32,12 @@ All = Literal[_All.ALL]
 MAX_NAME = 255
 #: Control characters, and halves of surrogate pairs.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+#: The longest id that a sender may choose, in characters. It comes back in a request header; servers limit its length.
+MAX_ID = 255
+#: The longest reconnection time that a sender may ask for, in milliseconds: a day.
+MAX_SENT_RETRY = 86_400_000
+#: Types of the events that a browser's ``EventSource`` fires by itself.
+BROWSERS_TYPES = frozenset(("error", "open"))
 
 
 def check_name(what: str, name: object) -> str:
@@ -60,6 +70,41 @@ def check_type(message: Message) -> None:
         raise ValueError(f"types that begin with 'ssehub.' are the hub's own: {message.event!r}")
 
 
+def check_fields(message: Message) -> None:
+    """Check the id and the reconnection time of a message that is about to be sent.
+
+    A client sends the id back in the header ``Last-Event-ID`` when it reconnects. If a server refuses that header, the
+    client can never reconnect.
+
+    :raises ValueError: if the id is empty, too long, or would not arrive in the header as it is, or if the reconnection
+        time is more than a day.
+    """
+    if message.id is not None:
+        _check_id(message.id)
+    if message.retry is not None and message.retry > MAX_SENT_RETRY:
+        raise ValueError(f"retry must not be more than a day, which is {MAX_SENT_RETRY} ms")
+
+
+def _check_id(id: str) -> None:
+    if not id:
+        raise ValueError("id is empty: clients would forget their place, and miss messages")
+    if len(id) > MAX_ID:
+        raise ValueError(f"id is longer than {MAX_ID} characters")
+    if _UNFIT.search(id) or id != id.strip():
+        raise ValueError(f"id has a control character, or begins or ends with a blank: {id!r}")
+
+
+def warn_of_type(message: Message) -> None:
+    """Log a warning, once for each type, if a page would take the event for one of the browser's own."""
+    if message.event in BROWSERS_TYPES:
+        _warn_once(message.event)
+
+
+@functools.cache
+def _warn_once(event: str) -> None:
+    logger.warning("an event of the type %r also calls the EventSource's on%s in every page: use another", event, event)
+
+
 @dataclass(frozen=True)
 class Packet:
     """Address a message: to everyone, to a zone, to a client in a zone, or to a client wherever it is.
@@ -73,7 +118,8 @@ class Packet:
     :param broadcast: True for everyone in the zone.
     :param exclude: ids of sessions that do not get it, the sender's own for instance.
     :raises ValueError: if it addresses nobody, or a client and everyone at once, or a name is unfit, or the message's
-        type is one of the hub's own.
+        type is one of the hub's own, or its id or reconnection time cannot be sent; see :func:`check_fields`. An id
+        must not look like a cursor, either: clients would come back with a place that is not theirs.
     :raises TypeError: if an argument has the wrong type.
     """
 
@@ -90,6 +136,9 @@ class Packet:
             # Its id is the last that was in force where it was received; as its own, several could come to share it.
             object.__setattr__(self, "message", Message(self.message.data, self.message.event))
         check_type(self.message)
+        check_fields(self.message)
+        if self.message.id is not None and parse_parts(self.message.id) is not None:
+            raise ValueError(f"id looks like a cursor, a place in a log, and would move clients: {self.message.id!r}")
         if self.zone is not ALL:
             check_name("zone", self.zone)
         if not isinstance(self.broadcast, bool):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssehub.exceptions import Backlogged
 from ssehub.log import Interest, Readable
-from ssehub.log.packet import check_type
+from ssehub.log.packet import check_fields, check_type, warn_of_type
 from ssehub.server.page_cache import PageCache
 from ssehub.server.reader import Reader
 from ssehub.server.settings import HubSettings
@@ -123,12 +123,14 @@ class Connection:
         :returns: False if the connection has ended.
         :raises Backlogged: if ``max_pending`` such messages are waiting already.
         :raises ValueError: if the message has an id: the client would come back with it, and no log knows it; or a
-            type that is the hub's own.
+            type that is the hub's own; or a reconnection time of more than a day.
         """
         message = as_message(message)
         check_type(message)
         if message.id is not None:
             raise ValueError("a message to one session cannot have an id, because it is not in the log")
+        check_fields(message)
+        warn_of_type(message)
         if self.closed:
             return False
         if self.reader.private >= self._max_pending:

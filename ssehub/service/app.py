@@ -24,6 +24,7 @@ from werkzeug.wrappers import Request, Response
 
 from ssehub.exceptions import HubClosed, LogError
 from ssehub.log import ALL, Packet, Process, Session
+from ssehub.log.packet import BROWSERS_TYPES
 from ssehub.server.connection import Connection
 from ssehub.wire import Message
 from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers
@@ -149,6 +150,7 @@ class App:
             packet = packet_of(_fields(request))
         else:
             packet = packet_of(_fields(request))
+            _check_untrusted(packet.message)
             zones = ALL if packet.zone is ALL else [packet.zone]
             check(self._authorize, request, "send", zones, packet.client_id)
         receipt = self._hub.send_message(packet)
@@ -229,6 +231,15 @@ class App:
         is_here = host in _LOOPBACK and _is_loopback(request.remote_addr)
         if not is_here or (origin is not None and origin != request.host_url.rstrip("/")):
             raise Forbidden("without a token only this machine may send, and no page but the console")
+
+
+def _check_untrusted(message: Message) -> None:
+    """Refuse what only those who know the token may send: it changes how every receiver reconnects."""
+    given = [name for name in ("id", "retry") if getattr(message, name) is not None]
+    if given:
+        raise Forbidden(f"only who knows the token may choose {' and '.join(given)}")
+    if message.event in BROWSERS_TYPES:
+        raise Forbidden(f"only who knows the token may send the type {message.event!r}: browsers have an event of it")
 
 
 def _is_proxys(name: str) -> bool:

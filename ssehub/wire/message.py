@@ -25,8 +25,9 @@ class Message:
     :param data: the text; each line break in it, of whatever kind, arrives as a line feed. None: no such field, and
         then no event fires at the receiver. ``""``: an event without text.
     :param event: the type.
-    :param id: the id; ``""`` makes the receiver forget the one it has. None: the log assigns one.
-    :param retry: milliseconds the receiver waits before it reconnects.
+    :param id: the id. None: the log assigns one. Not every id that the format allows can be sent: it has to come back
+        in a request header. It has 1 to 255 characters, no control characters, and no blanks at either end.
+    :param retry: milliseconds the receiver waits before it reconnects; a day at most when it is sent.
     :param comment: what the receiver ignores; line breaks are allowed.
     :raises TypeError: if a field has the wrong type.
     :raises ValueError: if a field cannot be sent as it is, or there is nothing to send.

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, overload
 from ssehub.exceptions import HubClosed, UnknownClient
 from ssehub.forks import Forked
 from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
-from ssehub.log.packet import check_name
+from ssehub.log.packet import check_name, warn_of_type
 from ssehub.server.connection import Connection, as_message
 from ssehub.server.dispatcher import Dispatcher, Hooks
 from ssehub.server.settings import HubSettings
@@ -250,6 +250,7 @@ class Hub(Forked):
             raise HubClosed("the hub is closed")
         if not isinstance(packet, Packet):
             raise TypeError(f"a Packet is needed, not {type(packet).__name__}")
+        warn_of_type(packet.message)
         if not self._log.shared:
             own.dispatcher.start()
         receipt = self._log.append(packet)

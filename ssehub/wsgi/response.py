@@ -10,7 +10,9 @@ from urllib.parse import parse_qs
 
 from werkzeug.wrappers import Request, Response
 
+from ssehub.log.packet import check_fields, warn_of_type
 from ssehub.wire import Message
+from ssehub.wire.message import Received
 
 __all__ = ["Request", "Response", "check_headers", "environ_of", "event_stream", "last_event_id", "stream_response"]
 __all__ += ["unavailable"]
@@ -81,7 +83,8 @@ def event_stream(iterable: Iterable[Message | str], *, headers: Mapping[str, str
     next message. The thread that serves the request iterates it. When a stream ends, a browser connects anew: send
     something by which the page knows to call ``close()``.
 
-    :param iterable: messages, or texts that become messages of the default type.
+    :param iterable: messages, or texts that become messages of the default type. A message whose id cannot come back
+        in a request header ends the stream with a ``ValueError``; one that a client has received is sent on as it is.
     :param headers: more response headers.
     :raises ValueError: if a header is not the application's to set.
     """
@@ -119,7 +122,11 @@ def _encoded(iterable: Iterable[Message | str]) -> Iterator[bytes]:
     iterator = iter(iterable)
     try:
         for item in itertools.chain((Message(comment=""),), iterator):
-            yield (item if isinstance(item, Message) else Message(item)).encode()
+            message = item if isinstance(item, Message) else Message(item)
+            if not isinstance(message, Received):
+                check_fields(message)
+                warn_of_type(message)
+            yield message.encode()
     finally:
         close = getattr(iterator, "close", None)
         if close is not None:

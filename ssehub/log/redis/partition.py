@@ -256,7 +256,7 @@ class Partition(Held):
             self._moved.notify_all()
 
     def _find(self, last_event_id: str) -> Position | None:
-        return self.history.find(last_event_id) or (parse_parts(last_event_id) or {}).get(self.number)
+        return (parse_parts(last_event_id) or {}).get(self.number) or self.history.find(last_event_id)
 
     def _catch_up(self) -> None:
         came = time.monotonic()
