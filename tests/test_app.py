@@ -27,7 +27,7 @@ def hub(make_hub: MakeHub) -> Hub:
 
 @pytest.fixture
 def port(hub: Hub, site: Serve) -> int:
-    return site(create_app(hub)).port
+    return site(create_app(hub, public=False)).port
 
 
 def post(port: int, fields: Any, **headers: str) -> tuple[int, Any]:
@@ -35,7 +35,7 @@ def post(port: int, fields: Any, **headers: str) -> tuple[int, Any]:
 
 
 def test_a_form_and_json_reach_a_client_a_zone_and_everyone(hub: Hub, site: Serve) -> None:
-    here = site(create_app(hub))
+    here = site(create_app(hub, public=False))
     ada = here.stream("/events?zone=a&client_id=ada")
     bob = here.stream("/events?zone=b&zone=c&client_id=bob")
     assert ada.opened()["client_id"] == "ada" and bob.opened()["client_id"] == "bob"
@@ -171,7 +171,7 @@ def test_other_methods_and_places_are_refused(port: int, method: str, path: str,
 
 
 def test_since_starts_a_stream_in_the_past(hub: Hub, site: Serve) -> None:
-    here = site(create_app(hub))
+    here = site(create_app(hub, public=False))
     for n in range(3):
         hub.broadcast(str(n))
     for since, expected in (("oldest", ["0", "1", "2"]), ("2", ["1", "2"])):
@@ -181,7 +181,7 @@ def test_since_starts_a_stream_in_the_past(hub: Hub, site: Serve) -> None:
 
 
 def test_stats_and_health_tell_what_is_there(hub: Hub, site: Serve) -> None:
-    here = site(create_app(hub))
+    here = site(create_app(hub, public=False))
     stream = here.stream("/events?zone=a&zone=b&client_id=ada")
     session_id = stream.opened()["session_id"]
     status, answer = call(here.port, "GET", "/stats")
@@ -231,11 +231,92 @@ def test_with_a_token_only_who_knows_it_sends_and_sees_names(
     assert ("zones" in stats) == (status == 200)
 
 
-def test_without_a_token_a_public_server_lets_nobody_send(hub: Hub, site: Serve) -> None:
-    port = site(create_app(hub, public=True)).port
-    status, answer = post(port, {"data": "x", "broadcast": True})
+def test_without_a_token_nobody_sends_looks_or_follows_as_a_client(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub))
+    status, answer = post(here.port, {"data": "x", "broadcast": True})
     assert status == 403 and "token" in answer["error"]
     assert hub.stats()["messages"] == 0
+    assert call(here.port, "GET", "/events?client_id=ada")[0] == 403
+    assert "zones" not in call(here.port, "GET", "/stats")[1]
+    stream = here.stream("/events?zone=a")
+    stream.opened()
+    stream.close()
+
+
+def test_with_a_token_only_who_knows_it_follows_as_a_client(hub: Hub, site: Serve) -> None:
+    here = site(create_app(hub, token="secret"))
+    assert call(here.port, "GET", "/events?client_id=ada")[0] == 401
+    assert call(here.port, "GET", "/events?client_id=ada", None, Authorization="Bearer wrong")[0] == 401
+    assert hub.stats()["opened"] == 0
+    ada, guest = here.stream("/events?client_id=ada", Authorization="Bearer secret"), here.stream("/events")
+    assert ada.opened()["client_id"] == "ada" and guest.opened()
+    hub.send("ada", "to ada")
+    hub.broadcast("to all")
+    assert ada.data(2) == ["to ada", "to all"] and guest.data(1) == ["to all"]
+    ada.close()
+    guest.close()
+
+
+@pytest.mark.parametrize("path", ["/events", "/stats", "/metrics", "/send", "/", "/console.js", "/shared.js"])
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_a_name_that_was_made_to_resolve_to_this_machine_gets_nothing(
+    hub: Hub, site: Serve, path: str, token: str | None
+) -> None:
+    port = site(create_app(hub, public=False, token=token)).port
+    method = "POST" if path == "/send" else "GET"
+    for host in (
+        "rebound.example",
+        f"rebound.example:{port}",
+        "127.0.0.1.rebound.example",
+        "localhost.rebound.example",
+    ):
+        status, answer = call(port, method, path, None, Host=host)
+        assert status == 403 and "not called" in answer["error"], host
+    assert hub.stats()["opened"] == 0
+    assert call(port, "GET", "/health", None, Host="rebound.example")[0] == 200
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_a_service_answers_to_the_names_that_it_was_given(hub: Hub, site: Serve, public: bool) -> None:
+    port = site(create_app(hub, public=public, hosts=["Hub.example"])).port
+    assert call(port, "GET", "/stats", None, Host="hub.example")[0] == 200
+    assert call(port, "GET", "/stats", None, Host=f"HUB.example:{port}")[0] == 200
+    assert call(port, "GET", "/stats", None, Host="other.example")[0] == 403
+    for host in (f"localhost:{port}", "127.0.0.1", "[::1]:80", "127.9.9.9"):
+        assert call(port, "GET", "/stats", None, Host=host)[0] == (403 if public else 200)
+    assert call(port, "GET", "/stats", None, Host="[")[0] in (400, 403)
+    with pytest.raises(TypeError, match="hosts"):
+        create_app(hub, hosts="hub.example")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Host": "chat.example", "Origin": "https://chat.example"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://chat.example"}, 200),  # a proxy has changed the Host
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://app.example"}, 200),  # one of the origins
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:{port}"}, 403),
+    ],
+)
+def test_no_other_sites_page_sends_with_its_visitors_cookie(
+    hub: Hub, site: Serve, headers: dict[str, str], status: int
+) -> None:
+    def authorize(request: Any, action: str, zones: Any, client_id: str | None) -> bool:
+        return bool(request.cookies.get("user") == "ada")
+
+    port = site(create_app(hub, authorize=authorize, origins=["https://app.example"])).port
+    headers = {name: value.format(port=port) for name, value in headers.items()}
+    got, _ = call(port, "POST", "/send", {"data": "x", "zone": "z"}, Cookie="user=ada", **headers)
+    assert got == status
+    assert hub.stats()["messages"] == (status == 200)
 
 
 @pytest.mark.parametrize(
@@ -280,16 +361,16 @@ def environ(path: str, method: str = "GET", **more: Any) -> dict[str, Any]:
 
 def asked(hub: Hub, **environ: Any) -> tuple[str, dict[str, str]]:
     seen: list[Any] = []
-    list(create_app(hub)(environ, lambda status, headers, *rest: seen.extend((status, dict(headers)))))
+    list(create_app(hub, public=False)(environ, lambda status, headers, *rest: seen.extend((status, dict(headers)))))
     return seen[0], seen[1]
 
 
 @pytest.mark.parametrize(
-    ("address", "status"), [("127.0.0.1", 400), ("::1", 400), ("", 400), ("203.0.113.9", 403), ("x", 403)]
+    ("address", "status"), [("127.0.0.1", 400), ("::1", 400), ("", 403), ("203.0.113.9", 403), ("x", 403)]
 )
 def test_a_forged_host_does_not_make_a_client_local(hub: Hub, address: str, status: int) -> None:
     answer, _ = asked(hub, **environ("/send", "POST", REMOTE_ADDR=address))
-    assert answer.startswith(str(status))  # 400: it would have been let in, but has sent nothing
+    assert answer.startswith(str(status))  # 400: it would have been let in, but has sent nothing. "": a Unix socket
 
 
 def test_mounted_somewhere_its_page_is_found_without_a_slash(hub: Hub) -> None:
@@ -305,7 +386,7 @@ def test_a_token_of_any_script_is_recognised(hub: Hub, site: Serve) -> None:
 
 
 def test_a_count_may_have_any_number_of_zeros_in_front(hub: Hub, site: Serve) -> None:
-    here = site(create_app(hub))
+    here = site(create_app(hub, public=False))
     for n in range(3):
         hub.broadcast(str(n))
     stream = here.stream("/events?since=000000000002")
@@ -348,6 +429,23 @@ def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve
     stream.close()
 
 
+@pytest.mark.parametrize("answer", [None, 1, "yes", ValueError("secret"), KeyError("secret"), TypeError("secret")])
+def test_a_mistake_of_authorize_is_a_500_that_is_logged_and_shows_nothing(
+    hub: Hub, site: Serve, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def authorize(*asked: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    port = site(create_app(hub, authorize=authorize)).port
+    for got in (call(port, "GET", "/events"), call(port, "POST", "/send", {"data": "x", "zone": "z"})):
+        assert got == (500, {"error": "the service could not find out whether this is allowed"})
+    assert "zones" not in call(port, "GET", "/stats")[1]
+    assert hub.stats()["opened"] == hub.stats()["messages"] == 0
+    assert [record.getMessage() for record in caplog.records] == ["authorize has failed"] * 3
+
+
 def test_a_sender_that_the_application_lets_in_does_not_choose_ids(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, token="secret", authorize=lambda *asked: True))
     known = {"Authorization": "Bearer secret"}
@@ -360,7 +458,7 @@ def test_a_sender_that_the_application_lets_in_does_not_choose_ids(hub: Hub, sit
 
 
 def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: Serve) -> None:
-    here = site(create_app(hub, origins=["https://app.example"]))
+    here = site(create_app(hub, public=False, origins=["https://app.example"]))
     for origin, allowed in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
         stream = here.stream("/events", Origin=origin)
         stream.opened()
@@ -368,9 +466,9 @@ def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: S
         stream.close()
     for wrong in (["https://app.example/path"], ["*"], ["app.example"]):
         with pytest.raises(ValueError, match="not an origin"):
-            create_app(hub, origins=wrong)
+            create_app(hub, public=False, origins=wrong)
     with pytest.raises(TypeError):
-        create_app(hub, origins="https://app.example")
+        create_app(hub, public=False, origins="https://app.example")
 
 
 def test_without_a_token_nobody_sends_through_nginx_as_it_is_by_default(hub: Hub, port: int) -> None:

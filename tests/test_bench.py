@@ -83,7 +83,7 @@ def test_the_report_says_how_the_streams_are_served(
     detach: bool | None, make_hub: Callable[..., Hub], site: Callable[[Any], Any]
 ) -> None:
     served = {True: "5 detached", None: "5 parked", False: "5 on the server's threads"}[detach]
-    here = site(create_app(make_hub()))
+    here = site(create_app(make_hub(), public=False))
     code, table, _ = said(f"http://127.0.0.1:{here.port}/events", "--streams", "5", *QUICK)
     assert code == 0 and f"served        5 open: {served}\n" in table and "since the start" not in table
 
@@ -304,7 +304,7 @@ def test_streams_that_follow_another_zone_are_a_hint_in_the_table(
     make_hub: Callable[..., Hub], site: Callable[[Any], Any]
 ) -> None:
     own = make_hub()
-    service = create_app(own)
+    service = create_app(own, public=False)
 
     def app(environ: dict[str, Any], start: Any) -> Any:
         if environ["PATH_INFO"] == "/send":

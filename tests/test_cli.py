@@ -146,12 +146,20 @@ def test_the_token_is_needed_and_taken() -> None:
         refused, taken = run("send", url, "x"), run("send", url, "x", "--token", "secret")
         assert (refused.returncode, refused.stdout) == (1, "") and "token" in refused.stderr
         assert taken.returncode == 0
+        listening = run("listen", f"{url}/events?client_id=ada")
+        assert listening.returncode == 1 and "401" in listening.stderr
 
 
 def test_a_server_for_everybody_says_that_it_needs_a_token() -> None:
     with serving("--host", "0.0.0.0") as (running, port):
         assert running.stderr is not None and "--token" in running.stderr.readline()
         assert call(port, "POST", "/send", {"data": "x", "broadcast": "true"})[0] == 403
+
+
+def test_a_server_answers_to_loopback_names_and_those_that_were_allowed() -> None:
+    with serving("--allow-host", "hub.example") as (_, port):
+        for host, status in (("localhost", 200), ("hub.example", 200), ("rebound.example", 403)):
+            assert call(port, "GET", "/stats", None, Host=f"{host}:{port}")[0] == status
 
 
 def test_what_fails_says_so_in_one_line_and_exits_with_1() -> None:

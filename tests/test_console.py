@@ -154,7 +154,7 @@ def test_the_page_shows_why_streams_stay_on_threads(
     browser: Any, site: Callable[[Any], Site], make_hub: Callable[..., Hub]
 ) -> None:
     hub = make_hub(heartbeat=0.5, detach=None)
-    plain, packed = create_app(hub), compressed(create_app(hub), is_flushed=True)
+    plain, packed = create_app(hub, public=False), compressed(create_app(hub, public=False), is_flushed=True)
     here = site(lambda environ, start: (packed if environ["QUERY_STRING"] == "packed" else plain)(environ, start))
     streams = [here.stream("/events?packed") for _ in range(2)]
     browser.set_window_size(400, 1000)

@@ -226,7 +226,7 @@ def test_the_configuration_of_nginx_passes_streams_on(site: Any, tmp_path: Path)
     if shutil.which("nginx") is None:
         missing("nginx")
     hub = Hub()
-    behind = site(create_app(hub)).port
+    behind = site(create_app(hub, public=False)).port
     port = free_port()
     (server,) = blocks((DOCS / "deployment.rst").read_text(), "nginx")
     certificate = ROOT / "tests" / "data" / "localhost.pem"
@@ -295,7 +295,7 @@ def test_what_is_migrated_does_what_it_did(caption: str, site: Any) -> None:
 def test_the_stream_on_the_page_about_the_wire_is_what_a_hub_sends(site: Any) -> None:
     (shown,) = blocks((DOCS / "wire.rst").read_text(), "text", "a stream")
     hub = Hub(heartbeat=0.1)
-    stream = site(create_app(hub)).stream("/events?client_id=ada")
+    stream = site(create_app(hub, public=False)).stream("/events?client_id=ada")
     stream.opened()
     hub.broadcast("hello", zone="default")
     hub.send("ada", Message.from_json({"score": 42}, "score"))

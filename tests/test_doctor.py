@@ -281,7 +281,7 @@ def test_a_head_that_waits_for_the_first_event_is_told(site: Serve) -> None:
 
 
 def test_a_middleware_that_compresses_is_told(site: Serve, make_hub: Callable[..., Hub]) -> None:
-    here = site(compressed(create_app(make_hub(heartbeat=0.3)), is_flushed=False))
+    here = site(compressed(create_app(make_hub(heartbeat=0.3), public=False), is_flushed=False))
     found = look(f"http://127.0.0.1:{here.port}/events", time=1.0)
     assert "compression" in judged(found, "FAIL") and "COMPRESS_MIMETYPES" in found["compression"].fix
 
@@ -343,7 +343,7 @@ def test_missing_and_unfit_headers_are_told(site: Serve) -> None:
 
 def test_a_hub_that_is_full_is_told(site: Serve, make_hub: Callable[..., Hub]) -> None:
     hub = make_hub(max_connections=2, heartbeat=0.2)
-    here = site(create_app(hub))
+    here = site(create_app(hub, public=False))
     url = f"http://127.0.0.1:{here.port}/events"
     found = look(url, time=2.0, token=None)
     assert (
@@ -435,11 +435,12 @@ def test_test_messages_go_only_to_streams_that_are_nobody_elses(site: Serve, mak
     hub = make_hub(heartbeat=0.1)
     here = site(create_app(hub, token="secret"))
     url = f"http://127.0.0.1:{here.port}/events"
-    bystander = here.stream("/events?client_id=ada")
+    known = {"Authorization": "Bearer secret"}
+    bystander = here.stream("/events?client_id=ada", **known)
     bystander.opened()
     found = look(url, time=2.0, token=None)
     assert found["delivery"].verdict == "skip" and "--token" in found["server"].fix and hub.stats()["messages"] == 0
-    found = look(f"{url}?client_id=ada", time=2.0, token="secret")
+    found = look(f"{url}?client_id=ada", time=2.0, token="secret", headers=known)
     assert found["delivery"].verdict == "skip" and hub.stats()["messages"] == 0
     assert look(url, time=2.0, token="secret")["delivery"].verdict == "ok" and hub.stats()["messages"] == 3
     hub.broadcast("for all")

@@ -46,7 +46,7 @@ def collect(hub: Hub, **options: Any) -> dict[tuple[str, tuple[str, ...]], float
 
 def test_a_scrape_tells_what_happened(make_hub: MakeHub, site: Callable[[Any], Any]) -> None:
     hub = make_hub(MemoryLog(size=3))
-    here = site(create_app(hub))
+    here = site(create_app(hub, public=False))
     first, second = here.stream("/events?zone=a&client_id=ada"), here.stream("/events?zone=a&zone=b&client_id=bob")
     for text in "12345":
         hub.broadcast(text, zone="a")
@@ -74,7 +74,10 @@ def test_a_scrape_tells_what_happened(make_hub: MakeHub, site: Callable[[Any], A
 
 def test_how_streams_are_served_is_told_and_why_not_otherwise(make_hub: MakeHub, site: Callable[[Any], Any]) -> None:
     hub = make_hub(detach=True)
-    taken, packed = site(create_app(hub)), site(compressed(create_app(hub), is_flushed=True))
+    taken, packed = (
+        site(create_app(hub, public=False)),
+        site(compressed(create_app(hub, public=False), is_flushed=True)),
+    )
     streams = [taken.stream("/events"), taken.stream("/events"), packed.stream("/events")]
     until(lambda: hub.stats()["detached"] == 2 and hub.stats()["not_taken"])
     found = collect(hub)
@@ -139,7 +142,7 @@ def test_without_its_package_the_service_says_what_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "ssehub.integrations.prometheus")
-    answer = requests.get(f"http://127.0.0.1:{site(create_app(make_hub())).port}/metrics", timeout=GUARD)
+    answer = requests.get(f"http://127.0.0.1:{site(create_app(make_hub(), public=False)).port}/metrics", timeout=GUARD)
     assert answer.status_code == 501 and "pip install 'ssehub[prometheus]'" in answer.json()["error"]
 
 

@@ -33,7 +33,7 @@ def check(app: Any, path: str) -> None:
 
 
 def test_the_service_has_the_script(make_hub: Callable[..., Hub]) -> None:
-    check(create_app(make_hub()), "/shared.js")
+    check(create_app(make_hub(), public=False), "/shared.js")
 
 
 def test_the_flask_extension_has_it_where_the_settings_say() -> None:

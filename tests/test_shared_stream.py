@@ -138,7 +138,7 @@ def make_place(browser: Any, make_hub: Callable[..., Hub], site: Callable[[Any],
 
     def make(log: Log | None = None, **options: Any) -> Place:
         hub = make_hub(log, heartbeat=0.2, retry=50, **options)
-        service = create_app(hub)
+        service = create_app(hub, public=False)
 
         def app(environ: dict[str, Any], start_response: Any) -> Any:
             is_page = environ["PATH_INFO"] == "/page"

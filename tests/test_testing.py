@@ -229,7 +229,7 @@ def test_a_log_that_is_away_refuses_senders_and_readers_until_it_is_back(hub: Re
 
 
 def test_a_stream_without_a_server_is_one_that_the_hub_knows(hub: RecordedHub) -> None:
-    app = create_app(hub)
+    app = create_app(hub, public=False)
     with stream(app, "/events?zone=a&client_id=ada", headers={"Accept": "text/event-stream"}) as events:
         assert (events.status, events.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
         assert hub.is_present("ada", "a") and hub.connections()[0].id == events.opened["session_id"]
@@ -253,7 +253,7 @@ def test_a_stream_without_a_server_is_served_as_in_one(
 ) -> None:
     hub, left = make_hub(detach=detach), []
     hub.on_disconnect(left.append)
-    with stream(create_app(hub), "/events") as events:
+    with stream(create_app(hub, public=False), "/events") as events:
         until(lambda: hub.stats()["taken_over"] == taken)
         hub.broadcast("x" * 100_000)
         hub.broadcast("next")
@@ -289,7 +289,7 @@ def test_what_an_application_raises_or_refuses_is_seen(hub: RecordedHub) -> None
     with pytest.raises(ZeroDivisionError):
         next(events)
     events.close()
-    with stream(create_app(hub), "/nothing") as events:
+    with stream(create_app(hub, public=False), "/nothing") as events:
         assert events.status == 404 and list(events) == []
 
 
@@ -311,7 +311,7 @@ def test_a_stream_that_does_not_end_is_an_error_and_not_a_test_that_hangs() -> N
 @pytest.mark.parametrize("detach", [None, True, False])
 def test_a_server_serves_and_takes_its_streams_along(detach: bool | None, make_hub: MakeHub) -> None:
     hub = make_hub(detach=detach)
-    with serve(create_app(hub)) as server:
+    with serve(create_app(hub, public=False)) as server:
         client = Client(f"{server.url}/events")
         messages = client.subscribe()
         with client.start():
@@ -351,7 +351,7 @@ def test_the_hub_of_the_fixture_takes_arguments_and_is_gone_after_the_test(
         @pytest.mark.ssehub(max_connections=1)
         def test_options(ssehub_hub, ssehub_stream):
             hubs.append(ssehub_hub)
-            app = create_app(ssehub_hub)
+            app = create_app(ssehub_hub, public=False)
             ssehub_stream(app, "/events"), ssehub_stream(app, "/events")
             assert ssehub_hub.stats()["refused"] == 1
 

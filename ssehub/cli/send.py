@@ -19,7 +19,7 @@ from ssehub.cli.terminal import say
 from ssehub.client import Backoff, publish
 from ssehub.client.refusal import reason
 from ssehub.exceptions import SSEHubError
-from ssehub.service.app import packet_of
+from ssehub.service.fields import packet_of
 from ssehub.wsgi.hub import Hub
 
 if TYPE_CHECKING:

@@ -31,7 +31,10 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("serve", help="run a hub as a service, with its console page")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=_port, default=8000, help="port to listen on, 0 for any (%(default)s)")
-    add_token(command, "what a sender must know")
+    add_token(command, "what one must know to send, to see who is connected, and to follow as a client")
+    command.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="name it may be called by; may be repeated"
+    )
     add_log(command, "a log that is shared")
     command.add_argument("--history", type=int, default=10_000, help="messages kept for the late (%(default)s)")
     command.add_argument("--heartbeat", type=float, default=15.0, help="seconds of silence at most (%(default)s)")
@@ -84,7 +87,9 @@ def _run(options: argparse.Namespace) -> int:
     raise_descriptor_limit()
     log = shared_log(options, options.history) or MemoryLog(options.history)
     hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections, detach=True)
-    app = create_app(hub, token=options.token, public=not _is_loopback(options.host))
+    public = not _is_loopback(options.host)
+    hosts = options.allow_host if public else [*options.allow_host, options.host]
+    app = create_app(hub, token=options.token, public=public, hosts=hosts)
     open_responses = _OpenResponses(app)
     try:
         server = make_server(options.host, options.port, open_responses, threaded=True, request_handler=_QuietHandler)

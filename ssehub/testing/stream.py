@@ -201,5 +201,6 @@ def stream(
     fields = Headers(headers)
     if last_event_id:
         fields["Last-Event-ID"] = last_event_id
-    environ = EnvironBuilder(path=path, headers=fields, multithread=True).get_environ()
+    here = {"REMOTE_ADDR": "127.0.0.1"}
+    environ = EnvironBuilder(path=path, headers=fields, multithread=True, environ_base=here).get_environ()
     return AppStream(app, environ, timeout)

@@ -12,7 +12,7 @@ from ssehub import Hub, MemoryLog
 from ssehub.service import create_app
 
 hub = Hub(MemoryLog(int(os.environ.get("LOG_SIZE", "10000"))), heartbeat=float(os.environ.get("HEARTBEAT", "3600")))
-service = create_app(hub)
+service = create_app(hub, public=False)
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Any:

@@ -64,4 +64,4 @@ elif "REDIS_URL" in os.environ:
         retry=100,
         headers={"X-Worker": str(os.getpid())},
     )
-    app: Any = create_app(hub)
+    app: Any = create_app(hub, public=False)

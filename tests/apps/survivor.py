@@ -89,4 +89,4 @@ def publish(path: str) -> None:
 if __name__ == "__main__":
     publish(sys.argv[1])
 else:
-    app: Any = create_app(Hub(FileLog(os.environ["LOG_FILE"]), retry=20))
+    app: Any = create_app(Hub(FileLog(os.environ["LOG_FILE"]), retry=20), public=False)

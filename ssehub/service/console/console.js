@@ -63,6 +63,18 @@ function lost(mine) {
   mine.close();
   source = null;
   again = setTimeout(open, TRY_AGAIN);
+  tellWhy();
+}
+
+// An EventSource does not say why it was refused.
+async function tellWhy() {
+  try {
+    const response = await fetch(streamUrl());
+    if (response.status >= 400 && response.status < 500) complain((await response.json()).error);
+    else await response.body.cancel();
+  } catch (error) {
+    // The server does not answer, or not in JSON: the stream's state says that it is away.
+  }
 }
 
 function disconnect() {

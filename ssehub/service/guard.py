@@ -1,0 +1,174 @@
+"""Guard: which requests the service lets in, and what they may do."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+from collections.abc import Collection, Sequence
+from urllib.parse import urlsplit
+
+from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, Unauthorized
+from werkzeug.wrappers import Request
+
+from ssehub.log import ALL, All, Packet
+from ssehub.log.packet import BROWSERS_TYPES
+from ssehub.wsgi.access import Action, Authorize, check
+
+logger = logging.getLogger("ssehub")
+
+#: What proxies add to a request. nginx adds none of it unless it is told to, but before 1.29.7 it speaks HTTP/1.0.
+_PROXIED = frozenset(("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"))
+
+
+class Guard:
+    """Decide about requests; see :func:`ssehub.service.create_app` for the parameters. Safe to use from any thread.
+
+    A request is *trusted* if it knows the token. If there is neither a token nor ``authorize``, and the service is not
+    public, requests of this machine are trusted.
+
+    :raises ValueError: if the token is empty.
+    :raises TypeError: if ``hosts`` is a single string.
+    """
+
+    def __init__(
+        self,
+        token: str | None,
+        public: bool,
+        authorize: Authorize | None,
+        origins: frozenset[str],
+        hosts: Collection[str],
+    ) -> None:
+        if token is not None and not token.strip():
+            raise ValueError("the token is empty")
+        if isinstance(hosts, str):
+            raise TypeError("hosts must be several, not a single str")
+        self._token = token
+        self._public = public
+        self._authorize = authorize
+        self._origins = origins
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    def check_host(self, request: Request) -> None:
+        """Refuse a request for a name that is not the service's.
+
+        A page can have its own name resolve to this machine ("DNS rebinding"). Its requests then are not cross-site for
+        the browser, but they carry that name.
+
+        :raises Forbidden: if the name is none of those that the service has.
+        """
+        host = _host_name(request)
+        if (self._public and not self._hosts) or host in self._hosts or (not self._public and _is_local(host)):
+            return
+        raise Forbidden(f"this service is not called {host[:255]!r}: create_app(hosts=) and serve --allow-host name it")
+
+    def trusts(self, request: Request) -> bool:
+        """Return whether a request may do anything; False if the application's ``authorize`` has to be asked.
+
+        :raises Unauthorized: if it lacks the token, and there is no ``authorize``.
+        :raises Forbidden: if it is not of this machine, and there is neither.
+        """
+        if self._knows_token(request):
+            return True
+        if self._authorize is not None:
+            return False
+        if self._token is not None:
+            raise Unauthorized("this needs the token, as Authorization: Bearer ...")
+        if self._public:
+            raise Forbidden("this is closed to all, because the service has no token and no authorize")
+        if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(map(_is_proxys, request.headers.keys())):
+            raise Forbidden("HTTP/1.0, or through a proxy: who asks nobody knows, so the service needs a token")
+        if not (_is_local(_host_name(request)) and _is_local(request.remote_addr or "")):
+            raise Forbidden("without a token only this machine may do this")
+        self._check_page(request)
+        return True
+
+    def check_follow(self, request: Request, zones: Sequence[str], client_id: str | None) -> None:
+        """Check whether a request may follow zones, as a client if one is named.
+
+        :raises HTTPException: if it may not.
+        """
+        if self._authorize is None:
+            if client_id is not None:  # with it come the messages to this client alone
+                self.trusts(request)
+        elif not self._knows_token(request):
+            self._ask(request, "follow", zones, client_id)
+
+    def check_send(self, request: Request, packet: Packet) -> None:
+        """Check whether a request that is not trusted may send.
+
+        :raises HTTPException: if it may not.
+        """
+        self._check_page(request)
+        message = packet.message
+        # These change how every receiver reconnects.
+        given = [name for name in ("id", "retry") if getattr(message, name) is not None]
+        if given:
+            raise Forbidden(f"only with the token may a sender choose {' and '.join(given)}")
+        if message.event in BROWSERS_TYPES:
+            raise Forbidden(f"only with the token may a sender use the type {message.event!r}, which browsers use")
+        self._ask(request, "send", ALL if packet.zone is ALL else [packet.zone], packet.client_id)
+
+    def check_look(self, request: Request) -> None:
+        """Check whether a request may see who is connected.
+
+        :raises HTTPException: if it may not.
+        """
+        if not self.trusts(request):
+            self._ask(request, "look")
+
+    def _ask(
+        self, request: Request, action: Action, zones: Sequence[str] | All = ALL, client_id: str | None = None
+    ) -> None:
+        assert self._authorize is not None
+        try:
+            check(self._authorize, request, action, zones, client_id)
+        except HTTPException:
+            raise
+        except Exception:  # the application's mistake, which is not for clients to read
+            logger.exception("authorize has failed")
+            raise InternalServerError("the service could not find out whether this is allowed") from None
+
+    def _knows_token(self, request: Request) -> bool:
+        given = request.headers.get("Authorization", "").partition(" ")
+        # WSGI hands bytes over as latin-1 (PEP 3333); what a client sent in UTF-8 is compared in UTF-8.
+        secret = given[2].encode("latin-1", "replace")
+        token = self._token or ""
+        return bool(token) and given[0].lower() == "bearer" and hmac.compare_digest(secret, token.encode())
+
+    def _check_page(self, request: Request) -> None:
+        """Refuse what another site's page makes its visitor's browser send, with the visitor's cookies.
+
+        Precedent: Go's ``http.CrossOriginProtection``. A request with neither header is not a browser's.
+
+        :raises Forbidden: if it is from a page that is neither the service's own nor of a named origin.
+        """
+        origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+        if origin in self._origins:
+            return
+        if site is not None:
+            is_own = site in ("same-origin", "none")
+        else:
+            is_own = origin is None or origin.partition("://")[2] == request.host
+        if not is_own:
+            raise Forbidden("a page of another site may not do this")
+
+
+def _is_proxys(name: str) -> bool:
+    return name.lower() in _PROXIED or name.lower().startswith("x-forwarded-")
+
+
+def _host_name(request: Request) -> str:
+    """Return the name in the Host header, without the port."""
+    try:
+        return (urlsplit(f"//{request.host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_local(name: str) -> bool:
+    """Tell whether a name or an address is this machine's own."""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
