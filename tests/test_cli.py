@@ -260,7 +260,9 @@ def test_wrong_headers_and_types_are_refused() -> None:
     assert run("listen", "ftp://127.0.0.1/").returncode == 1
 
 
-def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(redis_server: RedisServer) -> None:
+def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = redis_server.url.replace("/0", "/1")
     with serving("--log", log) as (_, one), serving("--log", log) as (_, two):
         streams = [Stream(port, "/events?zone=eu") for port in (one, two)]
@@ -285,6 +287,14 @@ def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(redis_ser
         stream.close()
     assert run("send", *spread[:-1], "0", "x").stderr == "ssehub: partitions must be 1 to 1024, not 0\n"
     assert run("send", "x").returncode == run("send", "--log", log, "http://x", "x").returncode == 1
+    monkeypatch.setenv("SSEHUB_LOG", log)
+    with serving() as (_, port):
+        stream = Stream(port, "/events?zone=eu")
+        stream.opened()
+        assert run("send", "--zone", "eu", "from the environment").returncode == 0
+        assert run("send", f"http://127.0.0.1:{port}", "to an address").returncode == 0
+        assert stream.data(2) == ["from the environment", "to an address"]
+        stream.close()
     nobody = redis_server.url.replace("//", "//nobody:wrong@")
     assert "not accepted: invalid username" in run("send", "--log", nobody, "x").stderr
     assert run("send", "--log", "nonsense", "x").returncode == 1

@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from benchmarks import storm
 from ssehub import Backoff, Client, Hub, HubClosed, LogError, Message, Packet, RedisLog
+from ssehub.integrations.settings import open_log
 from ssehub.log import Position
+from ssehub.wsgi.access import check_origins
 from tests.apps.shared import CLIENTS, zone_of
 from tests.followers import Follower
 from tests.redis_server import RedisServer
@@ -646,3 +649,22 @@ def test_the_storm(worker: str) -> None:
     print(seed, counts)
     assert counts["duplicates"] == counts["lost without report"] == 0
     assert counts["accepted"] > 1000 and counts["delivered"] > 10_000 and counts["gaps"] > 10
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Hub("redis://user:s3cret@localhost"),  # type: ignore[arg-type]
+        lambda: RedisLog("redis://user:s3cret/x@localhost"),
+        lambda: RedisLog("user:s3cret@localhost:6379"),
+        lambda: RedisLog("redis://user:s3cret@[localhost"),
+        lambda: RedisLog("redis+cluster://user:s3cret?x@localhost"),
+        lambda: open_log("redis:/user:s3cret@localhost", {}),
+        lambda: check_origins(["https://user:s3cret@app.example"]),
+    ],
+)
+def test_no_error_shows_a_password(wrong: Callable[[], Any]) -> None:
+    with pytest.raises((ValueError, TypeError)) as raised:
+        wrong()
+    assert "s3cret" not in str(raised.value)
+    assert raised.value.__cause__ is None and (raised.value.__suppress_context__ or not raised.value.__context__)

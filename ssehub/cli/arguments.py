@@ -28,8 +28,17 @@ def add_headers(command: argparse.ArgumentParser) -> None:
 
 
 def add_log(command: argparse.ArgumentParser, meaning: str) -> None:
-    """Let a command take a log that is shared; see :func:`shared_log`."""
-    command.add_argument("--log", metavar="URL", help=f"{meaning}, for instance redis://localhost:6379/0")
+    """Let a command take a log that is shared; see :func:`shared_log`.
+
+    The address can have a password, and every user of the machine sees a command's arguments: so it can also come from
+    the environment.
+    """
+    command.add_argument(
+        "--log",
+        metavar="URL",
+        default=os.environ.get("SSEHUB_LOG"),
+        help=f"{meaning}, for instance redis://localhost:6379/0 ($SSEHUB_LOG)",
+    )
     command.add_argument(
         "--name", default="ssehub", help="name of the shared log, one for each hub on a server (%(default)s)"
     )

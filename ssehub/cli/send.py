@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,8 @@ def _run(options: argparse.Namespace) -> int:
     for name in ("zone", "client_id", "event", "id"):
         if getattr(options, name) is not None:
             fields[name] = getattr(options, name)
+    if options.url and options.log == os.environ.get("SSEHUB_LOG"):
+        options.log = None  # what is said here counts
     if bool(options.log) == bool(options.url):
         raise ValueError("say where to send to: either the service's address, or --log")
     with contextlib.ExitStack() as stack:

@@ -43,6 +43,8 @@ def check_origins(origins: Collection[str]) -> frozenset[str]:
         raise TypeError("origins must be several, not a single str")
     for origin in origins:
         parts = urlsplit(origin)
+        if "@" in parts.netloc:
+            raise ValueError("an origin has no user and no password; it is like https://app.example")
         if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc:
             raise ValueError(f"not an origin, which is like https://app.example: {origin!r}")
     return frozenset(origins)

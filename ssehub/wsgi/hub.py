@@ -104,7 +104,8 @@ class Hub(Forked):
         self.on_disconnect = self._hooks.on_disconnect
         self.on_gap = self._hooks.on_gap
         if log is not None and not isinstance(log, Log):
-            raise TypeError(f"log must be a Log, RedisLog({log!r}) for instance, not {type(log).__name__}")
+            # Its value is not shown: it may be an address with a password.
+            raise TypeError(f"log must be a Log, RedisLog(address) for instance, not {type(log).__name__}")
         self._log = MemoryLog() if log is None else log
         self._settings = HubSettings(
             heartbeat, retry, max_pending, max_replay, max_connections, max_per_client, max_age, stall_timeout, detach

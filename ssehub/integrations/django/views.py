@@ -32,14 +32,12 @@ def events(request: HttpRequest) -> HttpResponseBase:
     client_id = found.client_id(request)
     if found.authorize is None and zones != ["default"]:
         return JsonResponse({"error": "only the zone default is open here: there is no AUTHORIZE"}, status=403)
-    try:
-        if found.authorize is not None:
+    if found.authorize is not None:
+        try:
             check(found.authorize, request, "follow", zones, client_id)
-        return connect(request, zone=zones, client_id=client_id)
-    except HTTPException as error:
-        return JsonResponse({"error": error.description}, status=error.code or 500)
-    except ValueError as error:  # a zone's name
-        return JsonResponse({"error": str(error)}, status=400)
+        except HTTPException as error:
+            return JsonResponse({"error": error.description}, status=error.code or 500)
+    return _connect_or_refuse(request, {"zone": zones, "client_id": client_id})
 
 
 @require_safe
@@ -64,10 +62,7 @@ def stream(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
             wanted = {"zone": wanted}
         if not isinstance(wanted, Mapping):
             return wanted
-        try:
-            return connect(request, **{"client_id": read_settings().client_id(request), **wanted})
-        except ValueError as error:  # names that come from the request
-            return JsonResponse({"error": str(error)}, status=400)
+        return _connect_or_refuse(request, {"client_id": read_settings().client_id(request), **wanted})
 
     return require_safe(_answer)
 
@@ -87,6 +82,13 @@ def connect(request: HttpRequest, **options: Any) -> HttpResponseBase:
         content = b"" if request.method == "HEAD" else answer.get_data()
         return HttpResponse(content, status=answer.status_code, headers=headers)
     return StreamingHttpResponse(_Released(answer.response), headers=headers)
+
+
+def _connect_or_refuse(request: HttpRequest, options: Mapping[str, Any]) -> HttpResponseBase:
+    try:
+        return connect(request, **options)
+    except ValueError as error:  # names that come from the request
+        return JsonResponse({"error": str(error)}, status=400)
 
 
 class _Released(Iterator[bytes]):

@@ -40,7 +40,7 @@ class Link:
             self._settings = dict(server.get_connection_kwargs())  # type: ignore[no-untyped-call]
             return
         if isinstance(server, str):
-            server = redis.Redis.from_url(server.replace(_CLUSTER, "://", 1))
+            server = _client_of(server.replace(_CLUSTER, "://", 1))
         pool = server.connection_pool
         self._pool_class = pool.connection_class
         self._settings = dict(pool.connection_kwargs)
@@ -70,6 +70,16 @@ class Link:
             settings["cluster_error_retry_attempts"] = 0
         nodes = [ClusterNode(*node) for node in self._nodes]  # type: ignore[no-untyped-call]
         return RedisCluster(startup_nodes=nodes, max_connections=_CONNECTIONS_OF_CLUSTER, **settings)
+
+
+def _client_of(url: str) -> redis.Redis:
+    try:
+        return redis.Redis.from_url(url)
+    except ValueError:  # it may quote a part of the password
+        raise ValueError(
+            "not a Redis URL. Its scheme is one of the schemes redis://, rediss:// and unix://, its port is a number,"
+            " and in a password / ? # and @ are written %2F %3F %23 and %40"
+        ) from None
 
 
 def disconnect(client: Client) -> None:
