@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -428,6 +429,35 @@ def test_disconnect_ends_just_what_it_names(make_hub: MakeHub) -> None:
     assert reasons == [("ada", "disconnected")] * 3
     hub.broadcast("still here")
     bob.wait_for("still here")
+
+
+def test_disconnect_ends_a_stream_whose_view_has_run_and_whose_body_has_not_begun(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    seen: list[Connection] = []
+    hub.on_connection(seen.append)
+    streams = {
+        name: hub.stream(client_id=name, zone=zone)
+        for name, zone in (("ada", "a"), ("eve", "b"), ("bob", "a"), ("guest", "a"))
+    }
+    assert hub.disconnect("ada") == 1 and hub.disconnect("ada") == 0
+    assert hub.disconnect("eve", zone="a") == hub.disconnect("bob", session_id="x") == 0
+    (end,) = streams.pop("ada")
+    assert end.startswith(b"retry:") and b"ssehub.open" not in end and hub.stats()["refused"] == 1
+    for stream in streams.values():
+        assert b"ssehub.open" in next(stream)
+        stream.close()  # type: ignore[attr-defined]
+    assert [one.client_id for one in seen] == ["eve", "bob", "guest"]
+    again = hub.stream(client_id="ada")
+    assert b"ssehub.open" in next(again) and hub.disconnect("ada") == 1
+    list(again)
+
+
+def test_a_response_that_nobody_asked_for_its_body_is_not_expected_for_ever(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    stream = hub.stream(client_id="ada")
+    del stream
+    gc.collect()
+    assert hub.disconnect("ada") == 0
 
 
 # Hooks

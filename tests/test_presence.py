@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -64,6 +65,31 @@ def test_what_must_arrive_is_refused_only_if_the_client_is_nowhere(make: MakeHub
         sending.send("bob", "x", require=True)
     assert threading.active_count() == before
     ada.wait_for("hello")
+
+
+def test_a_stream_that_has_not_begun_is_disconnected_in_another_process_too(make: MakeHub) -> None:
+    serving, asking = make(), make()
+    stays = Follower(serving, client_id="stays")  # so that it follows the log
+    stream = serving.stream(client_id="ada")
+    asking.disconnect("ada")
+    asking.broadcast("told")
+    stays.wait_for("told")
+    (end,) = stream
+    assert end.startswith(b"retry:") and b"ssehub.open" not in end
+
+
+@pytest.mark.parametrize("outbox", [0, 10])
+def test_while_the_log_is_away_a_client_is_disconnected_here(make_hub: MakeHub, tmp_path: Path, outbox: int) -> None:
+    server = RedisServer(tmp_path)
+    hub = make_hub(RedisLog(server.url, timeout=0.5, outbox=outbox))
+    ada, stream = Follower(hub, client_id="ada"), hub.stream(client_id="ada")
+    server.kill()
+    with contextlib.suppress(LogError):
+        hub.disconnect("ada")
+    ada.join()
+    (end,) = stream
+    assert b"ssehub.open" not in end
+    server.close()
 
 
 def test_a_client_is_disconnected_wherever_it_is_after_what_was_sent_before(make: MakeHub) -> None:

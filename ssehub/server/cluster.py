@@ -146,28 +146,45 @@ class Cluster:
             return found[0].metadata
 
     def disconnect(self, client_id: str, zone: str | All, session_id: str | None) -> int:
-        """End a client's streams, or some of them; return how many there were."""
-        here = [one for one in self._registry.find(zone, client_id) if session_id in (None, one.id)]
-        is_sent = False
+        """End a client's streams, or some of them; return how many there were.
+
+        Where processes share a log, the command goes through it, so that streams end after what was sent before. Those
+        of this process end also if the others cannot be told, or not now.
+        """
+        # Streams that have not begun come first: one that begins meanwhile is registered before it is expected no more.
+        count = self._registry.cancel(zone, client_id) if session_id is None else 0
+        count += len(self._find(client_id, zone, session_id))
+        told = False
         try:
-            elsewhere = [one for one in self._elsewhere(client_id, zone) if session_id in (None, one.id)]
-            if elsewhere:
-                # Through the log, so that each stream ends after what was sent to it before.
-                is_sent = bool(self._log.append(Command.disconnect(client_id, zone, session_id)).id)
+            if self._log.shared:
+                elsewhere = [one for one in self._elsewhere(client_id, zone) if session_id in (None, one.id)]
+                count += len(elsewhere)
+                # Without a session also if nobody is there: a stream that has not begun is not present yet.
+                if elsewhere or session_id is None:
+                    told = bool(self._log.append(Command.disconnect(client_id, zone, session_id)).id)
         finally:
-            ended = len(here) if is_sent else sum(one.close() for one in here)
-        return ended + len(elsewhere)
+            if not told:
+                self._disconnect_here(client_id, zone, session_id)
+        return count
 
     def apply(self, command: Command) -> None:
         """Carry out a command in this process. The log's delivery calls this, and waits for it."""
         if command.client_id is None:
             return
         if command.what == "disconnect":
-            for one in self._registry.find(command.zone, command.client_id):
-                if command.session_id in (None, one.id):
-                    one.close()
+            self._disconnect_here(command.client_id, command.zone, command.session_id)
         else:
             self._set_here(command.client_id, command.data, command.version)
+
+    def _find(self, client_id: str, zone: str | All, session_id: str | None) -> list[Connection]:
+        found = self._registry.find(zone, client_id)
+        return found if session_id is None else [one for one in found if one.id == session_id]
+
+    def _disconnect_here(self, client_id: str, zone: str | All, session_id: str | None) -> None:
+        if session_id is None:
+            self._registry.cancel(zone, client_id)
+        for one in self._find(client_id, zone, session_id):
+            one.close()
 
     def _set_here(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
         with contextlib.suppress(UnknownClient):  # it is not here, or has just gone

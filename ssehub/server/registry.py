@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,20 @@ from ssehub.log import ALL, All, Packet
 from ssehub.server.connection import Connection, Member
 
 Sessions = dict[str, Connection]
+
+
+class Expected:
+    """A stream whose response was made, and whose body has not begun.
+
+    :ivar cancelled: whether its client was disconnected meanwhile.
+    """
+
+    __slots__ = ("__weakref__", "cancelled", "client_id", "zones")
+
+    def __init__(self, zones: tuple[str, ...], client_id: str | None) -> None:
+        self.zones = zones
+        self.client_id = client_id
+        self.cancelled = False
 
 
 class Registry:
@@ -22,9 +37,41 @@ class Registry:
         self._zones: dict[str, Sessions] = {}
         self._homes: Counter[int] = Counter()
         self._members: dict[str, Member] = {}
+        #: Weak, because a server may let go of a response without asking for its body.
+        self._expected: weakref.WeakSet[Expected] = weakref.WeakSet()
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def is_unused(self) -> bool:
+        """Tell whether there is no connection, and none is to come."""
+        with self._lock:
+            return not self._sessions and not self._expected
+
+    def expect(self, zones: tuple[str, ...], client_id: str | None) -> Expected:
+        """Note a stream that may begin. It is forgotten at :meth:`arrive`, or when nobody refers to it."""
+        expected = Expected(zones, client_id)
+        with self._lock:
+            self._expected.add(expected)
+        return expected
+
+    def arrive(self, expected: Expected) -> bool:
+        """Forget an expected stream; False if its client was disconnected meanwhile."""
+        with self._lock:
+            self._expected.discard(expected)
+            return not expected.cancelled
+
+    def cancel(self, zone: str | All, client_id: str) -> int:
+        """Have a client's streams that have not begun end when they begin; return how many there are."""
+        with self._lock:
+            found = [
+                one
+                for one in self._expected
+                if one.client_id == client_id and not one.cancelled and (zone is ALL or zone in one.zones)
+            ]
+            for one in found:
+                one.cancelled = True
+            return len(found)
 
     def add(self, connection: Connection, limit: int | None = None, limit_per_client: int | None = None) -> bool:
         """Enter a connection; its client's sessions share one metadata from here on.

@@ -326,10 +326,11 @@ class Hub(Forked):
     def disconnect(self, client_id: str, *, zone: str | All = ALL, session_id: str | None = None) -> int:
         """End a client's streams, or only those in a zone, or only one session. Returns without waiting for them.
 
-        A browser comes back by itself; to keep it away, refuse it where you call :meth:`connect`.
+        A stream for which :meth:`connect` was called, and which has not begun, ends when it begins. A browser comes
+        back by itself; to keep it away, refuse it where you call :meth:`connect`.
 
         :returns: how many there were, at all processes that share the log.
-        :raises LogError: if the other processes could not be asked or told.
+        :raises LogError: if the other processes could not be asked or told. The streams of this process have ended.
         """
         return self._own.dispatcher.cluster.disconnect(_check_name(client_id), _check_zone(zone), session_id)
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
+from ssehub.server.registry import Expected
 from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
 from ssehub.wire import Message
@@ -83,7 +84,8 @@ class Streams:
 
         Nothing happens before the server asks for the first bytes: a generator that nobody starts runs no ``finally``.
         """
-        return self._bodies.make(lambda on_close: self._life(zones, client_id, metadata, start, source, on_close))
+        expected = self._dispatcher.registry.expect(zones, client_id)
+        return self._bodies.make(lambda on_close: self._life(expected, metadata, start, source, on_close))
 
     def limit(self, source: Source) -> int:
         """Return how many streams there may be."""
@@ -124,21 +126,21 @@ class Streams:
     # What follows runs in the thread that serves the request.
 
     def _life(
-        self,
-        zones: tuple[str, ...],
-        client_id: str | None,
-        metadata: Any,
-        start: StartPosition,
-        source: Source,
-        on_close: OnClose,
+        self, expected: Expected, metadata: Any, start: StartPosition, source: Source, on_close: OnClose
     ) -> Generator[bytes, None, None]:
         dispatcher = self._dispatcher
-        connection = dispatcher.admit(zones, client_id, metadata, start, self.limit(source))
+        connection = None
+        if not expected.cancelled:
+            connection = dispatcher.admit(expected.zones, expected.client_id, metadata, start, self.limit(source))
+        is_wanted = dispatcher.registry.arrive(expected)
         if connection is None:
             dispatcher.counters.count("refused")
-            # A hub that closes is about to be replaced: then there is no need to stay away for longer.
-            yield self._settings.farewell(REFUSAL if dispatcher.takes_streams else 1)
+            # A hub that closes is about to be replaced: then there is no need to stay away for longer. And the
+            # application has to decide anew about a client that was disconnected.
+            yield self._settings.farewell(REFUSAL if dispatcher.takes_streams and is_wanted else 1)
         else:
+            if not is_wanted:  # it was disconnected just now
+                connection.close()
             yield from self._serve(connection, metadata, source, on_close)
         if not dispatcher.takes_streams and source.socket is not None:
             sockets.take_no_more(source.socket)
