@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import logging
 import secrets
 import shutil
 import tempfile
@@ -20,11 +21,17 @@ from django.core.management import CommandError, call_command  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
+from django.middleware.gzip import GZipMiddleware  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from ssehub import Hub, Message, RedisLog, testing  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
 from tests.streams import Stream, call, until  # noqa: E402
+
+
+class Compressing(GZipMiddleware):
+    """The middleware as a site may have it: under another name."""
+
 
 FOLDER = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, FOLDER)
@@ -33,7 +40,7 @@ settings.configure(
     SECRET_KEY="secret",
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["ssehub.integrations.django"],
-    MIDDLEWARE=["django.middleware.gzip.GZipMiddleware", "django.middleware.http.ConditionalGetMiddleware"],
+    MIDDLEWARE=[f"{__name__}.Compressing", "django.middleware.http.ConditionalGetMiddleware"],
     # A file, because Django closes no connection to a database in memory.
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{FOLDER}/db", "ATOMIC_REQUESTS": True}},
     SSEHUB={},
@@ -62,6 +69,15 @@ def mine(request: HttpRequest) -> Any:
     return {"zone": ["news", f"user {name}"], "client_id": name, "metadata": name}
 
 
+@views.stream
+def own(request: HttpRequest) -> Any:
+    return request.GET.get("zone", "a")
+
+
+def plain(request: HttpRequest) -> Any:
+    return views.connect(request, zone=request.GET.get("zone", "a"), client_id=request.GET.get("me"))
+
+
 def news(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"id": sse_site.hub().broadcast(Message(request.GET["text"]), zone="news").id})
 
@@ -71,6 +87,7 @@ def in_use(request: HttpRequest) -> JsonResponse:
 
 
 urlpatterns = [path("events", views.events), path("mine", mine), path("news", news), path("open", in_use)]
+urlpatterns += [path("own", own), path("plain", plain)]
 urlpatterns += [path("shared.js", views.script)]
 counted: set[object] = set()
 
@@ -115,6 +132,30 @@ def test_a_setting_says_whether_streams_leave_the_servers_threads(
     assert stream.message().data == "to ada"
     stream.close()
     until(lambda: not sse_site.hub().connections())
+
+
+@pytest.mark.parametrize("query", ["zone=", "zone=a%00", "zone=" + "z" * 256, "me=", "me=a%0Ab"])
+def test_names_that_a_stream_cannot_have_are_a_400(port: Callable[..., int], query: str) -> None:
+    here = port(AUTHORIZE=lambda *asked: True, CLIENT_ID=lambda request: request.GET.get("me"))
+    for path_ in ("/events", "/own", "/plain"):
+        assert call(here, "GET", f"{path_}?{query}")[0] == 400
+    assert sse_site.hub().stats()["opened"] == 0
+
+
+def test_a_mistake_of_the_sites_own_functions_is_not_the_clients(port: Callable[..., int]) -> None:
+    def fail(*given: Any) -> Any:
+        raise ValueError("secret")
+
+    logging.getLogger("django.request").disabled = True
+    for options, path_ in (
+        ({"AUTHORIZE": fail}, "/events"),
+        ({"CLIENT_ID": fail}, "/events"),
+        ({"CLIENT_ID": fail}, "/own"),
+    ):
+        status, answer = call(port(**options), "GET", path_)
+        assert status == 500 and b"secret" not in answer
+        sse_site.hub().close()
+        sse_site._hub = None
 
 
 def test_what_a_view_refuses_is_refused_before_anything_is_registered(port: Callable[..., int]) -> None:

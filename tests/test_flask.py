@@ -142,6 +142,41 @@ def test_without_authorize_only_the_default_zone_is_open(
     stream.close()
 
 
+@pytest.mark.parametrize("query", ["zone=", "zone=a%00", "zone=" + "z" * 256, "me=", "me=a%0Ab", "since="])
+def test_names_that_a_stream_cannot_have_are_a_400(
+    make: Callable[..., tuple[Flask, SSEHub]], site: Serve, query: str
+) -> None:
+    app, sse = make({"SSEHUB_URL": "/events"}, authorize=lambda *asked: True, client_id=lambda: request.args.get("me"))
+
+    def wanted() -> dict[str, Any]:
+        return {"zone": request.args.get("zone", "a"), "client_id": request.args.get("me"),
+                "since": request.args.get("since")}  # fmt: skip
+
+    app.add_url_rule("/plain", view_func=lambda: sse.hub.connect(request, **wanted()), endpoint="plain")
+    app.add_url_rule("/stream", view_func=sse.stream(wanted))
+    here = site(app)
+    for path in ("/plain", "/stream") if "since" in query else ("/plain", "/stream", "/events"):
+        assert call(here.port, "GET", f"{path}?{query}")[0] == 400
+    assert sse.hub.stats()["opened"] == 0
+
+
+def test_a_mistake_of_the_applications_own_functions_is_not_the_clients(
+    make: Callable[..., tuple[Flask, SSEHub]], site: Serve
+) -> None:
+    def fail(*given: Any) -> Any:
+        raise ValueError("secret")
+
+    for options in ({"client_id": fail}, {"authorize": fail}):
+        app, sse = make({"SSEHUB_URL": "/events"}, **options)
+        app.config["PROPAGATE_EXCEPTIONS"] = False
+        app.add_url_rule("/stream", view_func=sse.stream(lambda: "a"))
+        logging.getLogger(app.name).disabled = True
+        here = site(app)
+        for path in ("/events", "/stream") if "client_id" in options else ("/events",):
+            status, answer = call(here.port, "GET", path)
+            assert status == 500 and b"secret" not in answer
+
+
 def test_a_page_of_a_named_origin_may_read_with_its_cookies(
     make: Callable[..., tuple[Flask, SSEHub]], site: Serve
 ) -> None:

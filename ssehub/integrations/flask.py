@@ -18,6 +18,7 @@ from ssehub.log import ALL, All, Receipt
 from ssehub.wire import Message
 from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers
 from ssehub.wsgi.hub import Hub
+from ssehub.wsgi.response import Unfit
 from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
@@ -107,7 +108,7 @@ class SSEHub:
                 wanted = {"zone": wanted}
             try:
                 return self._connect(**wanted) if isinstance(wanted, Mapping) else wanted
-            except ValueError as error:  # names that come from the request
+            except Unfit as error:
                 return {"error": str(error)}, 400
 
         return _answer
@@ -121,7 +122,7 @@ class SSEHub:
             return {"error": "only the zone default is open here: the application has no authorize"}, 403
         try:
             return self._connect(zone=zones, client_id=client_id)
-        except ValueError as error:  # a zone's name
+        except Unfit as error:
             return {"error": str(error)}, 400
 
     def _connect(self, **options: Any) -> ResponseReturnValue:

@@ -22,6 +22,7 @@ from ssehub.wsgi import gunicorn_worker, poller, sockets
 from ssehub.wsgi.response import (
     Request,
     Response,
+    Unfit,
     check_headers,
     environ_of,
     last_event_id,
@@ -152,17 +153,22 @@ class Hub(Forked):
         :param since: where to start if the request brings no last event id: None for now, ``"oldest"``, a number
             for the last so many messages, or a cursor.
         :returns: a werkzeug response, which is also a WSGI application.
-        :raises ValueError: if a name or ``since`` is unfit.
+        :raises ValueError: if a name or ``since`` is unfit. It is werkzeug's ``BadRequest``, too, because names often
+            come from the request: werkzeug and Flask answer with a 400.
         :raises TypeError: if an argument has the wrong type.
         """
         own = self._own
         own.dispatcher.cluster.check_metadata(metadata)
         environ = environ_of(request_or_environ)
         warn_of(environ, self._log.shared)
-        start = StartPosition(last_event_id(environ), since)
+        try:
+            start = StartPosition(last_event_id(environ), since)
+            zones = _check_zones(zone)
+            client_id = None if client_id is None else _check_name(client_id)
+        except ValueError as error:
+            raise Unfit(str(error)) from None
         source = _source_of(environ, self._settings.detach)
-        client_id = None if client_id is None else _check_name(client_id)
-        body = own.streams.body(_check_zones(zone), client_id, metadata, start, source)
+        body = own.streams.body(zones, client_id, metadata, start, source)
         _end_streams_at_exit()
         if not source.detaches and "gunicorn.socket" in environ:
             _end_streams_with_worker(own.streams.limit(source))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
+from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Request, Response
 
 from ssehub.log.packet import check_fields, warn_of_type
@@ -15,7 +16,7 @@ from ssehub.wire import Message
 from ssehub.wire.message import Received
 
 __all__ = ["Request", "Response", "check_headers", "environ_of", "event_stream", "last_event_id", "stream_response"]
-__all__ += ["unavailable"]
+__all__ += ["Unfit", "unavailable"]
 
 #: Hop-by-hop headers belong to the server (RFC 9110 section 7.6.1): wsgiref and waitress answer an application that
 #: sets one with a 500. A stream has no length. The type is what makes it a stream.
@@ -39,6 +40,13 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile("[\t\x20-\x7e\x80-\xff]*")
 #: ``X-Accel-Buffering`` is nginx's: without it nothing arrives through its default configuration.
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Unfit(BadRequest, ValueError):
+    """A value from a request that a stream cannot have. werkzeug and Flask answer with a 400."""
+
+    def __str__(self) -> str:
+        return self.description or ""
 
 
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

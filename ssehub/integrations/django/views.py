@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.http import require_safe
@@ -15,11 +15,10 @@ from werkzeug.exceptions import HTTPException
 
 from ssehub.integrations.django.site import hub, read_settings
 from ssehub.wsgi.access import check, cors_headers
+from ssehub.wsgi.response import Unfit
 from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
-
-_GZIP = "django.middleware.gzip.GZipMiddleware"
 
 
 @require_safe
@@ -73,11 +72,15 @@ def connect(request: HttpRequest, **options: Any) -> HttpResponseBase:
     The database connections of the request are free as soon as the stream begins, and after each hook that used one.
 
     :param options: those of :meth:`ssehub.Hub.connect`.
+    :raises BadRequest: Django's, which is a 400, if a name or ``since`` is unfit.
     """
-    answer = hub().connect(request.environ, **options)
+    try:
+        answer = hub().connect(request.environ, **options)
+    except Unfit as error:
+        raise BadRequest(str(error)) from None
     headers = {**dict(answer.headers), **cors_headers(request.headers.get("Origin"), read_settings().origins)}
-    if _GZIP in settings.MIDDLEWARE:
-        headers["Content-Encoding"] = "identity"  # or nothing would ever leave it
+    # Nothing would ever leave a middleware that compresses: Django's, or one derived from it. They leave this as it is.
+    headers["Content-Encoding"] = "identity"
     if request.method == "HEAD" or answer.status_code != 200:
         content = b"" if request.method == "HEAD" else answer.get_data()
         return HttpResponse(content, status=answer.status_code, headers=headers)
@@ -87,7 +90,7 @@ def connect(request: HttpRequest, **options: Any) -> HttpResponseBase:
 def _connect_or_refuse(request: HttpRequest, options: Mapping[str, Any]) -> HttpResponseBase:
     try:
         return connect(request, **options)
-    except ValueError as error:  # names that come from the request
+    except BadRequest as error:
         return JsonResponse({"error": str(error)}, status=400)
 
 
