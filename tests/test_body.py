@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from ssehub import Connection, Hub
+from ssehub import Connection, Hub, LogError, MemoryLog, Message, Packet, testing
 from tests.followers import Follower
 from tests.streams import GUARD, until
 
@@ -85,6 +87,46 @@ def test_garbage_that_is_collected_under_the_hubs_locks_stops_nobody(make_hub: M
     until(lambda: gc.collect() >= 0 and len(hub.connections()) == 50)
     for stream in stays:
         stream.close()  # type: ignore[attr-defined]
+
+
+def own_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ssehub")]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("detach", [None, False])
+def test_a_hub_that_nobody_closes_or_refers_to_leaves_no_thread_and_no_descriptor(detach: bool | None) -> None:
+    gc.collect()
+    before = descriptors()
+    for _ in range(3):
+        hub = Hub(detach=detach)
+        with testing.stream(lambda environ, start, connect=hub.connect: connect(environ)(environ, start)) as opened:
+            assert opened.opened["session_id"]
+    assert own_threads()
+    del hub, opened
+    until(lambda: gc.collect() >= 0 and not own_threads())
+    until(lambda: descriptors() <= before)
+
+
+def test_a_collected_hub_serves_its_streams_to_their_end_and_closes_its_log() -> None:
+    log = MemoryLog()
+    hub = Hub(log, heartbeat=0.05)
+    first, later = hub.stream(client_id="ada"), hub.stream()
+    next(first)
+    collected = weakref.ref(hub)
+    del hub
+    until(lambda: gc.collect() >= 0 and collected() is None)
+    log.append(Packet(Message("hello"), broadcast=True))
+    assert b"hello" in next(first) and b"ssehub.open" in next(later)
+    first.close()  # type: ignore[attr-defined]
+    assert b":" in next(later)  # its heartbeat
+    later.close()  # type: ignore[attr-defined]
+    until(lambda: not own_threads())
+    with pytest.raises(LogError, match="closed"):
+        log.append(Packet(Message("x"), broadcast=True))
 
 
 def test_one_that_was_never_begun_is_nothing(make_hub: MakeHub) -> None:

@@ -6,7 +6,7 @@ import atexit
 import functools
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 from ssehub.exceptions import HubClosed, UnknownClient
@@ -41,7 +41,8 @@ class Hub(Forked):
     """Send messages to the clients that are connected, and to those that will be back.
 
     Every public method may be called from any thread, and none waits for a client. A hub starts nothing when it is
-    made; it may be made before a server forks, and each process then has its own.
+    made; it may be made before a server forks, and each process then has its own. If nobody refers to a hub any more,
+    its threads end after its last stream; :meth:`close` does not wait for that.
 
     :param log: where messages are kept; a :class:`~ssehub.MemoryLog` of its own by default.
     :param heartbeat: seconds of silence after which a client hears that the stream is alive. Below the 60 s after
@@ -118,6 +119,7 @@ class Hub(Forked):
         self._processes: list[_Process] = []
         super().__init__()
         _hubs.add(self)
+        weakref.finalize(self, _let_go, self._processes, self._log.close).atexit = False
 
     def _renew(self) -> None:
         closed = bool(self._processes) and not self._processes[-1].dispatcher.takes_messages
@@ -415,6 +417,12 @@ class Hub(Forked):
 class _Process(NamedTuple):
     dispatcher: Dispatcher
     streams: Streams
+
+
+def _let_go(processes: list[_Process], close_log: Callable[[], None]) -> None:
+    """Have the threads of a hub that was collected end. The garbage collector calls this: it takes no lock."""
+    if processes:
+        processes[-1].streams.abandon(close_log)
 
 
 def _source_of(environ: dict[str, Any], detach: bool | None) -> Source:

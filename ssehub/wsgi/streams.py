@@ -18,7 +18,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from ssehub.server.connection import Connection
@@ -69,7 +69,9 @@ class Streams:
         self._settings = dispatcher.settings
         self._pool = HookPool()
         self._bodies = Bodies(lambda end: self._pool.run("the end of a stream that was not closed", end))
-        self._watcher = Watcher(dispatcher.settings, self._bodies.reap)
+        #: Closes the log of a hub that was collected; None as long as the hub is there.
+        self._close_log: Callable[[], None] | None = None
+        self._watcher = Watcher(dispatcher.settings, self._look)
         self._bodies.on_drop = self._watcher.ring
         self._writer = Writer(dispatcher, self._pool.look)
         self._lock = threading.Lock()
@@ -107,6 +109,14 @@ class Streams:
         """Have a sender wait a moment for the writer, if that is far behind."""
         self._writer.give_way()
 
+    def abandon(self, close_log: Callable[[], None]) -> None:
+        """Note that the hub was collected. Its threads end when it has no stream any more. It takes no lock.
+
+        :param close_log: called then.
+        """
+        self._close_log = close_log
+        self._watcher.ring()
+
     def close(self, timeout: float) -> None:
         """End all streams; :meth:`ssehub.Hub.end_streams` says how."""
         self._dispatcher.takes_streams = False
@@ -122,6 +132,14 @@ class Streams:
         self._writer.close(1.0)
         self._bodies.reap()
         self._pool.close(max(0.0, deadline - time.monotonic()))
+
+    def _look(self) -> None:
+        """Do what comes up; the watcher's thread calls this."""
+        self._bodies.reap()
+        if self._close_log is not None and self._dispatcher.registry.is_unused():
+            self._dispatcher.takes_messages = False
+            self.close(0.0)
+            self._close_log()
 
     # What follows runs in the thread that serves the request.
 
