@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 from collections.abc import Callable
@@ -58,6 +59,18 @@ def test_a_form_and_json_reach_a_client_a_zone_and_everyone(hub: Hub, site: Serv
     assert messages[2].id == "own" and b": psst\n" in bob.raw and bob.decoder.reconnection_time == 5
     for stream in (ada, bob):
         stream.close()
+
+
+def head(port: int, method: str, path: str, **headers: str) -> tuple[int, Any]:
+    """Make one request and return the status and the headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
+    try:
+        connection.request(method, path, None, headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.headers
+    finally:
+        connection.close()
 
 
 HOSTILE_FIELDS: list[tuple[Any, str]] = [
@@ -469,6 +482,25 @@ def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: S
             create_app(hub, public=False, origins=wrong)
     with pytest.raises(TypeError):
         create_app(hub, public=False, origins="https://app.example")
+
+
+def test_a_page_of_a_named_origin_that_uses_fetch_may_come_back(hub: Hub, site: Serve) -> None:
+    origin = "https://app.example"
+    port = site(create_app(hub, origins=[origin], authorize=lambda *asked: False)).port
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "last-event-id"}
+    status, headers = head(port, "OPTIONS", "/events?zone=a", Origin=origin, **asked)
+    assert status == 204 and headers["Access-Control-Allow-Origin"] == origin
+    assert headers["Access-Control-Allow-Credentials"] == "true" and headers["Vary"] == "Origin"
+    assert int(headers["Access-Control-Max-Age"]) > 0 and "GET" in headers["Access-Control-Allow-Methods"]
+    allowed = headers["Access-Control-Allow-Headers"].split(", ")
+    assert {"last-event-id", "authorization", "cache-control"} <= set(allowed)
+    for wrong in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {}):
+        status, headers = head(port, "OPTIONS", "/events", **asked, **wrong)
+        assert status == 405 and "Access-Control-Allow-Origin" not in headers
+    assert head(port, "OPTIONS", "/send", Origin=origin, **asked)[0] == 405
+    # It may read that it is refused, and needs not take it for a server that is away.
+    status, headers = head(port, "GET", "/events", Origin=origin)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (403, origin)
 
 
 def test_without_a_token_nobody_sends_through_nginx_as_it_is_by_default(hub: Hub, port: int) -> None:

@@ -22,6 +22,7 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.middleware.gzip import GZipMiddleware  # noqa: E402
+from django.test import Client  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from ssehub import Hub, Message, RedisLog, testing  # noqa: E402
@@ -132,6 +133,20 @@ def test_a_setting_says_whether_streams_leave_the_servers_threads(
     assert stream.message().data == "to ada"
     stream.close()
     until(lambda: not sse_site.hub().connections())
+
+
+def test_a_page_of_a_named_origin_that_uses_fetch_may_come_back(port: Callable[..., int]) -> None:
+    origin = "https://app.example"
+    port(ORIGINS=[origin], AUTHORIZE=lambda *asked: False)
+    page = Client()
+    for path_ in ("/events", "/own"):
+        answer = page.options(path_, headers={"Origin": origin, "Access-Control-Request-Method": "GET"})
+        assert answer.status_code == 204 and answer.headers["Access-Control-Allow-Origin"] == origin
+        assert "last-event-id" in answer.headers["Access-Control-Allow-Headers"]
+        assert page.options(path_, headers={"Origin": "https://evil.example"}).status_code == 405
+        assert page.options(path_).status_code == 405
+    refused = page.get("/events", headers={"Origin": origin})
+    assert refused.status_code == 403 and refused.headers["Access-Control-Allow-Origin"] == origin
 
 
 @pytest.mark.parametrize("query", ["zone=", "zone=a%00", "zone=" + "z" * 256, "me=", "me=a%0Ab"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import secrets
@@ -140,6 +141,31 @@ def test_without_authorize_only_the_default_zone_is_open(
     stream = here.stream("/events")
     stream.opened()
     stream.close()
+
+
+def test_a_page_of_a_named_origin_that_uses_fetch_may_come_back(make: Callable[..., tuple[Flask, SSEHub]]) -> None:
+    origin = "https://app.example"
+    app, sse = make({"SSEHUB_URL": "/events", "SSEHUB_ORIGINS": [origin]}, authorize=lambda *asked: abort(401))
+
+    def login_required(view: Callable[[], Any]) -> Callable[[], Any]:
+        return functools.wraps(view)(lambda: view() if "user" in session else abort(401))
+
+    app.add_url_rule("/mine", view_func=login_required(sse.stream(lambda: "a")), endpoint="mine")
+    app.add_url_rule("/other", view_func=lambda: "x", endpoint="other")
+    page = app.test_client()
+    for path in ("/events", "/mine"):
+        answer = page.options(path, headers={"Origin": origin, "Access-Control-Request-Method": "GET"})
+        assert answer.status_code == 204 and answer.headers["Access-Control-Allow-Origin"] == origin
+        assert "last-event-id" in answer.headers["Access-Control-Allow-Headers"]
+        assert page.get(path, headers={"Origin": origin}).status_code == 401
+    for path, asking in (
+        ("/mine", "https://evil.example"),
+        ("/events", None),
+        ("/other", origin),
+        ("/nothing", origin),
+    ):
+        answer = page.options(path, headers={"Origin": asking} if asking else {})
+        assert answer.status_code in (200, 404) and "Access-Control-Allow-Origin" not in answer.headers
 
 
 @pytest.mark.parametrize("query", ["zone=", "zone=a%00", "zone=" + "z" * 256, "me=", "me=a%0Ab", "since="])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-from flask import Flask, current_app, request
+from flask import Flask, Response, current_app, request
 from flask.cli import AppGroup
 from flask.typing import ResponseReturnValue
 
@@ -16,13 +16,15 @@ from ssehub.exceptions import LogError
 from ssehub.integrations.settings import hub_options, open_log, send_and_close
 from ssehub.log import ALL, All, Receipt
 from ssehub.wire import Message
-from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers
+from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers, preflight_headers
 from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.response import Unfit
 from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
 
+#: What a view that answers with streams has set. Decorators hand it on, if they use ``functools.wraps``.
+_IS_STREAM = "is_ssehub_stream"
 _OTHERS = ("LOG", "LOG_OPTIONS", "URL", "SCRIPT_URL", "ORIGINS")
 
 
@@ -72,6 +74,8 @@ class SSEHub:
             app.add_url_rule(own["URL"], "ssehub.events", self._events)
         if own.get("SCRIPT_URL"):
             app.add_url_rule(own["SCRIPT_URL"], "ssehub.script", lambda: shared_script(request))
+        app.before_request(self._preflight)
+        app.after_request(self._show_origins)
         app.cli.add_command(_commands)
 
     @property
@@ -111,7 +115,25 @@ class SSEHub:
             except Unfit as error:
                 return {"error": str(error)}, 400
 
+        setattr(_answer, _IS_STREAM, True)
         return _answer
+
+    def _preflight(self) -> ResponseReturnValue | None:
+        """Answer a preflight request for a stream before anything asks who the user is: it has no cookies."""
+        if not self._is_for_stream():
+            return None
+        headers = preflight_headers(request.method, request.headers.get("Origin"), _origins())
+        return None if headers is None else ("", 204, headers)
+
+    def _show_origins(self, response: Response) -> Response:
+        """Let the pages that may follow see that a stream is refused, and why; else they take the server for away."""
+        if response.status_code >= 400 and self._is_for_stream():
+            response.headers.update(_cors_headers())
+        return response
+
+    def _is_for_stream(self) -> bool:
+        view = current_app.view_functions.get(request.endpoint or "")
+        return hasattr(view, _IS_STREAM) or view == self._events
 
     def _events(self) -> ResponseReturnValue:
         zones = request.args.getlist("zone") or ["default"]
@@ -129,9 +151,16 @@ class SSEHub:
         options.setdefault("client_id", self._client_id())
         _warn_of_open_transactions(current_app)
         response = self.hub.connect(request, **options)
-        origins = frozenset(current_app.config["SSEHUB_ORIGINS"])
-        response.headers.update(cors_headers(request.headers.get("Origin"), origins))
+        response.headers.update(_cors_headers())
         return current_app.make_response(response)
+
+
+def _origins() -> frozenset[str]:
+    return frozenset(current_app.config["SSEHUB_ORIGINS"])
+
+
+def _cors_headers() -> dict[str, str]:
+    return cors_headers(request.headers.get("Origin"), _origins())
 
 
 def _warn_of_open_transactions(app: Flask) -> None:

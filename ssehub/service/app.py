@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, Unauthorized
 from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
@@ -16,9 +16,10 @@ from werkzeug.wrappers import Request, Response
 from ssehub.exceptions import HubClosed, LogError
 from ssehub.log import Process, Session
 from ssehub.server.connection import Connection
+from ssehub.server.start_position import Since
 from ssehub.service.fields import fields_of, packet_of
 from ssehub.service.guard import Guard
-from ssehub.wsgi.access import Authorize, check_origins, cors_headers
+from ssehub.wsgi.access import Authorize, check_origins, cors_headers, preflight_headers
 from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.script import shared_script
 from ssehub.wsgi.server_info import server_info
@@ -41,6 +42,7 @@ _RULES = Map(
         Rule("/<any('console.css', 'console.js'):name>", endpoint="page", methods=["GET"]),
         Rule("/shared.js", endpoint="script", methods=["GET"]),
         Rule("/events", endpoint="events", methods=["GET"]),
+        Rule("/events", endpoint="preflight", methods=["OPTIONS"]),
         Rule("/send", endpoint="send", methods=["POST"]),
         Rule("/stats", endpoint="stats", methods=["GET"]),
         Rule("/metrics", endpoint="metrics", methods=["GET"]),
@@ -98,7 +100,11 @@ class App:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
-        return self._answer(Request(environ))(environ, start_response)
+        request = Request(environ)
+        response = self._answer(request)
+        if request.path == "/events":  # also to a refusal, so that a page can tell it from a server that is away
+            response.headers.update(cors_headers(request.headers.get("Origin"), self._origins))
+        return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
         request.max_content_length = MAX_BODY
@@ -124,15 +130,16 @@ class App:
 
     def _events(self, request: Request) -> Response:
         zones = request.args.getlist("zone") or ["default"]
-        since = request.args.get("since")
-        digits = since.lstrip("0")[:9] or "0" if since and since.isascii() and since.isdigit() else ""
-        count = int(digits) if digits else None
         client_id = request.args.get("client_id")
         self._guard.check_follow(request, zones, client_id)
-        since = since if count is None else count  # type: ignore[assignment]
-        response = self._hub.connect(request, zone=zones, client_id=client_id, since=since)
-        response.headers.update(cors_headers(request.headers.get("Origin"), self._origins))
-        return response
+        since = _since(request.args.get("since"))
+        return self._hub.connect(request, zone=zones, client_id=client_id, since=since)
+
+    def _preflight(self, request: Request) -> Response:
+        headers = preflight_headers(request.method, request.headers.get("Origin"), self._origins)
+        if headers is None:
+            raise MethodNotAllowed(["GET", "HEAD"])
+        return Response(status=204, headers=headers)
 
     def _send(self, request: Request) -> Response:
         if self._guard.trusts(request):
@@ -186,6 +193,13 @@ class App:
             for zone in one.zones:
                 zones.setdefault(zone, []).append(who)
         return {"zones": dict(sorted(zones.items())), "processes": [one._asdict() for one in processes]}
+
+
+def _since(text: str | None) -> Since:
+    """Read what a stream's address says about where it begins: a number, or a text as it is."""
+    if text and text.isascii() and text.isdigit():
+        return int(text.lstrip("0")[:9] or "0")
+    return text
 
 
 def _refusal(error: HTTPException) -> Response:

@@ -10,6 +10,8 @@ from werkzeug.exceptions import Forbidden
 
 from ssehub.log import ALL, All
 
+#: Seconds for which a browser remembers the answer to a preflight request. Chromium's own limit.
+_MAX_AGE = "7200"
 #: What is asked for: to follow zones, to send to a zone (or to all, with :data:`~ssehub.ALL`), or to see who is there.
 Action = Literal["follow", "send", "look"]
 #: Says whether a request may do what it asks for: called with the request, the action, the zones, and whose client id
@@ -53,7 +55,8 @@ def check_origins(origins: Collection[str]) -> frozenset[str]:
 def cors_headers(origin: str | None, origins: frozenset[str]) -> dict[str, str]:
     """Return the headers by which a browser lets a page of another origin read the answer, cookies and all.
 
-    Specification: https://fetch.spec.whatwg.org/#http-responses. An ``EventSource`` asks for no preflight.
+    Specification: https://fetch.spec.whatwg.org/#http-responses. A browser's ``EventSource`` sends no preflight
+    request; for others see :func:`preflight_headers`.
 
     :param origin: the ``Origin`` of the request.
     """
@@ -62,3 +65,23 @@ def cors_headers(origin: str | None, origins: frozenset[str]) -> dict[str, str]:
     if origin not in origins or origin is None:
         return {"Vary": "Origin"}
     return {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+
+
+def preflight_headers(method: str, origin: str | None, origins: frozenset[str]) -> dict[str, str] | None:
+    """Return the headers of the answer, a 204, to a preflight request for a stream.
+
+    A page that follows with ``fetch`` sends one as soon as it comes back, because ``Last-Event-ID`` is not among the
+    headers that it may send without (https://fetch.spec.whatwg.org/#cors-safelisted-request-header).
+
+    :param method: the request's.
+    :param origin: the ``Origin`` of the request.
+    :returns: None if this is no preflight request, or one of an origin that may not follow.
+    """
+    if method != "OPTIONS" or origin not in origins:
+        return None
+    return {
+        **cors_headers(origin, origins),
+        "Access-Control-Allow-Methods": "GET, HEAD",
+        "Access-Control-Allow-Headers": "last-event-id, authorization, cache-control",
+        "Access-Control-Max-Age": _MAX_AGE,
+    }

@@ -14,14 +14,33 @@ from django.views.decorators.http import require_safe
 from werkzeug.exceptions import HTTPException
 
 from ssehub.integrations.django.site import hub, read_settings
-from ssehub.wsgi.access import check, cors_headers
+from ssehub.wsgi.access import check, cors_headers, preflight_headers
 from ssehub.wsgi.response import Unfit
 from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
 
 
-@require_safe
+def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Have a view answer GET and HEAD, and preflight requests of the origins that may follow."""
+    safe = require_safe(view)
+
+    @functools.wraps(view)
+    def _answer(request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponseBase:
+        origin, origins = request.headers.get("Origin"), read_settings().origins
+        headers = preflight_headers(request.method or "", origin, origins)
+        if headers is not None:
+            return HttpResponse(status=204, headers=headers)
+        answer = safe(request, *arguments, **named)
+        if answer.status_code >= 400:  # a page that may follow sees that it is refused, and why
+            for name, value in cors_headers(origin, origins).items():
+                answer.headers[name] = value
+        return answer
+
+    return _answer
+
+
+@_answers_preflight
 def events(request: HttpRequest) -> HttpResponseBase:
     """Answer with a stream of the zones in the query: ``?zone=a&zone=b``.
 
@@ -63,7 +82,7 @@ def stream(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
             return wanted
         return _connect_or_refuse(request, {"client_id": read_settings().client_id(request), **wanted})
 
-    return require_safe(_answer)
+    return _answers_preflight(_answer)
 
 
 def connect(request: HttpRequest, **options: Any) -> HttpResponseBase:
