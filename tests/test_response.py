@@ -25,7 +25,7 @@ def test_the_headers_are_exactly_these_and_the_applications(make_hub: MakeHub, s
     servers_own = {"server", "date", "connection", "transfer-encoding"}
     assert {name.lower(): value for name, value in stream.response.getheaders() if name.lower() not in servers_own} == {
         "content-type": "text/event-stream; charset=utf-8",
-        "cache-control": "no-cache",
+        "cache-control": "no-cache, no-transform",
         "x-accel-buffering": "no",
         "access-control-allow-origin": "https://example.org",
     }

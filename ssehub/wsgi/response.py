@@ -38,8 +38,9 @@ _REFUSED = frozenset(
 #: A token, and what may be in a value (RFC 9110 5.1 and 5.5), as far as WSGI's latin-1 goes.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile("[\t\x20-\x7e\x80-\xff]*")
-#: ``X-Accel-Buffering`` is nginx's: without it nothing arrives through its default configuration.
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+#: ``no-transform`` (RFC 9111 5.2.2.6) keeps the proxies of webpack-dev-server and Next.js from compressing, which would
+#: hold everything back. ``X-Accel-Buffering`` is nginx's: without it nothing arrives through its default configuration.
+_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
 
 class Unfit(BadRequest, ValueError):
