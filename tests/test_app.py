@@ -12,7 +12,7 @@ import pytest
 from werkzeug.exceptions import Unauthorized
 
 from ssehub import ALL, Hub
-from ssehub.service.app import MAX_BODY, create_app
+from ssehub.service.app import MAX_BODY, MAX_LISTED, create_app
 from tests.conftest import Site
 from tests.streams import GUARD, call
 
@@ -209,6 +209,19 @@ def test_stats_and_health_tell_what_is_there(hub: Hub, site: Serve) -> None:
     assert call(here.port, "GET", "/health") == (503, {"status": "closing", "failing": []})
     assert post(here.port, {"data": "x", "broadcast": True}) == (503, {"error": "the hub is closed"})
     stream.close()
+
+
+def test_stats_list_so_many_sessions_and_say_how_many_there_are_more(hub: Hub, site: Serve) -> None:
+    port = site(create_app(hub, public=False)).port
+    streams = [hub.stream(zone=[f"z{n}" for n in range(100)], client_id=f"c{k}") for k in range(12)]
+    streams.append(hub.stream(zone="quiet", client_id="quiet"))
+    for stream in streams:
+        next(stream)
+    answer = call(port, "GET", "/stats")[1]
+    assert sum(map(len, answer["zones"].values())) == MAX_LISTED and answer["unlisted"] == 201
+    assert [one["client_id"] for one in answer["zones"]["quiet"]] == ["quiet"]
+    for stream in streams:
+        stream.close()  # type: ignore[attr-defined]
 
 
 def test_the_console_is_there_and_may_load_nothing_from_elsewhere(port: int) -> None:

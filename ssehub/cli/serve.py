@@ -16,6 +16,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wsgi import ClosingIterator
 
 from ssehub.cli.arguments import add_log, add_token, shared_log
+from ssehub.cli.arrivals import Arrivals
 from ssehub.cli.terminal import say
 from ssehub.log import MemoryLog
 from ssehub.service import create_app
@@ -39,11 +40,28 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--history", type=int, default=10_000, help="messages kept for the late (%(default)s)")
     command.add_argument("--heartbeat", type=float, default=15.0, help="seconds of silence at most (%(default)s)")
     command.add_argument("--max-connections", type=int, help="streams at most (as many as descriptors allow)")
+    command.add_argument(
+        "--request-timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="for which a request that is no stream may take in all (%(default)s)",
+    )
     command.set_defaults(run=_run)
 
 
-class _QuietHandler(WSGIRequestHandler):
-    """werkzeug's handler without a line for every request: the console asks each second."""
+class _Handler(WSGIRequestHandler):
+    """werkzeug's handler, with limits, and without a line for every request: the console asks each second."""
+
+    arrivals: Arrivals
+
+    def handle(self) -> None:
+        """Handle the one request of a connection."""
+        self.arrivals.begin(self.connection)
+        try:
+            super().handle()
+        finally:
+            self.arrivals.end(self.connection)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing."""
@@ -91,11 +109,14 @@ def _run(options: argparse.Namespace) -> int:
     hosts = options.allow_host if public else [*options.allow_host, options.host]
     app = create_app(hub, token=options.token, public=public, hosts=hosts)
     open_responses = _OpenResponses(app)
+    arrivals = Arrivals(open_responses, options.request_timeout)
+    handler = type("Handler", (_Handler,), {"arrivals": arrivals})
     try:
-        server = make_server(options.host, options.port, open_responses, threaded=True, request_handler=_QuietHandler)
+        server = make_server(options.host, options.port, arrivals, threaded=True, request_handler=handler)
     except SystemExit:  # werkzeug's way to say why it cannot
         say("ssehub: --port names another, and 0 any that is free")
         return 1
+    server.service_actions = arrivals.enforce  # type: ignore[method-assign]  # called twice a second
     signal.signal(signal.SIGTERM, _interrupt)
     # Not in this thread, where the signals arrive: one that comes as a request is handed on would cut it off.
     serving = threading.Thread(target=server.serve_forever, name="ssehub-serve", daemon=True)

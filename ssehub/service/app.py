@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.resources
+import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, Unauthorized
@@ -24,6 +25,8 @@ from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.script import shared_script
 from ssehub.wsgi.server_info import server_info
 
+#: Sessions that ``GET /stats`` lists at the most; one in several zones counts several times.
+MAX_LISTED = 1000
 #: Bytes of a request to /send at the most: as much as a :class:`~ssehub.Decoder` takes by default.
 MAX_BODY = 1 << 20
 _TYPES = {"index.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
@@ -186,13 +189,25 @@ class App:
             processes = self._hub.processes()
             sessions = self._hub.connections(everywhere=True) if processes else sessions
         zones: dict[str, list[dict[str, Any]]] = {}
-        for one in sessions:
-            who = {"client_id": one.client_id, "session_id": one.id, "connected_at": one.connected_at}
-            if isinstance(one, Session):
-                who["process"] = one.process
-            for zone in one.zones:
-                zones.setdefault(zone, []).append(who)
-        return {"zones": dict(sorted(zones.items())), "processes": [one._asdict() for one in processes]}
+        for zone, one in itertools.islice(_by_rank(sessions), MAX_LISTED):
+            zones.setdefault(zone, []).append(_session(one))
+        unlisted = max(0, sum(len(one.zones) for one in sessions) - MAX_LISTED)
+        return {
+            "zones": dict(sorted(zones.items())),
+            "unlisted": unlisted,
+            "processes": [one._asdict() for one in processes],
+        }
+
+
+def _by_rank(sessions: Sequence[Session | Connection]) -> Iterator[tuple[str, Session | Connection]]:
+    """Give the first zone of each session, then the second, and so on: one in many zones does not hide the others."""
+    for rank in range(max((len(one.zones) for one in sessions), default=0)):
+        yield from ((one.zones[rank], one) for one in sessions if rank < len(one.zones))
+
+
+def _session(one: Session | Connection) -> dict[str, Any]:
+    who = {"client_id": one.client_id, "session_id": one.id, "connected_at": one.connected_at}
+    return {**who, "process": one.process} if isinstance(one, Session) else who
 
 
 def _since(text: str | None) -> Since:

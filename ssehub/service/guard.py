@@ -73,7 +73,7 @@ class Guard:
         if self._authorize is not None:
             return False
         if self._token is not None:
-            raise Unauthorized("this needs the token, as Authorization: Bearer ...")
+            raise Unauthorized("this needs the token, as Authorization: Bearer")
         if self._public:
             raise Forbidden("this is closed to all, because the service has no token and no authorize")
         if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(map(_is_proxys, request.headers.keys())):
@@ -90,7 +90,11 @@ class Guard:
         """
         if self._authorize is None:
             if client_id is not None:  # with it come the messages to this client alone
-                self.trusts(request)
+                try:
+                    self.trusts(request)
+                except HTTPException as error:
+                    error.description = f"{error.description}. Without client_id, zones can be followed"
+                    raise
         elif not self._knows_token(request):
             self._ask(request, "follow", zones, client_id)
 

@@ -176,7 +176,7 @@ async function ask() {
   try {
     const response = await fetch("stats", {headers: headers()});
     const answer = await response.json();
-    drawConnections(answer.zones, answer.processes);
+    drawConnections(answer.zones, answer.processes, answer.unlisted);
     measure(answer.stats.messages);
     judge(answer);
   } catch {
@@ -185,10 +185,11 @@ async function ask() {
   }
 }
 
-function drawConnections(zones, processes = []) {
+function drawConnections(zones, processes = [], unlisted = 0) {
   const list = document.createDocumentFragment();
   const places = new Map(processes.map(one => [one.id, `${one.host}, process ${one.pid}`]));
   for (const [zone, connections] of Object.entries(zones || {})) list.append(drawZone(zone, connections, places));
+  if (unlisted) list.append(element("p", "quiet", `${unlisted.toLocaleString()} more are not listed.`));
   if (!list.children.length) list.append(element("p", "quiet", nobody(zones)));
   const old = $("connections");
   const focused = old.contains(document.activeElement) ? document.activeElement.dataset : null;
