@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from werkzeug.test import create_environ
 
 from ssehub import ALL, Gap, Hub, LogError, Message, Packet, RedisLog
 from ssehub.log.redis.log import stream_key
@@ -405,3 +406,15 @@ def test_a_partition_that_cannot_be_reached_does_not_hold_back_the_outbox_of_the
         cluster.servers[1].go_on()
     followers[1].wait_for("before", "later")
     until(lambda: log.unsent == 0)
+
+
+def test_a_stream_reads_only_so_many_partitions() -> None:
+    hub = Hub(RedisLog("redis://", partitions=128))
+    zones = [f"z{n}" for n in range(100)]
+    few = [zone for zone in zones if hub._log.partitions([zone])[0] < 32]
+    request = create_environ("/")
+    for act in (lambda: hub.connect(request, zone=zones), lambda: hub.stream(zone=zones), lambda: hub.cursor(zones)):
+        with pytest.raises(ValueError, match="partitions of the log; a stream reads 32"):
+            act()
+    assert hub.connect(request, zone=few).status_code == 200
+    hub.close()

@@ -35,6 +35,9 @@ from ssehub.wsgi.warnings import warn_of
 
 #: Zones one connection may be in; each is a table entry, and a request may name them.
 MAX_ZONES = 100
+#: Partitions of a log that one connection may read. Its process has to follow all of them, and each id has a part for
+#: each, which has to come back in a request header.
+MAX_READ_PARTITIONS = 32
 
 
 class Hub(Forked):
@@ -165,7 +168,7 @@ class Hub(Forked):
         warn_of(environ, self._log.shared)
         try:
             start = StartPosition(last_event_id(environ), since)
-            zones = _check_zones(zone)
+            zones = self._check_zones(zone)
             client_id = None if client_id is None else _check_name(client_id)
         except ValueError as error:
             raise Unfit(str(error)) from None
@@ -194,7 +197,7 @@ class Hub(Forked):
         own = self._own
         own.dispatcher.cluster.check_metadata(metadata)
         return own.streams.body(
-            _check_zones(zone),
+            self._check_zones(zone),
             None if client_id is None else _check_name(client_id),
             metadata,
             StartPosition(last_event_id, since),
@@ -211,7 +214,16 @@ class Hub(Forked):
         :raises LogError: if the log cannot be reached.
         """
         self._own.dispatcher.start()
-        return str(self._log.cursor(zone if zone is ALL else _check_zones(zone)))
+        return str(self._log.cursor(zone if zone is ALL else self._check_zones(zone)))
+
+    def _check_zones(self, zone: str | Sequence[str]) -> tuple[str, ...]:
+        zones = (zone,) if isinstance(zone, str) else tuple(zone)
+        if not 0 < len(zones) <= MAX_ZONES:
+            raise ValueError(f"a connection is in 1 to {MAX_ZONES} zones, not in {len(zones)}")
+        zones = tuple(dict.fromkeys(check_name("zone", name) for name in zones))
+        if (count := len(self._log.partitions(zones))) > MAX_READ_PARTITIONS:
+            raise ValueError(f"these zones are in {count} partitions of the log; a stream reads {MAX_READ_PARTITIONS}")
+        return zones
 
     # Messages
 
@@ -432,13 +444,6 @@ def _source_of(environ: dict[str, Any], detach: bool | None) -> Source:
         obstacle = "the system has no epoll"
     alone = has_one_thread(environ)
     return Source(number, obstacle, obstacle is None and (alone if detach is None else detach), alone)
-
-
-def _check_zones(zone: str | Sequence[str]) -> tuple[str, ...]:
-    zones = (zone,) if isinstance(zone, str) else tuple(zone)
-    if not 0 < len(zones) <= MAX_ZONES:
-        raise ValueError(f"a connection is in 1 to {MAX_ZONES} zones, not in {len(zones)}")
-    return tuple(dict.fromkeys(check_name("zone", name) for name in zones))
 
 
 def _check_zone(zone: str | All) -> str | All:
