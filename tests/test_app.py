@@ -211,6 +211,21 @@ def test_stats_and_health_tell_what_is_there(hub: Hub, site: Serve) -> None:
     stream.close()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 200), ("GET", "/console.js", 200), ("GET", "/shared.js", 200), ("GET", "/stats", 200),
+     ("GET", "/health", 200), ("GET", "/metrics", 200), ("HEAD", "/events", 200), ("OPTIONS", "/events", 204),
+     ("GET", "/events?zone=", 400), ("POST", "/send", 400), ("DELETE", "/send", 405), ("GET", "/nothing", 404)],
+)  # fmt: skip
+def test_every_answer_says_that_it_is_what_it_says_and_how_long_it_may_be_kept(
+    hub: Hub, site: Serve, method: str, path: str, status: int
+) -> None:
+    port = site(create_app(hub, public=False, origins=["https://app.example"])).port
+    got, headers = head(port, method, path, **({"Origin": "https://app.example"} if method == "OPTIONS" else {}))
+    assert got == status and headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"].startswith(("no-store", "no-cache"))
+
+
 def test_stats_list_so_many_sessions_and_say_how_many_there_are_more(hub: Hub, site: Serve) -> None:
     port = site(create_app(hub, public=False)).port
     streams = [hub.stream(zone=[f"z{n}" for n in range(100)], client_id=f"c{k}") for k in range(12)]

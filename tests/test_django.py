@@ -147,6 +147,7 @@ def test_a_page_of_a_named_origin_that_uses_fetch_may_come_back(port: Callable[.
         assert page.options(path_).status_code == 405
     refused = page.get("/events", headers={"Origin": origin})
     assert refused.status_code == 403 and refused.headers["Access-Control-Allow-Origin"] == origin
+    assert refused.headers["Cache-Control"] == "no-store" and refused.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("query", ["zone=", "zone=a%00", "zone=" + "z" * 256, "me=", "me=a%0Ab"])

@@ -27,6 +27,7 @@ def test_the_headers_are_exactly_these_and_the_applications(make_hub: MakeHub, s
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache, no-transform",
         "x-accel-buffering": "no",
+        "x-content-type-options": "nosniff",
         "access-control-allow-origin": "https://example.org",
     }
     stream.close()

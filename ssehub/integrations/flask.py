@@ -18,7 +18,7 @@ from ssehub.log import ALL, All, Receipt
 from ssehub.wire import Message
 from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers, preflight_headers
 from ssehub.wsgi.hub import Hub
-from ssehub.wsgi.response import Unfit
+from ssehub.wsgi.response import NO_SNIFFING, Unfit
 from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
@@ -128,7 +128,8 @@ class SSEHub:
     def _show_origins(self, response: Response) -> Response:
         """Let the pages that may follow see that a stream is refused, and why; else they take the server for away."""
         if response.status_code >= 400 and self._is_for_stream():
-            response.headers.update(_cors_headers())
+            response.headers.update({**_cors_headers(), **NO_SNIFFING})
+            response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     def _is_for_stream(self) -> bool:

@@ -22,6 +22,7 @@ from ssehub.service.fields import fields_of, packet_of
 from ssehub.service.guard import Guard
 from ssehub.wsgi.access import Authorize, check_origins, cors_headers, preflight_headers
 from ssehub.wsgi.hub import Hub
+from ssehub.wsgi.response import NO_SNIFFING
 from ssehub.wsgi.script import shared_script
 from ssehub.wsgi.server_info import server_info
 
@@ -35,7 +36,6 @@ _PAGE_HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
@@ -107,6 +107,8 @@ class App:
         response = self._answer(request)
         if request.path == "/events":  # also to a refusal, so that a page can tell it from a server that is away
             response.headers.update(cors_headers(request.headers.get("Origin"), self._origins))
+        response.headers.update(NO_SNIFFING)
+        response.headers.setdefault("Cache-Control", "no-store")
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
@@ -174,7 +176,7 @@ class App:
         except ImportError:
             return _json({"error": "metrics need another package: pip install 'ssehub[prometheus]'"}, 501)
         text, content_type = exposition(self._hub, request.headers.get("Accept"), zones=zones, names=names)
-        return Response(text, content_type=content_type, headers={"Cache-Control": "no-store"})
+        return Response(text, content_type=content_type)
 
     def _health(self, request: Request) -> Response:
         failing = sorted(self._hub.failing)  # without the reasons: anyone may ask
@@ -232,4 +234,4 @@ def _refusal(error: HTTPException) -> Response:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(json.dumps(value), status, mimetype="application/json", headers={"Cache-Control": "no-store"})
+    return Response(json.dumps(value), status, mimetype="application/json")

@@ -38,9 +38,11 @@ _REFUSED = frozenset(
 #: A token, and what may be in a value (RFC 9110 5.1 and 5.5), as far as WSGI's latin-1 goes.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile("[\t\x20-\x7e\x80-\xff]*")
+#: No browser takes what somebody has sent for a page (https://fetch.spec.whatwg.org/#x-content-type-options-header).
+NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 #: ``no-transform`` (RFC 9111 5.2.2.6) keeps the proxies of webpack-dev-server and Next.js from compressing, which would
 #: hold everything back. ``X-Accel-Buffering`` is nginx's: without it nothing arrives through its default configuration.
-_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", **NO_SNIFFING}
 
 
 class Unfit(BadRequest, ValueError):
@@ -82,7 +84,8 @@ def unavailable(seconds: int) -> Response:
 
     :param seconds: when to ask again.
     """
-    return Response("the hub is full or closing\n", 503, {"Retry-After": str(max(1, seconds))})
+    headers = {"Retry-After": str(max(1, seconds)), "Cache-Control": "no-store", **NO_SNIFFING}
+    return Response("the hub is full or closing\n", 503, headers)
 
 
 def event_stream(iterable: Iterable[Message | str], *, headers: Mapping[str, str] | None = None) -> Response:

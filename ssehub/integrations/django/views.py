@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from ssehub.integrations.django.site import hub, read_settings
 from ssehub.wsgi.access import check, cors_headers, preflight_headers
-from ssehub.wsgi.response import Unfit
+from ssehub.wsgi.response import NO_SNIFFING, Unfit
 from ssehub.wsgi.script import shared_script
 
 logger = logging.getLogger("ssehub")
@@ -33,8 +33,9 @@ def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., H
             return HttpResponse(status=204, headers=headers)
         answer = safe(request, *arguments, **named)
         if answer.status_code >= 400:  # a page that may follow sees that it is refused, and why
-            for name, value in cors_headers(origin, origins).items():
+            for name, value in {**cors_headers(origin, origins), **NO_SNIFFING}.items():
                 answer.headers[name] = value
+            answer.headers.setdefault("Cache-Control", "no-store")
         return answer
 
     return _answer
