@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from werkzeug.exceptions import Unauthorized
 from ssehub import ALL, Hub
 from ssehub.service.app import MAX_BODY, MAX_LISTED, create_app
 from tests.conftest import Site
-from tests.streams import GUARD, call
+from tests.streams import GUARD, call, until
 
 MakeHub = Callable[..., Hub]
 Serve = Callable[[Any], Site]
@@ -468,6 +469,24 @@ def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve
     assert "zones" not in call(here.port, "GET", "/stats", None, **ada)[1] and asked[-1] == ("look", ALL, None)
     assert "zones" in call(here.port, "GET", "/stats", None, **token)[1]
     stream.close()
+
+
+def test_the_application_says_for_how_long_a_client_may_follow(make_hub: MakeHub, site: Serve) -> None:
+    hub = make_hub(heartbeat=3600, max_age=3600)
+    left, ended = [timedelta(seconds=0.2)], []
+    hub.on_disconnect(lambda connection: ended.append(connection.closed))
+    here = site(create_app(hub, authorize=lambda request, action, zones, client_id: left[0]))
+    stream = here.stream("/events")
+    stream.rest()
+    assert stream.decoder.reconnection_time and until(lambda: ended) == ["max_age"]
+    stream.close()
+    left[0] = timedelta(0)
+    assert call(here.port, "GET", "/events")[0] == 403
+    left[0] = timedelta(days=10**6)
+    stream = here.stream("/events")
+    stream.opened()
+    stream.close()
+    assert call(here.port, "POST", "/send", {"data": "x", "zone": "z"})[0] == 500  # a message takes no time
 
 
 @pytest.mark.parametrize("answer", [None, 1, "yes", ValueError("secret"), KeyError("secret"), TypeError("secret")])

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -195,6 +196,12 @@ def test_the_ready_made_view_asks_authorize(port: Callable[..., int]) -> None:
     stream = Stream(here, "/events?zone=a&me=ada", {"Origin": "https://app.example"})
     assert stream.opened()["client_id"] == "ada"
     assert stream.response.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    stream.close()
+
+
+def test_authorize_says_how_long_a_stream_may_last(port: Callable[..., int]) -> None:
+    stream = Stream(port(AUTHORIZE=lambda *asked: timedelta(seconds=0.1)), "/events")
+    assert [event.event for event in stream.rest()] == ["ssehub.open"]
     stream.close()
 
 

@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -130,6 +131,20 @@ def test_the_rule_asks_who_may_follow_before_anything_is_registered(
     stream = here.stream("/events?zone=a&me=ada")
     assert stream.opened()["client_id"] == "ada"
     stream.close()
+
+
+def test_authorize_and_a_view_say_how_long_a_stream_may_last(
+    make: Callable[..., tuple[Flask, SSEHub]], site: Serve
+) -> None:
+    app, sse = make({"SSEHUB_URL": "/events"}, authorize=lambda *asked: timedelta(seconds=0.1))
+    app.add_url_rule("/mine", view_func=sse.stream(lambda: {"zone": "a", "max_age": 0.1}), endpoint="mine")
+    app.add_url_rule("/wrong", view_func=sse.stream(lambda: {"zone": "a", "max_age": 0}), endpoint="wrong")
+    here = site(app)
+    for path in ("/events", "/mine"):
+        stream = here.stream(path)
+        assert [event.event for event in stream.rest()] == ["ssehub.open"]
+        stream.close()
+    assert call(here.port, "GET", "/wrong")[0] == 400
 
 
 def test_without_authorize_only_the_default_zone_is_open(

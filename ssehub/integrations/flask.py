@@ -138,13 +138,13 @@ class SSEHub:
 
     def _events(self) -> ResponseReturnValue:
         zones = request.args.getlist("zone") or ["default"]
-        client_id = self._client_id()
+        client_id, max_age = self._client_id(), None
         if self._authorize is not None:
-            check(self._authorize, request, "follow", zones, client_id)
+            max_age = check(self._authorize, request, "follow", zones, client_id)
         elif zones != ["default"]:
             return {"error": "only the zone default is open here: the application has no authorize"}, 403
         try:
-            return self._connect(zone=zones, client_id=client_id)
+            return self._connect(zone=zones, client_id=client_id, max_age=max_age)
         except Unfit as error:
             return {"error": str(error)}, 400
 

@@ -29,9 +29,9 @@ class HubSettings:
 
     def __post_init__(self) -> None:
         for name in ("heartbeat", "max_age", "stall_timeout"):
-            _check(name, getattr(self, name), (int, float), optional=name == "max_age")
+            check_number(name, getattr(self, name), optional=name == "max_age")
         for name in ("max_pending", "max_replay", "max_connections", "max_per_client"):
-            _check(name, getattr(self, name), (int,), optional=name != "max_pending")
+            check_number(name, getattr(self, name), (int,), optional=name != "max_pending")
         if self.detach is not None and not isinstance(self.detach, bool):
             raise TypeError(f"detach must be True, False or None, not {self.detach!r}")
         Message(retry=self.retry)  # raises if it is not a legal one
@@ -54,7 +54,14 @@ def jitter(seconds: float) -> float:
     return seconds * random.uniform(0.9, 1.0)
 
 
-def _check(name: str, value: object, kinds: tuple[type, ...], optional: bool) -> None:
+def check_number(name: str, value: object, kinds: tuple[type, ...] = (int, float), optional: bool = False) -> None:
+    """Check a number where it enters.
+
+    :param name: what an error calls it.
+    :param optional: whether it may be None.
+    :raises ValueError: if it is not positive, or infinite.
+    :raises TypeError: if it is no number.
+    """
     if value is None and optional:
         return
     if not isinstance(value, kinds) or isinstance(value, bool):

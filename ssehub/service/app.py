@@ -136,9 +136,9 @@ class App:
     def _events(self, request: Request) -> Response:
         zones = request.args.getlist("zone") or ["default"]
         client_id = request.args.get("client_id")
-        self._guard.check_follow(request, zones, client_id)
+        max_age = self._guard.check_follow(request, zones, client_id)
         since = _since(request.args.get("since"))
-        return self._hub.connect(request, zone=zones, client_id=client_id, since=since)
+        return self._hub.connect(request, zone=zones, client_id=client_id, since=since, max_age=max_age)
 
     def _preflight(self, request: Request) -> Response:
         headers = preflight_headers(request.method, request.headers.get("Origin"), self._origins)

@@ -83,9 +83,10 @@ class Guard:
         self._check_page(request)
         return True
 
-    def check_follow(self, request: Request, zones: Sequence[str], client_id: str | None) -> None:
+    def check_follow(self, request: Request, zones: Sequence[str], client_id: str | None) -> float | None:
         """Check whether a request may follow zones, as a client if one is named.
 
+        :returns: for how many seconds it may, or None for no limit.
         :raises HTTPException: if it may not.
         """
         if self._authorize is None:
@@ -96,7 +97,8 @@ class Guard:
                     error.description = f"{error.description}. Without client_id, zones can be followed"
                     raise
         elif not self._knows_token(request):
-            self._ask(request, "follow", zones, client_id)
+            return self._ask(request, "follow", zones, client_id)
+        return None
 
     def check_send(self, request: Request, packet: Packet) -> None:
         """Check whether a request that is not trusted may send.
@@ -123,10 +125,10 @@ class Guard:
 
     def _ask(
         self, request: Request, action: Action, zones: Sequence[str] | All = ALL, client_id: str | None = None
-    ) -> None:
+    ) -> float | None:
         assert self._authorize is not None
         try:
-            check(self._authorize, request, action, zones, client_id)
+            return check(self._authorize, request, action, zones, client_id)
         except HTTPException:
             raise
         except Exception:  # the application's mistake, which is not for clients to read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,24 +16,32 @@ _MAX_AGE = "7200"
 #: What is asked for: to follow zones, to send to a zone (or to all, with :data:`~ssehub.ALL`), or to see who is there.
 Action = Literal["follow", "send", "look"]
 #: Says whether a request may do what it asks for: called with the request, the action, the zones, and whose client id
-#: is meant, before anything else happens. False is a 403; an HTTP error that it raises, a 401 say, is the answer.
-Authorize = Callable[[Any, Action, Sequence[str] | All, str | None], bool]
+#: is meant, before anything else happens. False is a 403; an HTTP error that it raises, a 401 say, is the answer. To
+#: "follow", a ``timedelta`` says for how long it may: the stream ends then, and when its client comes back, this is
+#: called again.
+Authorize = Callable[[Any, Action, Sequence[str] | All, str | None], bool | timedelta]
 
 
 def check(
     authorize: Authorize, request: Any, action: Action, zones: Sequence[str] | All = ALL, client_id: str | None = None
-) -> None:
+) -> float | None:
     """Ask the application whether a request may do something.
 
+    :returns: for how many seconds it may, or None for no limit.
     :raises Forbidden: if it may not.
-    :raises TypeError: if the application has answered with something else than True or False: a view that forgets its
-        ``return`` lets nobody in.
+    :raises TypeError: if the application has answered with something else than True, False or, to "follow", a
+        ``timedelta``: a view that forgets its ``return`` lets nobody in.
     """
     answer = authorize(request, action, zones, client_id)
+    if isinstance(answer, timedelta) and action == "follow":
+        if (seconds := answer.total_seconds()) > 0:
+            return seconds
+        raise Forbidden(f"this request may not {action} here any more")
     if not isinstance(answer, bool):
         raise TypeError(f"authorize must return True or False, not {answer!r}")
     if not answer:
         raise Forbidden(f"this request may not {action} here")
+    return None
 
 
 def check_origins(origins: Collection[str]) -> frozenset[str]:

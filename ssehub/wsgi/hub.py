@@ -15,7 +15,7 @@ from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Sessi
 from ssehub.log.packet import check_name, warn_of_type
 from ssehub.server.connection import Connection, as_message
 from ssehub.server.dispatcher import Dispatcher, Hooks
-from ssehub.server.settings import HubSettings
+from ssehub.server.settings import HubSettings, check_number
 from ssehub.server.start_position import Since, StartPosition
 from ssehub.wire import Message
 from ssehub.wsgi import gunicorn_worker, poller, sockets
@@ -145,6 +145,7 @@ class Hub(Forked):
         client_id: str | None = None,
         metadata: Any = None,
         since: Since = None,
+        max_age: float | None = None,
     ) -> Response:
         """Answer a request with an event stream.
 
@@ -157,9 +158,11 @@ class Hub(Forked):
         :param metadata: what to note about the client; see :meth:`set_metadata`.
         :param since: where to start if the request brings no last event id: None for now, ``"oldest"``, a number
             for the last so many messages, or a cursor.
+        :param max_age: seconds after which this stream ends, less up to a tenth, and its client comes back: for
+            instance until the token expires that the client has shown. None, or more than the hub's: that of the hub.
         :returns: a werkzeug response, which is also a WSGI application.
-        :raises ValueError: if a name or ``since`` is unfit. It is werkzeug's ``BadRequest``, too, because names often
-            come from the request: werkzeug and Flask answer with a 400.
+        :raises ValueError: if a name, ``since`` or ``max_age`` is unfit. It is werkzeug's ``BadRequest``, too, because
+            names often come from the request: werkzeug and Flask answer with a 400.
         :raises TypeError: if an argument has the wrong type.
         """
         own = self._own
@@ -170,10 +173,11 @@ class Hub(Forked):
             start = StartPosition(last_event_id(environ), since)
             zones = self._check_zones(zone)
             client_id = None if client_id is None else _check_name(client_id)
+            check_number("max_age", max_age, optional=True)
         except ValueError as error:
             raise Unfit(str(error)) from None
         source = _source_of(environ, self._settings.detach)
-        body = own.streams.body(zones, client_id, metadata, start, source)
+        body = own.streams.body(zones, client_id, metadata, start, source, max_age)
         _end_streams_at_exit()
         if not source.detaches and "gunicorn.socket" in environ:
             _end_streams_with_worker(own.streams.limit(source))

@@ -80,14 +80,22 @@ class Streams:
         dispatcher.add_delivery(self._writer, self.stats)
 
     def body(
-        self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: StartPosition, source: Source
+        self,
+        zones: tuple[str, ...],
+        client_id: str | None,
+        metadata: Any,
+        start: StartPosition,
+        source: Source,
+        max_age: float | None = None,
     ) -> Body:
         """Make the body of a response: the life of a connection.
 
         Nothing happens before the server asks for the first bytes: a generator that nobody starts runs no ``finally``.
+
+        :param max_age: seconds after which it ends, if that is sooner than the hub's ``max_age``.
         """
         expected = self._dispatcher.registry.expect(zones, client_id)
-        return self._bodies.make(lambda on_close: self._life(expected, metadata, start, source, on_close))
+        return self._bodies.make(lambda on_close: self._life(expected, metadata, start, source, max_age, on_close))
 
     def limit(self, source: Source) -> int:
         """Return how many streams there may be."""
@@ -144,7 +152,13 @@ class Streams:
     # What follows runs in the thread that serves the request.
 
     def _life(
-        self, expected: Expected, metadata: Any, start: StartPosition, source: Source, on_close: OnClose
+        self,
+        expected: Expected,
+        metadata: Any,
+        start: StartPosition,
+        source: Source,
+        max_age: float | None,
+        on_close: OnClose,
     ) -> Generator[bytes, None, None]:
         dispatcher = self._dispatcher
         connection = None
@@ -159,15 +173,15 @@ class Streams:
         else:
             if not is_wanted:  # it was disconnected just now
                 connection.close()
-            yield from self._serve(connection, metadata, source, on_close)
+            yield from self._serve(connection, metadata, source, max_age, on_close)
         if not dispatcher.takes_streams and source.socket is not None:
             sockets.take_no_more(source.socket)
 
     def _serve(
-        self, connection: Connection, metadata: Any, source: Source, on_close: OnClose
+        self, connection: Connection, metadata: Any, source: Source, max_age: float | None, on_close: OnClose
     ) -> Generator[bytes, None, None]:
         reason = "error"
-        stream = ThreadStream(self._dispatcher, connection)
+        stream = ThreadStream(self._dispatcher, connection, max_age)
         hooks: StreamHooks | None = None  # until the writer has the stream
         try:
             self._dispatcher.cluster.enter(connection, metadata)

@@ -16,19 +16,20 @@ from ssehub.wsgi.writer_loop import DEAD
 class ThreadStream:
     """The chunks of one stream, iterated by one thread. The watcher looks at it from another.
 
+    :param max_age: seconds after which it has to end, if that is sooner than the hub's ``max_age``.
     :ivar writing_since: when the write began that is still going on (``time.monotonic()``), else None.
     :ivar beat: seconds of silence before a heartbeat.
     :ivar expires: when it has to end (``time.monotonic()``).
     :ivar alarm: when it has to wake for a heartbeat, or because it is too old (``time.monotonic()``).
     """
 
-    def __init__(self, dispatcher: Dispatcher, connection: Connection) -> None:
+    def __init__(self, dispatcher: Dispatcher, connection: Connection, max_age: float | None = None) -> None:
         self.connection = connection
         self.writing_since: float | None = None
         settings = dispatcher.settings
         self._dispatcher = dispatcher
         self.beat = jitter(settings.heartbeat)
-        self.expires = time.monotonic() + jitter(settings.max_age) if settings.max_age else float("inf")
+        self.expires = time.monotonic() + min(jitter(one) for one in (settings.max_age, max_age, float("inf")) if one)
         self.alarm = min(time.monotonic() + self.beat, self.expires)
 
     def wake(self) -> None:

@@ -48,15 +48,15 @@ def events(request: HttpRequest) -> HttpResponseBase:
     The setting ``AUTHORIZE`` says who may; without it only the zone ``default`` can be followed.
     """
     found, zones = read_settings(), request.GET.getlist("zone") or ["default"]
-    client_id = found.client_id(request)
+    client_id, max_age = found.client_id(request), None
     if found.authorize is None and zones != ["default"]:
         return JsonResponse({"error": "only the zone default is open here: there is no AUTHORIZE"}, status=403)
     if found.authorize is not None:
         try:
-            check(found.authorize, request, "follow", zones, client_id)
+            max_age = check(found.authorize, request, "follow", zones, client_id)
         except HTTPException as error:
             return JsonResponse({"error": error.description}, status=error.code or 500)
-    return _connect_or_refuse(request, {"zone": zones, "client_id": client_id})
+    return _connect_or_refuse(request, {"zone": zones, "client_id": client_id, "max_age": max_age})
 
 
 @require_safe
