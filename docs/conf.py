@@ -15,8 +15,8 @@ highlight_language = "none"
 nitpicky = True
 #: What other packages document; the build must not need the network.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|threading|types|requests|werkzeug|flask|django|redis|prometheus_client)\..*"),
-    (r"py:.*", r"ImproperlyConfigured|ResponseReturnValue"),  # of Django and Flask
+    (r"py:.*", r"(collections|datetime|threading|types|requests|werkzeug|flask|django|redis|prometheus_client)\..*"),
+    (r"py:.*", r"BadRequest|ImproperlyConfigured|ResponseReturnValue"),  # of Django and Flask
     (r"py:.*", r"(ssehub\.(hooks|client\.listeners)\.)?[CP]|ssehub\.log\.packet\._All\.ALL"),  # type variables; a value
     (r"py:.*", r"ssehub\.integrations\.django\.site\.Settings"),
 ]

@@ -118,8 +118,8 @@ class Packet:
     :param broadcast: True for everyone in the zone.
     :param exclude: ids of sessions that do not get it, the sender's own for instance.
     :raises ValueError: if it addresses nobody, or a client and everyone at once, or a name is unfit, or the message's
-        type is one of the hub's own, or its id or reconnection time cannot be sent; see :func:`check_fields`. An id
-        must not look like a cursor, either: clients would come back with a place that is not theirs.
+        type is one of the hub's own, or its id or reconnection time cannot be sent; see :class:`~ssehub.Message`. An
+        id must not look like a cursor, either: clients would come back with a place that is not theirs.
     :raises TypeError: if an argument has the wrong type.
     """
 
