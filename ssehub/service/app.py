@@ -94,7 +94,7 @@ def create_app(
 
 
 class App:
-    """Be the WSGI application; see :func:`create_app`. Safe to call from any number of threads."""
+    """The WSGI application of :func:`create_app`. Safe to call from any number of threads."""
 
     def __init__(self, hub: Hub, guard: Guard, origins: frozenset[str]) -> None:
         self._hub = hub

@@ -60,7 +60,9 @@ class Guard:
         host = _host_name(request)
         if (self._public and not self._hosts) or host in self._hosts or (not self._public and _is_local(host)):
             return
-        raise Forbidden(f"this service is not called {host[:255]!r}: create_app(hosts=) and serve --allow-host name it")
+        raise Forbidden(
+            f"this service is not called {host[:255]!r}; serve --allow-host and create_app(hosts=) allow a name"
+        )
 
     def trusts(self, request: Request) -> bool:
         """Return whether a request may do anything; False if the application's ``authorize`` has to be asked.
@@ -77,7 +79,7 @@ class Guard:
         if self._public:
             raise Forbidden("this is closed to all, because the service has no token and no authorize")
         if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(map(_is_proxys, request.headers.keys())):
-            raise Forbidden("HTTP/1.0, or through a proxy: who asks nobody knows, so the service needs a token")
+            raise Forbidden("the request came with HTTP/1.0 or through a proxy, so its sender is unknown: use a token")
         if not (_is_local(_host_name(request)) and _is_local(request.remote_addr or "")):
             raise Forbidden("without a token only this machine may do this")
         self._check_page(request)
@@ -110,9 +112,9 @@ class Guard:
         # These change how every receiver reconnects.
         given = [name for name in ("id", "retry") if getattr(message, name) is not None]
         if given:
-            raise Forbidden(f"only with the token may a sender choose {' and '.join(given)}")
+            raise Forbidden(f"a sender without the token cannot choose {' and '.join(given)}")
         if message.event in BROWSERS_TYPES:
-            raise Forbidden(f"only with the token may a sender use the type {message.event!r}, which browsers use")
+            raise Forbidden(f"a sender without the token cannot use the type {message.event!r}, which browsers use")
         self._ask(request, "send", ALL if packet.zone is ALL else [packet.zone], packet.client_id)
 
     def check_look(self, request: Request) -> None:
