@@ -169,7 +169,7 @@ def test_the_script_goes_on_where_it_was(folder: Path, serve: Callable[[int], An
 
 def test_four_processes_on_redis_are_one_hub(folder: Path, redis_server: RedisServer) -> None:
     url = redis_server.url.replace("/0", "/5")
-    app = APPS[2].replace("from ssehub import Hub, Message\n", SHARED.splitlines()[0] + "\n")
+    app = APPS[2].replace("from ssehub import Hub\n", SHARED.splitlines()[0] + "\n")
     app = app.replace("hub = Hub()\n", SHARED.splitlines()[2] + "\n")
     assert app.count("RedisLog") == 2
     write(folder, 2, app.replace("redis://localhost:6379/0", url))

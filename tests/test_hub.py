@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -57,6 +58,69 @@ def test_each_way_to_address_reaches_just_whom_it_should(make_hub: MakeHub) -> N
     ada_in_b.wait_for("all", "zone b", "ada", "ada in b", "end")
     bob.wait_for("all", "zone b", "end")
     both.wait_for("all", "zone b", "end")
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [({"a": [1, "ä"]}, '{"a":[1,"ä"]}'), ([], "[]"), (7, "7"), (1.5, "1.5"), (True, "true"), ("x", "x")],
+)
+def test_any_value_can_be_sent_with_its_type_and_id_beside_it(make_hub: MakeHub, value: Any, data: str) -> None:
+    hub = make_hub()
+    follower = Follower(hub, zone="a", client_id="ada")
+    hub.broadcast(value)
+    hub.broadcast(value, event="task", id="7", zone="a")
+    hub.send("ada", value, event="mine", id="8", zone="a")
+    only(hub).send(value, event="alone")
+    follower.wait_for(data, data, data, data)
+    sent = [event for event in follower.events if event.data == data]
+    assert [event.event for event in sent] == ["message", "task", "mine", "alone"]
+    assert [event.id for event in sent[1:3]] == ["7", "8"]
+    hub.broadcast("", event="empty")  # what the error for an event without data advises
+    until(lambda: follower.events[-1].event == "empty")
+
+
+def test_default_makes_json_of_what_has_no_form_in_it(make_hub: MakeHub) -> None:
+    hub, when = make_hub(), datetime(2026, 1, 2)
+    follower = Follower(hub, client_id="ada")
+    hub.broadcast({"at": when}, default=str)
+    hub.send("ada", [when], default=lambda value: value.year)
+    only(hub).send(when, default=str)
+    follower.wait_for('{"at":"2026-01-02 00:00:00"}', "[2026]", '"2026-01-02 00:00:00"')
+    for send in (hub.broadcast, only(hub).send):
+        with pytest.raises(TypeError, match=r"datetime is not JSON serializable.*default=str"):
+            send(when)
+
+
+def test_a_message_keeps_its_own_type_and_id(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    for more in ({"event": "task"}, {"id": "7"}, {"default": str}):
+        with pytest.raises(TypeError, match="its own event and id"):
+            hub.broadcast(Message("x"), **more)
+        with pytest.raises(TypeError, match="its own event and id"):
+            hub.send("ada", Message("x"), **more)
+
+
+def test_the_advice_of_an_error_is_right(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    follower = Follower(hub)
+    for nobody in (None, ALL):
+        with pytest.raises(TypeError, match=r"use hub\.broadcast\(message\)"):
+            hub.send(nobody, "x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"use ssehub\.ALL"):
+        hub.broadcast("x", zone=None)  # type: ignore[arg-type]
+    hub.broadcast("x", zone=ALL)
+    with pytest.raises(TypeError, match=r"use ssehub\.ALL"):
+        hub.connections(client_id=None)  # type: ignore[arg-type]
+    assert len(hub.connections(client_id=ALL)) == 1
+    for call in (hub.disconnect, hub.is_present, hub.get_metadata):  # each is about one client
+        for nobody in (None, ALL):
+            with pytest.raises(TypeError) as info:
+                call(nobody)  # type: ignore[arg-type]
+            assert "use ssehub.ALL" not in str(info.value)
+    with pytest.raises(TypeError, match=r"use Message\.from_json\(None\)"):
+        hub.broadcast(None)
+    hub.broadcast(Message.from_json(None))
+    follower.wait_for("x", "null")
 
 
 def test_several_sessions_of_a_client_all_get_its_messages_and_none_replaces_another(make_hub: MakeHub) -> None:
@@ -621,6 +685,11 @@ def test_settings_that_make_no_sense_are_refused(options: Any, error: type[Excep
     [
         ({"zone": ""}, ValueError, "zone"),
         ({"zone": []}, ValueError, "zones"),
+        ({"zone": None}, TypeError, "zone must be a zone's name, or a list of names, not None"),
+        ({"zone": 5}, TypeError, "zone must be a zone's name, or a list of names, not 5"),
+        ({"zone": ALL}, TypeError, "zone must be a zone's name, or a list of names, not ALL"),
+        ({"zone": b"a"}, TypeError, "zone must be a zone's name, or a list of names, not b'a'"),
+        ({"zone": [5]}, TypeError, "zone must be a str, not int"),
         ({"zone": [f"z{n}" for n in range(101)]}, ValueError, "100"),
         ({"zone": ["a", None]}, TypeError, "zone"),
         ({"zone": "a\rb"}, ValueError, "control"),

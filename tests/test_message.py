@@ -7,7 +7,10 @@ import enum
 import json
 import math
 import pickle
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -174,6 +177,16 @@ def test_what_no_browser_reads_as_json_is_refused(value: Any) -> None:
 def test_what_json_has_not_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         Message.from_json({1, 2})
+    with pytest.raises(TypeError, match="bytes is not JSON serializable: decode it"):
+        Message.from_json({"a": b"x"})
+
+
+@pytest.mark.parametrize("value", [datetime(2026, 1, 2, 3, 4, 5), Decimal("1.50"), UUID(int=7)], ids=repr)
+def test_what_json_has_no_form_for_is_what_default_makes_of_it(value: Any) -> None:
+    assert Message.from_json({"it": value}, default=str).json() == {"it": str(value)}
+    assert Message.from_json([value], "tick", id="7", default=lambda _: [1]) == Message("[[1]]", "tick", id="7")
+    with pytest.raises(TypeError, match=f"{type(value).__name__} is not JSON serializable.*default=str"):
+        Message.from_json([value])
 
 
 def test_json_without_data_or_of_other_text_is_a_value_error() -> None:

@@ -40,18 +40,23 @@ MAX_SENT_RETRY = 86_400_000
 BROWSERS_TYPES = frozenset(("error", "open"))
 
 
-def check_name(what: str, name: object) -> str:
+#: What an error adds where :data:`ALL` can stand in a name's place.
+OR_ALL = "; for all, use ssehub.ALL"
+
+
+def check_name(what: str, name: object, hint: str = "") -> str:
     """Check the name of a zone or a client where it enters.
 
     :param what: what an error calls it.
+    :param hint: what the error adds if it is not a string.
     :returns: the name.
-    :raises TypeError: if it is not a string; for None the text says what was probably meant.
+    :raises TypeError: if it is not a string.
     :raises ValueError: if it is empty, too long or holds control characters.
     """
     if name is None:
-        raise TypeError(f"{what} is None; to address everyone say ssehub.ALL")
+        raise TypeError(f"{what} is None{hint}")
     if not isinstance(name, str):
-        raise TypeError(f"{what} must be a str, not {type(name).__name__}")
+        raise TypeError(f"{what} must be a str, not {'ALL' if name is ALL else type(name).__name__}{hint}")
     if not name:
         raise ValueError(f"{what} is empty")
     if len(name) > MAX_NAME:
@@ -140,7 +145,7 @@ class Packet:
         if self.message.id is not None and parse_parts(self.message.id) is not None:
             raise ValueError(f"id looks like a cursor, a place in a log, and would move clients: {self.message.id!r}")
         if self.zone is not ALL:
-            check_name("zone", self.zone)
+            check_name("zone", self.zone, OR_ALL)
         if not isinstance(self.broadcast, bool):
             raise TypeError(f"broadcast must be a bool, not {type(self.broadcast).__name__}")
         if self.client_id is not None:
@@ -196,8 +201,8 @@ _NOTHING = Message(comment="a command")
 
 
 def _session_ids(exclude: Iterable[str]) -> frozenset[str]:
-    if isinstance(exclude, str):
-        raise TypeError("exclude must be a collection of session ids, not a single str")
+    if isinstance(exclude, str) or not isinstance(exclude, Iterable):
+        raise TypeError(f"exclude must be a collection of session ids, not {exclude!r}")
     ids = frozenset(exclude)
     for session_id in ids:
         check_name("a session id in exclude", session_id)

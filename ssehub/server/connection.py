@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ssehub.exceptions import Backlogged
@@ -114,18 +115,22 @@ class Connection:
         """The number of messages of the log that it has yet to take; 0 if it is level."""
         return self.reader.lag
 
-    def send(self, message: Message | str) -> bool:
+    def send(self, message: Any, *, event: str | None = None, default: Callable[[Any], Any] | None = None) -> bool:
         """Send to this session alone, past the log: the message is not replayed after a reconnection.
 
         It comes after what was sent to everybody before. Messages that the connection's own hooks send come first:
         before what it has to catch up on.
 
+        :param message: a message, a text, or any other value, which is sent as JSON.
+        :param event: the type, if ``message`` is not a :class:`Message`, which has its own.
+        :param default: makes JSON of what has no form in it; see :meth:`Message.from_json`.
         :returns: False if the connection has ended.
         :raises Backlogged: if ``max_pending`` such messages are waiting already.
         :raises ValueError: if the message has an id: the client would come back with it, and no log knows it; or a
             type that is the hub's own; or a reconnection time of more than a day.
+        :raises TypeError: if the message cannot be made: it is None, or JSON has no form for it.
         """
-        message = as_message(message)
+        message = as_message(message, event, default=default)
         check_type(message)
         if message.id is not None:
             raise ValueError("a message to one session cannot have an id, because it is not in the log")
@@ -179,9 +184,28 @@ class Connection:
             waited.set()
 
 
-def as_message(message: Message | str) -> Message:
-    """Take a text for a message of the default type.
+def as_message(
+    value: Any,
+    event: str | None = None,
+    id: str | None = None,
+    default: Callable[[Any], Any] | None = None,
+) -> Message:
+    """Make a message of what an application wants to send.
 
-    :raises TypeError: if it is neither.
+    :param value: a message; a text; or any other value, which becomes JSON.
+    :param event: the type; None: ``"message"``.
+    :param id: the event's id; None: the log assigns one.
+    :param default: makes JSON of what has no form in it; see :meth:`Message.from_json`.
+    :raises TypeError: if the value is None, JSON has no form for it, or it is a message and another argument is given.
+    :raises ValueError: if the message cannot be sent.
     """
-    return message if isinstance(message, Message) else Message(message)
+    if isinstance(value, Message):
+        if event is not None or id is not None or default is not None:
+            raise TypeError("a Message has its own event and id: give event=, id= and default= with other values only")
+        return value
+    if value is None:
+        raise TypeError("the message is None; to send JSON's null, use Message.from_json(None)")
+    kind = "message" if event is None else event
+    if isinstance(value, str):
+        return Message(value, kind, id=id)
+    return Message.from_json(value, kind, id=id, default=default)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 # "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair, a single
@@ -79,13 +80,26 @@ class Message:
         return self._comment
 
     @classmethod
-    def from_json(cls, value: Any, event: str = "message", *, id: str | None = None) -> Message:
+    def from_json(
+        cls,
+        value: Any,
+        event: str = "message",
+        *,
+        id: str | None = None,
+        default: Callable[[Any], Any] | None = None,
+    ) -> Message:
         """Make a message whose data is a value as JSON, compact and without escapes for other scripts.
 
-        :raises TypeError: if the value has something that JSON has not.
+        :param default: called with each object that JSON has no form for, a ``datetime`` or a ``Decimal`` for
+            instance; returns what to write in its place. ``default=str`` writes their text. It is that of
+            :func:`json.dumps`.
+        :raises TypeError: if the value contains something that JSON has no form for.
         :raises ValueError: if it has a NaN or an infinity, which no browser reads, or half of a surrogate pair.
         """
-        return cls(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")), event, id=id)
+        data = json.dumps(
+            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=default or _not_json
+        )
+        return cls(data, event, id=id)
 
     def json(self) -> Any:
         """Read the data as JSON.
@@ -173,6 +187,14 @@ class Received(Message):
 def _restore(data: str | None, event: str, id: str | None, retry: int | None, comment: str | None) -> Message:
     """Make a pickled message again; its class takes some fields by name only."""
     return Message(data, event, id=id, retry=retry, comment=comment)
+
+
+def _not_json(value: object) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"{type(value).__name__} is not JSON serializable: decode it to text first")
+    raise TypeError(
+        f"{type(value).__name__} is not JSON serializable: give a function as default=, for instance default=str"
+    )
 
 
 def _text(name: str, value: object, hint: str = "") -> str:

@@ -12,12 +12,11 @@ from typing import Any, Literal, NamedTuple, overload
 from ssehub.exceptions import HubClosed, UnknownClient
 from ssehub.forks import Forked
 from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
-from ssehub.log.packet import check_name, warn_of_type
+from ssehub.log.packet import OR_ALL, check_name, warn_of_type
 from ssehub.server.connection import Connection, as_message
 from ssehub.server.dispatcher import Dispatcher, Hooks
 from ssehub.server.settings import HubSettings, check_number
 from ssehub.server.start_position import Since, StartPosition
-from ssehub.wire import Message
 from ssehub.wsgi import gunicorn_worker, poller, sockets
 from ssehub.wsgi.response import (
     Request,
@@ -221,6 +220,8 @@ class Hub(Forked):
         return str(self._log.cursor(zone if zone is ALL else self._check_zones(zone)))
 
     def _check_zones(self, zone: str | Sequence[str]) -> tuple[str, ...]:
+        if not isinstance(zone, Iterable) or isinstance(zone, bytes):  # ALL, for instance
+            raise TypeError(f"zone must be a zone's name, or a list of names, not {zone!r}")
         zones = (zone,) if isinstance(zone, str) else tuple(zone)
         if not 0 < len(zones) <= MAX_ZONES:
             raise ValueError(f"a connection is in 1 to {MAX_ZONES} zones, not in {len(zones)}")
@@ -231,39 +232,61 @@ class Hub(Forked):
 
     # Messages
 
-    def broadcast(self, message: Message | str, *, zone: str | All = ALL, exclude: Iterable[str] = ()) -> Receipt:
+    def broadcast(
+        self,
+        message: Any,
+        *,
+        zone: str | All = ALL,
+        exclude: Iterable[str] = (),
+        event: str | None = None,
+        id: str | None = None,
+        default: Callable[[Any], Any] | None = None,
+    ) -> Receipt:
         """Send to everyone, or to everyone in a zone.
 
-        :param message: a message, or a text that becomes one of the default type.
+        :param message: a text; any other value (a dict, a list, a number), which is sent as JSON; or a
+            :class:`Message`.
+        :param zone: the zone's name; :data:`ALL` for everyone.
         :param exclude: ids of sessions that do not get it.
+        :param event: the event's type, ``"message"`` by default. A :class:`Message` has its own.
+        :param id: the event's id; by default the log assigns one. A :class:`Message` has its own.
+        :param default: makes JSON of what has no form in it, a ``datetime`` for instance; ``default=str`` writes its
+            text. See :meth:`Message.from_json`.
+        :raises TypeError: if the message is None, or JSON has no form for it.
+        :raises ValueError: if it cannot be sent, or a name is unfit.
         :raises HubClosed: after :meth:`close`.
         :raises LogError: if the log did not accept it, or nobody knows whether it did; of a log's partitions, some may.
         """
-        return self.send_message(Packet(as_message(message), zone, broadcast=True, exclude=exclude))  # type: ignore[arg-type]
+        made = as_message(message, event, id, default)
+        return self.send_message(Packet(made, zone, broadcast=True, exclude=exclude))  # type: ignore[arg-type]
 
     def send(
         self,
         client_id: str,
-        message: Message | str,
+        message: Any,
         *,
         zone: str | All = ALL,
         exclude: Iterable[str] = (),
         require: bool = False,
+        event: str | None = None,
+        id: str | None = None,
+        default: Callable[[Any], Any] | None = None,
     ) -> Receipt:
         """Send to every session of a client, or to those in a zone.
 
         A client that is not connected gets it from the log when it comes back with its last event id.
 
         :param exclude: ids of sessions that do not get it, the sender's own for instance.
-        :param require: True to refuse a client that is not connected.
+        :param require: True to refuse a client that is not connected. The other parameters are those of
+            :meth:`broadcast`.
         :raises UnknownClient: with ``require``, if the client is not connected, to any process that shares the log.
-        :raises TypeError: if the client id is None.
+        :raises TypeError: if the client id is not a text, the message is None, or JSON has no form for it.
+        :raises ValueError: if it cannot be sent, or a name is unfit.
         :raises HubClosed: after :meth:`close`.
         :raises LogError: if the log did not accept it.
         """
-        if client_id is None:
-            _check_name(client_id)  # says what was meant, perhaps
-        packet = Packet(as_message(message), zone, client_id, exclude=exclude)  # type: ignore[arg-type]
+        _check_one(client_id)
+        packet = Packet(as_message(message, event, id, default), zone, client_id, exclude=exclude)  # type: ignore[arg-type]
         if require and not self.is_present(client_id, zone):
             raise UnknownClient(f"client {client_id!r} is not connected")
         return self.send_message(packet)
@@ -302,7 +325,8 @@ class Hub(Forked):
         :param everywhere: True for those of all processes that share the log, as :class:`~ssehub.Session` values.
         :raises LogError: if the other processes' cannot be found out.
         """
-        zone, client_id = _check_zone(zone), client_id if client_id is ALL else _check_name(client_id)
+        zone = _check_zone(zone)
+        client_id = client_id if client_id is ALL else check_name("client_id", client_id, OR_ALL)
         dispatcher = self._own.dispatcher
         return dispatcher.cluster.sessions(zone, client_id) if everywhere else dispatcher.registry.find(zone, client_id)
 
@@ -451,7 +475,12 @@ def _source_of(environ: dict[str, Any], detach: bool | None) -> Source:
 
 
 def _check_zone(zone: str | All) -> str | All:
-    return zone if zone is ALL else check_name("zone", zone)
+    return zone if zone is ALL else check_name("zone", zone, OR_ALL)
+
+
+def _check_one(client_id: object) -> None:
+    if client_id is None or client_id is ALL:
+        raise TypeError(f"client_id is {client_id!r}; to send to everyone, use hub.broadcast(message)")
 
 
 def _check_name(client_id: str) -> str:

@@ -12,6 +12,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Request, Response
 
 from ssehub.log.packet import check_fields, warn_of_type
+from ssehub.server.connection import as_message
 from ssehub.wire import Message
 from ssehub.wire.message import Received
 
@@ -88,15 +89,15 @@ def unavailable(seconds: int) -> Response:
     return Response("the hub is full or closing\n", 503, headers)
 
 
-def event_stream(iterable: Iterable[Message | str], *, headers: Mapping[str, str] | None = None) -> Response:
+def event_stream(iterable: Iterable[Any], *, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with a stream that has one producer and needs no hub: the tokens of a language model, say.
 
     The headers leave at once, before the first message is there. When the client leaves, the iterable is closed at its
     next message. The thread that serves the request iterates it. When a stream ends, a browser connects anew: send
     something by which the page knows to call ``close()``.
 
-    :param iterable: messages, or texts that become messages of the default type. A message whose id cannot come back
-        in a request header ends the stream with a ``ValueError``; one that a client has received is sent on as it is.
+    :param iterable: messages, texts, or other values, which are sent as JSON. A message whose id cannot come back in a
+        request header ends the stream with a ``ValueError``; one that a client has received is sent on as it is.
     :param headers: more response headers.
     :raises ValueError: if a header is not the application's to set.
     """
@@ -130,11 +131,11 @@ def environ_of(request_or_environ: Request | dict[str, Any]) -> dict[str, Any]:
     return environ
 
 
-def _encoded(iterable: Iterable[Message | str]) -> Iterator[bytes]:
+def _encoded(iterable: Iterable[Any]) -> Iterator[bytes]:
     iterator = iter(iterable)
     try:
         for item in itertools.chain((Message(comment=""),), iterator):
-            message = item if isinstance(item, Message) else Message(item)
+            message = as_message(item)
             if not isinstance(message, Received):
                 check_fields(message)
                 warn_of_type(message)
