@@ -7,7 +7,10 @@ import io
 import logging
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
+import unittest
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -18,16 +21,18 @@ django = pytest.importorskip("django")
 
 from django.conf import settings  # noqa: E402
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied  # noqa: E402
+from django.core.handlers.asgi import ASGIRequest  # noqa: E402
 from django.core.management import CommandError, call_command  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
-from django.db import connections  # noqa: E402
+from django.db import connections, transaction  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.middleware.gzip import GZipMiddleware  # noqa: E402
-from django.test import Client  # noqa: E402
+from django.test import Client, TestCase, override_settings  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from ssehub import Hub, Message, RedisLog, testing  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
+from tests.servers import ROOT  # noqa: E402
 from tests.streams import Stream, call, until  # noqa: E402
 
 
@@ -49,6 +54,7 @@ settings.configure(
     LOGGING_CONFIG=None,
 )
 
+from ssehub.integrations import django as sse  # noqa: E402
 from ssehub.integrations.django import site as sse_site  # noqa: E402
 from ssehub.integrations.django import views  # noqa: E402
 
@@ -84,13 +90,18 @@ def news(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"id": sse_site.hub().broadcast(Message(request.GET["text"]), zone="news").id})
 
 
+@views.stream
+def of_the_cookie(request: HttpRequest) -> dict[str, str]:
+    return {"client_id": request.COOKIES["name"]}
+
+
 def in_use(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"open": len(counted)})
 
 
 urlpatterns = [path("events", views.events), path("mine", mine), path("news", news), path("open", in_use)]
 urlpatterns += [path("own", own), path("plain", plain)]
-urlpatterns += [path("shared.js", views.script)]
+urlpatterns += [path("shared.js", views.script), path("cookie", of_the_cookie)]
 counted: set[object] = set()
 
 
@@ -266,6 +277,83 @@ def test_the_command_sends_through_a_shared_log(
     monkeypatch.setattr(settings, "SSEHUB", {})
     with pytest.raises(CommandError, match="LOG"):
         call_command("ssehub_send", "hello")
+
+
+def test_check_refuses_a_log_that_is_no_address() -> None:
+    code = (
+        "from django.conf import settings\n"
+        "settings.configure(INSTALLED_APPS=['ssehub.integrations.django'], SSEHUB={'LOG': 'localhost:6379'})\n"
+        "from django.core.management import execute_from_command_line\n"
+        "execute_from_command_line(['manage.py', 'check'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode != 0 and "ImproperlyConfigured: settings.SSEHUB: Redis URL must" in done.stderr
+
+
+def test_the_hub_is_imported_from_the_package_and_is_anew_where_a_test_overrides_the_settings(
+    make_hub: Callable[..., Hub],
+) -> None:
+    own = make_hub()
+    with override_settings(SSEHUB={"HUB": own, "HEARTBEAT": 3}):
+        assert sse.hub() is own and sse.hub is sse_site.hub
+    with override_settings(SSEHUB={"HEARTBEAT": 7}):
+        assert sse.hub().settings.heartbeat == 7
+    assert sse.hub().settings.heartbeat == 15
+    with pytest.raises(ImproperlyConfigured, match="HUB must be a Hub"), override_settings(SSEHUB={"HUB": "x"}):
+        sse.hub()
+    sse.hub().close()
+
+
+def test_a_test_case_sees_what_its_views_send_and_nothing_warns(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse_site, "_hub", None)
+
+    class Tests(TestCase):
+        def test_news(self) -> None:
+            with testing.capture(sse.hub()) as sent:
+                assert self.client.get("/news?text=hello").status_code == 200
+            assert sent.events("news")[0].data == "hello"
+
+        def test_on_commit(self) -> None:
+            with testing.capture(sse.hub()) as sent:
+                with self.captureOnCommitCallbacks(execute=True):
+                    transaction.on_commit(lambda: sse.hub().broadcast("committed"))
+                    assert not sent.events()
+                assert sent.events()[0].data == "committed"
+
+        def test_stream(self) -> None:
+            response = self.client.get("/mine?name=ada")
+            assert b"ssehub.open" in next(iter(response.streaming_content))
+            response.close()
+
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(Tests)
+    result = unittest.TextTestRunner(stream=io.StringIO()).run(suite)
+    assert result.wasSuccessful() and result.testsRun == 3, result.errors + result.failures
+    assert caplog.records == []
+    sse.hub().close()
+
+
+def test_a_stream_of_a_site_takes_the_cookies_of_the_test_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse_site, "_hub", None)
+    client = Client()
+    client.cookies["name"] = "ada"
+    with testing.stream(get_wsgi_application(), "/cookie", cookies=client.cookies) as events:
+        assert events.opened["client_id"] == "ada"
+    sse.hub().close()
+
+
+def test_a_request_of_asgi_is_refused_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse_site, "_hub", None)
+    scope = {"type": "http", "method": "GET", "path": "/mine", "query_string": b"name=ada", "headers": []}
+    request = ASGIRequest(scope, io.BytesIO())
+    with pytest.raises(
+        ImproperlyConfigured, match=r"a stream needs a WSGI server, and this is an ASGIRequest.*wsgi\.py"
+    ):
+        mine(request)
+    with pytest.raises(TypeError, match="a request of a WSGI server, or its environ, is needed, not"):
+        sse.hub().connect(request)
+    sse.hub().close()
 
 
 def test_the_script_for_tabs_that_share_a_stream_is_a_view() -> None:

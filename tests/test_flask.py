@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from flask import Flask, abort, request, session
+from flask import Flask, abort, current_app, request, session
 
-from ssehub import Hub, Message, RedisLog
+from ssehub import Connection, Gap, Hub, Message, RedisLog, testing
 from ssehub.integrations.flask import SSEHub
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
@@ -45,7 +45,7 @@ def test_a_stream_and_a_view_that_sends(make: Callable[..., tuple[Flask, SSEHub]
 
     @app.post("/news")
     def news() -> dict[str, str]:
-        return {"id": sse.broadcast(Message.from_json(request.form, "news")).id}
+        return {"id": sse.broadcast(request.form, event="news").id}
 
     here = site(app)
     stream = here.stream("/events")
@@ -265,6 +265,58 @@ def test_one_extension_serves_several_applications_and_tells_when_there_is_none(
         hub.close()
 
 
+def test_hooks_are_added_before_or_after_the_application_and_run_in_its_context(
+    make_hub: Callable[..., Hub],
+) -> None:
+    sse, seen = SSEHub(), []
+
+    @sse.on_connection
+    def hello(connection: Connection) -> None:
+        connection.send(f"welcome to {current_app.name}")
+
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        app.config.update(SSEHUB_URL="/events", SSEHUB_HUB=make_hub())
+        sse.init_app(app)
+
+    @sse.on_gap
+    def missed(connection: Connection, gap: Gap) -> None:
+        seen.append(f"{current_app.name}: {gap.reason}")
+
+    @sse.on_disconnect
+    def bye(connection: Connection) -> None:
+        seen.append(f"{current_app.name}: {connection.closed}")
+
+    for app in apps:
+        with testing.stream(app, "/events", last_event_id="nothing") as events:
+            welcome, gap = sorted(events.read(2), key=lambda message: message.event)
+            assert (welcome.data, gap.event) == (f"welcome to {app.name}", "ssehub.gap")
+    assert seen == ["one: bad_id", "one: hang-up", "two: bad_id", "two: hang-up"]
+    for app in apps:
+        app.extensions["ssehub"].close()
+
+
+def test_the_extension_takes_a_hub_and_gives_its_cursor(make_hub: Callable[..., Hub]) -> None:
+    hub = make_hub()
+    app = Flask(__name__)
+    app.config.update(SSEHUB_HUB=hub, SSEHUB_HEARTBEAT=3, SSEHUB_LOG="redis://nowhere", SSEHUB_URL="/events")
+    sse = SSEHub(app)
+    assert sse.hub is hub
+    cursor = sse.cursor("default")
+    sse.broadcast({"a": 1}, zone="default", event="task")
+    sse.send("ada", [1], id="7")
+    with testing.stream(app, f"/events?lastEventId={cursor}") as events:
+        message = next(events)
+        assert (message.event, message.data) == ("task", '{"a":1}')
+    with pytest.raises(TypeError, match="SSEHUB_HUB must be a Hub, not str"):
+        make_hub_of(app, "redis://localhost")
+
+
+def make_hub_of(app: Flask, hub: Any) -> None:
+    app.config["SSEHUB_HUB"] = hub
+    SSEHub().init_app(app)
+
+
 def test_the_command_sends_through_a_shared_log_and_says_so_if_it_is_none(
     make: Callable[..., tuple[Flask, SSEHub]], redis_server: RedisServer, make_hub: Callable[..., Hub]
 ) -> None:
@@ -340,7 +392,7 @@ def test_a_stream_holds_no_database_connection(
 
 def test_the_example_of_the_documents_runs(site: Serve) -> None:
     page = (ROOT / "docs" / "flask.rst").read_text()
-    (block,) = re.findall(r"^\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", page, re.MULTILINE)
+    block, _ = re.findall(r"^\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", page, re.MULTILINE)
     scope: dict[str, Any] = {"__name__": "app"}
     exec("\n".join(line[4:] for line in block.splitlines()), scope)
     here = site(scope["app"])
@@ -353,3 +405,13 @@ def test_the_example_of_the_documents_runs(site: Serve) -> None:
     assert stream.data(2) == ["hello", "in the room"]
     stream.close()
     scope["sse"].hub.close()
+
+
+@pytest.mark.parametrize("detach", [None, True])
+def test_the_test_client_warns_of_no_server(
+    detach: bool | None, make: Callable[..., tuple[Flask, SSEHub]], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = make({"SSEHUB_URL": "/events", "SSEHUB_DETACH": detach})
+    with app.test_client().get("/events") as response:
+        assert b"ssehub.open" in next(response.response)
+    assert caplog.records == []

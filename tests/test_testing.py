@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, abort, session
 
 from ssehub import Client, Hub, HubClosed, LogError, MemoryLog, Message, RedisLog, event_stream
 from ssehub.integrations.flask import SSEHub
 from ssehub.service import create_app
-from ssehub.testing import FaultyLog, RecordedHub, capture, serve, stream
+from ssehub.testing import FaultyLog, NotAStream, RecordedHub, capture, serve, stream
 from tests.followers import Follower
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
@@ -280,7 +280,7 @@ def test_a_stream_of_many_messages_waits_for_its_reader_and_ends_when_he_leaves(
 
 def test_what_an_application_raises_or_refuses_is_seen(hub: RecordedHub) -> None:
     def failing(environ: dict[str, Any], start_response: Any) -> Any:
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
         yield b"data: one\n\n"
         raise ZeroDivisionError
 
@@ -290,7 +290,40 @@ def test_what_an_application_raises_or_refuses_is_seen(hub: RecordedHub) -> None
         next(events)
     events.close()
     with stream(create_app(hub, public=False), "/nothing") as events:
-        assert events.status == 404 and list(events) == []
+        assert events.status == 404
+        with pytest.raises(NotAStream, match=r"answered 404 NOT FOUND, not with a stream$"):
+            list(events)
+    with pytest.raises(NotAStream, match="200 OK"), stream(create_app(hub, public=False), "/health") as events:
+        events.read(1)
+
+
+def test_a_stream_of_a_user_takes_the_cookies_of_a_test_client(hub: RecordedHub) -> None:
+    app = Flask(__name__)
+    app.config.update(SECRET_KEY="secret", SSEHUB_HUB=hub)
+    sse = SSEHub(app, client_id=lambda: session.get("user"))
+
+    @app.get("/login/<user>")
+    def login(user: str) -> dict[str, Any]:
+        session["user"] = user
+        return {}
+
+    @app.get("/mine")
+    @sse.stream
+    def mine() -> str:
+        if "user" not in session:
+            abort(401)
+        return "news"
+
+    with stream(app, "/mine") as events, pytest.raises(NotAStream, match=r"answered 401 UNAUTHORIZED.*cookies="):
+        next(events)
+    client = app.test_client()
+    client.get("/login/ada")
+    cookie = client.get_cookie("session")
+    assert cookie is not None
+    for cookies in ({"session": cookie}, {"session": cookie.value, "more": "1"}):
+        with stream(app, "/mine", cookies=cookies) as events:
+            hub.send("ada", "to ada")
+            assert next(events).data == "to ada" and events.opened["client_id"] == "ada"
 
 
 def test_a_stream_that_does_not_end_is_an_error_and_not_a_test_that_hangs() -> None:

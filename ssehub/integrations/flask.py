@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import click
 from flask import Flask, Response, current_app, request
@@ -13,9 +14,9 @@ from flask.cli import AppGroup
 from flask.typing import ResponseReturnValue
 
 from ssehub.exceptions import LogError
-from ssehub.integrations.settings import hub_options, open_log, send_and_close
-from ssehub.log import ALL, All, Receipt
-from ssehub.wire import Message
+from ssehub.integrations.settings import make_hub, send_and_close
+from ssehub.log import ALL, All, Gap, Receipt
+from ssehub.server.connection import Connection
 from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers, preflight_headers
 from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.response import NO_SNIFFING, Unfit
@@ -25,7 +26,10 @@ logger = logging.getLogger("ssehub")
 
 #: What a view that answers with streams has set. Decorators hand it on, if they use ``functools.wraps``.
 _IS_STREAM = "is_ssehub_stream"
-_OTHERS = ("LOG", "LOG_OPTIONS", "URL", "SCRIPT_URL", "ORIGINS")
+_OTHERS = ("URL", "SCRIPT_URL", "ORIGINS")
+_HookName = Literal["on_connection", "on_disconnect", "on_gap"]
+_ConnectionHook = TypeVar("_ConnectionHook", bound=Callable[[Connection], object])
+_GapHook = TypeVar("_GapHook", bound=Callable[[Connection, Gap], object])
 
 
 class SSEHub:
@@ -36,7 +40,8 @@ class SSEHub:
     stream, ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_SCRIPT_URL``
     is the path of the script by which the tabs of a browser share one stream, ``/shared.js`` for instance.
     ``SSEHUB_ORIGINS`` are those of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``,
-    ``SSEHUB_DETACH`` and so on are the arguments of :class:`~ssehub.Hub`.
+    ``SSEHUB_DETACH`` and so on are the arguments of :class:`~ssehub.Hub`. ``SSEHUB_HUB`` is a hub that you made, a
+    test's for instance; the settings for a hub are not used then.
 
     :param app: the application; or call :meth:`init_app` later.
     :param client_id: called for each stream, with the request at hand; returns who it is, or None for nobody. By
@@ -55,6 +60,8 @@ class SSEHub:
         self._client_id = client_id
         self._authorize = authorize
         self._app = app
+        self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+        self._hooks: list[tuple[_HookName, Callable[..., object]]] = []
         if app is not None:
             self.init_app(app)
 
@@ -66,10 +73,13 @@ class SSEHub:
         :raises ValueError: if a setting is unfit, or its name is unknown.
         """
         own = {name.removeprefix("SSEHUB_"): value for name, value in app.config.items() if name.startswith("SSEHUB_")}
-        options = hub_options(own, _OTHERS, "SSEHUB_")
+        hub = make_hub(own, _OTHERS, "SSEHUB_")
         app.config.setdefault("SSEHUB_ORIGINS", ())
         check_origins(app.config["SSEHUB_ORIGINS"])
-        app.extensions["ssehub"] = Hub(open_log(own.get("LOG"), own.get("LOG_OPTIONS") or {}), **options)
+        app.extensions["ssehub"] = hub
+        for name, callback in self._hooks:
+            getattr(hub, name)(_within(app, callback))
+        self._apps.add(app)
         if own.get("URL"):
             app.add_url_rule(own["URL"], "ssehub.events", self._events)
         if own.get("SCRIPT_URL"):
@@ -90,13 +100,62 @@ class SSEHub:
         hub: Hub = app.extensions["ssehub"]
         return hub
 
-    def broadcast(self, message: Message | str, *, zone: str | All = ALL, **options: Any) -> Receipt:
+    def broadcast(
+        self,
+        message: Any,
+        *,
+        zone: str | All = ALL,
+        exclude: Iterable[str] = (),
+        event: str | None = None,
+        id: str | None = None,
+        default: Callable[[Any], Any] | None = None,
+    ) -> Receipt:
         """Send to everyone, or to everyone in a zone; see :meth:`ssehub.Hub.broadcast`."""
-        return self.hub.broadcast(message, zone=zone, **options)
+        return self.hub.broadcast(message, zone=zone, exclude=exclude, event=event, id=id, default=default)
 
-    def send(self, client_id: str, message: Message | str, *, zone: str | All = ALL, **options: Any) -> Receipt:
+    def send(
+        self,
+        client_id: str,
+        message: Any,
+        *,
+        zone: str | All = ALL,
+        exclude: Iterable[str] = (),
+        require: bool = False,
+        event: str | None = None,
+        id: str | None = None,
+        default: Callable[[Any], Any] | None = None,
+    ) -> Receipt:
         """Send to a client; see :meth:`ssehub.Hub.send`."""
-        return self.hub.send(client_id, message, zone=zone, **options)
+        return self.hub.send(
+            client_id, message, zone=zone, exclude=exclude, require=require, event=event, id=id, default=default
+        )
+
+    def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:
+        """Return where the log stands now, for a page; see :meth:`ssehub.Hub.cursor`."""
+        return self.hub.cursor(zone)
+
+    def on_connection(self, callback: _ConnectionHook) -> _ConnectionHook:
+        """Add a hook ``on_connection`` to the hub of each application, and return it: it is a decorator.
+
+        Use it before or after :meth:`init_app`. The hook runs within the application's context.
+        """
+        self._add_hook("on_connection", callback)
+        return callback
+
+    def on_disconnect(self, callback: _ConnectionHook) -> _ConnectionHook:
+        """Add a hook ``on_disconnect``, as :meth:`on_connection` does."""
+        self._add_hook("on_disconnect", callback)
+        return callback
+
+    def on_gap(self, callback: _GapHook) -> _GapHook:
+        """Add a hook ``on_gap``, as :meth:`on_connection` does."""
+        self._add_hook("on_gap", callback)
+        return callback
+
+    def _add_hook(self, name: _HookName, callback: Callable[..., object]) -> None:
+        self._hooks.append((name, callback))
+        for app in self._apps:
+            getattr(app.extensions["ssehub"], name)(_within(app, callback))
 
     def stream(self, view: Callable[..., Any]) -> Callable[..., ResponseReturnValue]:
         """Make a view answer with a stream.
@@ -162,6 +221,17 @@ def _origins() -> frozenset[str]:
 
 def _cors_headers() -> dict[str, str]:
     return cors_headers(request.headers.get("Origin"), _origins())
+
+
+def _within(app: Flask, callback: Callable[..., object]) -> Callable[..., object]:
+    """Wrap a hook, so that it runs within the application's context."""
+
+    @functools.wraps(callback)
+    def _call(*arguments: Any) -> object:
+        with app.app_context():
+            return callback(*arguments)
+
+    return _call
 
 
 def _warn_of_open_transactions(app: Flask) -> None:

@@ -28,6 +28,24 @@ def hub_options(given: Mapping[str, Any], others: Collection[str], prefix: str =
     return options
 
 
+def make_hub(given: Mapping[str, Any], others: Collection[str], prefix: str = "") -> Hub:
+    """Make a hub of settings, or return the hub that is the setting ``HUB``; the other settings are unused then.
+
+    :param given: the settings: ``HUB``, ``LOG``, ``LOG_OPTIONS``, and the arguments of a hub in capitals.
+    :param others: the names that are settings, too.
+    :param prefix: what an error puts before a name.
+    :raises ValueError: if a setting is unfit, or its name is unknown.
+    :raises TypeError: if a setting has the wrong type.
+    """
+    options = hub_options(given, ("HUB", "LOG", "LOG_OPTIONS", *others), prefix)
+    hub = given.get("HUB")
+    if hub is None:
+        return Hub(open_log(given.get("LOG"), given.get("LOG_OPTIONS") or {}), **options)
+    if not isinstance(hub, Hub):
+        raise TypeError(f"{prefix}HUB must be a Hub, not {type(hub).__name__}")
+    return hub
+
+
 def open_log(where: str | Log | None, options: Mapping[str, Any]) -> Log | None:
     """Return a log, or make the one at an address; its package is an extra.
 

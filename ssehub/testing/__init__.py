@@ -6,6 +6,6 @@ Nothing here imports pytest; the fixtures are in :mod:`ssehub.integrations.pytes
 from ssehub.testing.faulty import FaultyLog
 from ssehub.testing.recorder import RecordedHub, Recorder, capture
 from ssehub.testing.server import Server, serve
-from ssehub.testing.stream import AppStream, stream
+from ssehub.testing.stream import AppStream, NotAStream, stream
 
-__all__ = ["AppStream", "FaultyLog", "RecordedHub", "Recorder", "Server", "capture", "serve", "stream"]
+__all__ = ["AppStream", "FaultyLog", "NotAStream", "RecordedHub", "Recorder", "Server", "capture", "serve", "stream"]

@@ -13,6 +13,7 @@ from typing import Any
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from ssehub.exceptions import SSEHubError
 from ssehub.server.connection import Connection
 from ssehub.wire import Decoder, Message
 from ssehub.wsgi.hub import hubs
@@ -21,8 +22,14 @@ from ssehub.wsgi.hub import hubs
 _HIDDEN = ("ssehub.open", "ssehub.cursor")
 #: Bytes that may wait to be read, roughly; then the application waits, as for a reader that is slow.
 _BUFFER = 1 << 14
+#: What answers a request without a login: 401, 403, or a redirect to the form.
+_NO_LOGIN = (301, 302, 303, 307, 308, 401, 403)
 #: Bytes of one read.
 _READ = 1 << 16
+
+
+class NotAStream(SSEHubError):
+    """The application has answered with something else than an event stream, a 401 for instance."""
 
 
 class AppStream(Iterator[Message]):
@@ -55,6 +62,7 @@ class AppStream(Iterator[Message]):
         # A hub notices by the socket that a client has left, and may take it over.
         self._environ = {**environ, "werkzeug.socket": self._servers}
         self.status = 0
+        self._status = "nothing"
         self.headers = Headers()
         self.opened: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._run, name="ssehub-app-stream", daemon=True)
@@ -75,7 +83,10 @@ class AppStream(Iterator[Message]):
         """Return the next message, or raise what the application has raised.
 
         :raises TimeoutError: if none comes in time.
+        :raises NotAStream: if the application has answered with something else than a stream.
         """
+        if not self._is_stream:
+            raise NotAStream(self._said)
         deadline = time.monotonic() + self.timeout
         while not self._ready:
             if self._over:
@@ -87,8 +98,21 @@ class AppStream(Iterator[Message]):
         """Return the next so many messages; fewer if the stream ends.
 
         :raises TimeoutError: if one does not come in time.
+        :raises NotAStream: if the application has answered with something else than a stream.
         """
         return [message for _, message in zip(range(count), self, strict=False)]
+
+    @property
+    def _is_stream(self) -> bool:
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return self.status == 200 and kind == "text/event-stream"
+
+    @property
+    def _said(self) -> str:
+        """What the application has answered, in one line."""
+        where = f"; Location: {self.headers['Location']}" if "Location" in self.headers else ""
+        hint = "; a stream of a user who is logged in takes the cookies of a test client: cookies="
+        return f"the application answered {self._status}, not with a stream{where}{hint * (self.status in _NO_LOGIN)}"
 
     def close(self) -> None:
         """Leave, as a browser does, and wait until the application has ended the stream. Idempotent.
@@ -159,7 +183,7 @@ class AppStream(Iterator[Message]):
 
     def _iterate(self) -> None:
         chunks, status, headers = run_wsgi_app(self._app, self._environ)
-        self.status, self.headers = int(status.split()[0]), headers
+        self.status, self._status, self.headers = int(status.split()[0]), status, headers
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
         head = f"HTTP/1.1 {status}\r\n{fields}\r\n".encode("latin-1")
         try:
@@ -186,13 +210,16 @@ def stream(
     path: str = "/",
     *,
     headers: Mapping[str, str] | None = None,
+    cookies: Mapping[str, Any] | None = None,
     last_event_id: str = "",
     timeout: float = 5.0,
 ) -> AppStream:
     """Open a stream of a WSGI application: a Flask application, Django's ``get_wsgi_application()``, any other.
 
     :param path: path and query.
-    :param headers: of the request; a cookie, say.
+    :param headers: of the request.
+    :param cookies: of the request, by name: texts, or objects whose ``value`` is the text. Those of Django's test
+        client are ``client.cookies``; of Flask's, ``{"session": client.get_cookie("session")}``.
     :param last_event_id: for a client that comes back.
     :param timeout: seconds to wait for each message, and for the application when the stream is opened or closed.
     :returns: an iterator over its messages, and a context manager that closes it.
@@ -201,6 +228,9 @@ def stream(
     fields = Headers(headers)
     if last_event_id:
         fields["Last-Event-ID"] = last_event_id
+    if cookies:
+        values = {name: getattr(cookie, "value", cookie) for name, cookie in cookies.items()}
+        fields.add("Cookie", "; ".join(f"{name}={value}" for name, value in values.items()))
     here = {"REMOTE_ADDR": "127.0.0.1"}
     environ = EnvironBuilder(path=path, headers=fields, multithread=True, environ_base=here).get_environ()
     return AppStream(app, environ, timeout)

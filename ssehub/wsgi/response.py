@@ -127,7 +127,8 @@ def environ_of(request_or_environ: Request | dict[str, Any]) -> dict[str, Any]:
     """
     environ = getattr(request_or_environ, "environ", request_or_environ)
     if not isinstance(environ, dict):
-        raise TypeError(f"a request or a WSGI environ is needed, not {type(request_or_environ).__name__}")
+        kind = type(request_or_environ).__name__
+        raise TypeError(f"a request of a WSGI server, or its environ, is needed, not {kind}")
     return environ
 
 

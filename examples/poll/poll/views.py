@@ -9,7 +9,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from poll.models import Choice, Vote
 from ssehub import LogError, Message
-from ssehub.integrations.django.site import hub
+from ssehub.integrations.django import hub
 
 
 def results():

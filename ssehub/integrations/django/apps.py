@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
+from typing import Any
 
-from ssehub.integrations.django.site import read_settings
+from django.apps import AppConfig
+from django.core.signals import setting_changed
+
+from ssehub.integrations.django.site import forget_hub, hub
 
 
 class SSEHubConfig(AppConfig):
-    """Check the settings when Django starts, and make nothing yet."""
+    """Make the hub when Django starts, which checks the settings. It starts and connects nothing yet."""
 
     name = "ssehub.integrations.django"
     label = "ssehub"
@@ -16,4 +19,11 @@ class SSEHubConfig(AppConfig):
 
     def ready(self) -> None:
         """Refuse settings that are unfit where they enter."""
-        read_settings()
+        hub()
+        setting_changed.connect(_forget_hub, dispatch_uid="ssehub")
+
+
+def _forget_hub(*, setting: str, **_: Any) -> None:
+    """Make a new hub after a test has overridden the settings."""
+    if setting == "SSEHUB":
+        forget_hub()

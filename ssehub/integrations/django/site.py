@@ -10,63 +10,72 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ssehub.integrations.settings import hub_options, open_log
-from ssehub.log import Log
+from ssehub.integrations.settings import make_hub
 from ssehub.wsgi.access import Authorize, check_origins
 from ssehub.wsgi.hub import Hub
 
-_OTHERS = ("LOG", "LOG_OPTIONS", "ORIGINS", "CLIENT_ID", "AUTHORIZE")
+_OTHERS = ("ORIGINS", "CLIENT_ID", "AUTHORIZE")
 
 _lock = threading.Lock()
 _hub: Hub | None = None
 
 
 class Settings(NamedTuple):
-    """Hold what ``settings.SSEHUB`` says."""
+    """Hold what ``settings.SSEHUB`` says of requests."""
 
-    log: str | Log | None
-    log_options: dict[str, Any]
     origins: frozenset[str]
     client_id: Callable[[Any], str | None]
     authorize: Authorize | None
-    options: dict[str, Any]
 
 
 def read_settings() -> Settings:
-    """Read ``settings.SSEHUB``, a dictionary, all of it optional.
+    """Read what ``settings.SSEHUB`` says of requests. It is a dictionary, and all of it is optional.
 
     ``LOG`` is a URL (``redis://...``) or a log, the default is in memory; ``LOG_OPTIONS`` are more arguments for a log
     that is named by its URL. ``CLIENT_ID`` is a function, or the dotted path of one: it is called with the request, and
     returns who it is, or None; by default it is the user's primary key, of one who is logged in. ``AUTHORIZE``
     likewise, see :data:`~ssehub.wsgi.access.Authorize`. ``ORIGINS`` are those of other sites whose pages may follow.
-    ``HEARTBEAT``, ``DETACH`` and so on are the arguments of :class:`~ssehub.Hub`.
+    ``HEARTBEAT``, ``DETACH`` and so on are the arguments of :class:`~ssehub.Hub`. ``HUB`` is a hub that you made, that
+    of a test for instance; the settings for a hub are not used then.
 
-    :raises ImproperlyConfigured: if a setting is unfit, or its name is unknown.
+    :raises ImproperlyConfigured: if a setting is unfit.
     """
-    given = dict(getattr(settings, "SSEHUB", {}))
+    given = _given()
     try:
-        options = hub_options(given, _OTHERS)
         origins = check_origins(given.get("ORIGINS", ()))
         client_id, authorize = _function(given.get("CLIENT_ID", _user)), _function(given.get("AUTHORIZE"))
     except (ValueError, TypeError, ImportError) as error:
         raise ImproperlyConfigured(f"settings.SSEHUB: {error}") from error
-    return Settings(given.get("LOG"), given.get("LOG_OPTIONS") or {}, origins, client_id, authorize, options)
+    return Settings(origins, client_id, authorize)
 
 
 def hub() -> Hub:
     """Return the hub of this site. Any thread may call it.
 
-    :raises ImproperlyConfigured: if the settings are unfit.
+    :raises ImproperlyConfigured: if a setting is unfit, or its name is unknown.
     """
     global _hub  # noqa: PLW0603 - one for each process, like Django's own connections
     with _lock:
         if _hub is None:
-            found = read_settings()
+            read_settings()
             try:
-                _hub = Hub(open_log(found.log, found.log_options), **found.options)
+                _hub = make_hub(_given(), _OTHERS)
             except (ValueError, TypeError) as error:
                 raise ImproperlyConfigured(f"settings.SSEHUB: {error}") from error
         return _hub
+
+
+def forget_hub() -> None:
+    """Close the hub of this site, if there is one; :func:`hub` makes the next."""
+    global _hub
+    with _lock:
+        forgotten, _hub = _hub, None
+    if forgotten is not None:
+        forgotten.close()
+
+
+def _given() -> dict[str, Any]:
+    return dict(getattr(settings, "SSEHUB", {}))
 
 
 def _function(given: Any) -> Any:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from django.core.exceptions import BadRequest
+from django.core.exceptions import BadRequest, ImproperlyConfigured
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.http import require_safe
@@ -93,7 +93,14 @@ def connect(request: HttpRequest, **options: Any) -> HttpResponseBase:
 
     :param options: those of :meth:`ssehub.Hub.connect`.
     :raises BadRequest: Django's, which is a 400, if a name or ``since`` is unfit.
+    :raises ImproperlyConfigured: if the request is not one of WSGI.
     """
+    if not hasattr(request, "environ"):
+        raise ImproperlyConfigured(
+            f"a stream needs a WSGI server, and this is an {type(request).__name__}: serve the site's wsgi.py"
+            " (gunicorn mysite.wsgi), not its asgi.py, and take 'daphne' out of INSTALLED_APPS if runserver is to"
+            " serve streams"
+        )
     try:
         answer = hub().connect(request.environ, **options)
     except Unfit as error:
@@ -140,6 +147,11 @@ class _Released(Iterator[bytes]):
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close()
-            elif not self._warned:
+            elif not self._warned and not _is_testcases(connection):
                 self._warned = True
                 logger.warning("a stream goes on within a database transaction, and holds its connection")
+
+
+def _is_testcases(connection: Any) -> bool:
+    """Tell whether a connection's transactions are only those that ``TestCase`` wraps around each test."""
+    return all(block._from_testcase for block in connection.atomic_blocks)

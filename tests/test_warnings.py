@@ -1,0 +1,88 @@
+"""Warnings: what the hub says of a server that is not set up for streams, and of one that is not a server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import ThreadSensitiveContext
+from asgiref.wsgi import WsgiToAsgi
+
+from ssehub import Hub
+from ssehub.service import create_app
+from ssehub.wsgi import warnings
+from tests.streams import GUARD
+
+MakeHub = Callable[..., Hub]
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet() -> Iterator[None]:
+    warnings._warn.cache_clear()
+    yield
+    warnings._warn.cache_clear()
+
+
+def through_asgi(wrapper: Any, hub: Hub) -> None:
+    """Open a stream through a wrapper, and end it after its first bytes."""
+    asked = iter([{"type": "http.request", "body": b"", "more_body": False}])
+    ends: list[threading.Thread] = []
+    headers = [(b"host", b"localhost")]
+
+    async def receive() -> dict[str, Any]:
+        return next(asked)
+
+    async def send(event: dict[str, Any]) -> None:
+        if event.get("body") and not ends:
+            ends.append(threading.Thread(target=hub.close))
+            ends[0].start()
+
+    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"", "headers": headers}
+    scope |= {"http_version": "1.1", "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 5000)}
+
+    async def run() -> None:
+        async with ThreadSensitiveContext():  # or asgiref's thread would outlive the test
+            await asyncio.wait_for(wrapper(scope, receive, send), GUARD)
+
+    asyncio.run(run())
+    ends[0].join()
+
+
+def test_a_stream_through_asgirefs_wrapper_is_warned_of(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub = make_hub(detach=False)
+    through_asgi(WsgiToAsgi(create_app(hub)), hub)
+    (record,) = caplog.records
+    assert "wrapper from ASGI to WSGI" in record.message and "gunicorn" in record.message
+
+
+@pytest.mark.filterwarnings("ignore:Uvicorn's native WSGI:DeprecationWarning")
+def test_a_stream_through_uvicorns_wrapper_is_warned_of(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    wrappers = pytest.importorskip("uvicorn.middleware.wsgi")
+    hub = make_hub(detach=False)
+    wrapper = wrappers.WSGIMiddleware(create_app(hub))
+    through_asgi(wrapper, hub)
+    wrapper.executor.shutdown()
+    assert "wrapper from ASGI to WSGI" in caplog.text and "several processes" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({"asgi.scope": {}, "wsgi.multiprocess": True, "SERVER_SOFTWARE": "x"}, "wrapper from ASGI to WSGI"),
+        ({"wsgi.multiprocess": True, "wsgi.multithread": True}, "several processes"),
+        ({"wsgi.multiprocess": True, "SERVER_SOFTWARE": "waitress", "wsgi.input": io.BytesIO()}, "several processes"),
+        ({"wsgi.multiprocess": True, "wsgi.input": io.BytesIO()}, None),  # a test client
+        ({"wsgi.multiprocess": False, "wsgi.multithread": True}, None),
+    ],
+)
+def test_a_warning_fits_the_server_and_comes_once(
+    environ: dict[str, Any], text: str | None, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make_hub()
+    for _ in range(2):
+        hub.connect({"REQUEST_METHOD": "GET", **environ})
+    assert [text in record.message for record in caplog.records] == ([True] if text else [])
