@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
     from ssehub.log.redis import RedisLog
     from ssehub.server.connection import Connection
-    from ssehub.wire import Decoder, Message, decode
+    from ssehub.wire import Decoder, Message, Received, decode
     from ssehub.wsgi.hub import Hub, close_all, end_all_streams
     from ssehub.wsgi.response import event_stream, last_event_id
 
@@ -43,6 +43,7 @@ __all__ = [
     "Packet",
     "Process",
     "Receipt",
+    "Received",
     "RedisLog",
     "SSEHubError",
     "Session",
@@ -77,7 +78,7 @@ _HOMES = {
     "ssehub.server.connection": ("Connection",),
     "ssehub.wsgi.hub": ("Hub", "close_all", "end_all_streams"),
     "ssehub.wsgi.response": ("event_stream", "last_event_id"),
-    "ssehub.wire": ("Decoder", "Message", "decode"),
+    "ssehub.wire": ("Decoder", "Message", "Received", "decode"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Generic, ParamSpec, TypeVar
 from ssehub.exceptions import HubClosed
 
 P = ParamSpec("P")
-C = TypeVar("C", bound=Callable[..., object])
+R = TypeVar("R")
 
 logger = logging.getLogger("ssehub")
 
@@ -31,7 +31,7 @@ class Hook(Generic[P]):
         """Tell whether there is a callback."""
         return bool(self._callbacks)
 
-    def __call__(self, callback: C) -> C:
+    def __call__(self, callback: Callable[P, R]) -> Callable[P, R]:
         """Add a callback and return it unchanged, so that this also works as a decorator.
 
         :param callback: called with the hook's arguments; what it returns is ignored.

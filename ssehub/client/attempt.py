@@ -11,7 +11,7 @@ from ssehub.client.refusal import check_stream
 from ssehub.client.request import Request
 from ssehub.client.settings import Settings
 from ssehub.client.transport import Stream, Transport
-from ssehub.wire import Decoder, Message
+from ssehub.wire import Decoder, Message, Received
 
 
 class Attempt:
@@ -36,7 +36,7 @@ class Attempt:
         last_event_id: str,
         opened: Callable[[], None],
         closed: Callable[[Exception | None], None],
-    ) -> Generator[list[Message], None, None]:
+    ) -> Generator[list[Received], None, None]:
         """Yield what each read completes, comments and a hub's own events too, until the stream ends.
 
         :param last_event_id: the event after which to go on.
@@ -66,7 +66,7 @@ class Attempt:
                 self.good = self.good or time.monotonic() - began >= self._settings.backoff.reset_after
                 closed(error)
 
-    def _read(self, stream: Stream) -> Iterator[list[Message]]:
+    def _read(self, stream: Stream) -> Iterator[list[Received]]:
         decoder, canceller = self.decoder, self.canceller
         # A reader may get a hundred kilobytes more after it was cut off.
         while not canceller.cancelled and (chunk := stream.read()):

@@ -22,7 +22,7 @@ from ssehub.client.request import Body, Headers, Provided, Request
 from ssehub.client.settings import Settings
 from ssehub.client.subscription import Subscription
 from ssehub.client.transport import Timeout, Transport
-from ssehub.wire import Message
+from ssehub.wire import Received
 
 logger = logging.getLogger("ssehub")
 
@@ -144,7 +144,7 @@ class Client(Hooks):
         """The error with which the client failed for good, or None."""
         return self._error
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Iterator[Received]:
         """Follow the stream in this thread: connect, reconnect, yield each message; hooks are called meanwhile.
 
         It ends after :meth:`stop`, or when the server answers 204, which means that there is no more. Leaving the loop
@@ -286,7 +286,7 @@ class Client(Hooks):
             self._last_event_id, self._restart_from = self._restart_from, None
         return None if self._stopped else attempt
 
-    def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Message]:
+    def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Received]:
         """Hand on what one connection brings: to the hooks, to the subscriptions and to the loop."""
         batches = attempt.messages(
             transport, self._request, self._last_event_id, self.on_connection.fire, self.on_disconnect.fire

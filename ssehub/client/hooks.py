@@ -7,13 +7,13 @@ from ssehub.client.listeners import OWN, Listeners
 from ssehub.client.payload import decoded, gap
 from ssehub.client.subscription import Subscriptions
 from ssehub.hooks import Hook
-from ssehub.wire import Message
+from ssehub.wire import Message, Received
 
 
 class Hooks:
     """Hold the hooks and the subscriptions of a client. Each hook is used as a decorator, or called with a function.
 
-    :ivar on_event: hook by type, called with a :class:`~ssehub.Message`; see
+    :ivar on_event: hook by type, called with a :class:`~ssehub.Received`; see
         :class:`~ssehub.client.listeners.Listeners`.
     :ivar on_connection: hook, called without arguments as a stream opens.
     :ivar on_disconnect: hook, called as an open stream ends, with the error, or None if it ended in order.
@@ -36,13 +36,12 @@ class Hooks:
         self._base64 = base64
         self._last_event_id = ""
 
-    def _hand_on(self, message: Message, canceller: Canceller) -> Message | None:
+    def _hand_on(self, message: Message, canceller: Canceller) -> Received | None:
         """Give a message to whoever asked for it, and return it if a loop gets it."""
-        id = message.id
-        if id is None:  # a comment
+        if not isinstance(message, Received):  # a comment
             self.on_comment.fire(message.comment or "")
             return None
-        self._last_event_id = id
+        self._last_event_id = message.id
         type = message.event
         is_own = type.startswith(OWN)
         if type == "ssehub.gap":

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TypeVar, overload
 
 from ssehub.hooks import Hook
-from ssehub.wire import Message
+from ssehub.wire import Received
 
-Callback = Callable[[Message], object]
+Callback = Callable[[Received], object]
 C = TypeVar("C", bound=Callback)
 
 #: What the names of a hub's own events begin with. Whoever does not ask for them by name never sees them.
@@ -23,7 +23,7 @@ class Listeners:
     """
 
     def __init__(self) -> None:
-        self._by_type: dict[str | None, Hook[[Message]]] = {}
+        self._by_type: dict[str | None, Hook[[Received]]] = {}
 
     @overload
     def __call__(self, type: C) -> C: ...
@@ -35,7 +35,7 @@ class Listeners:
         """Add a callback, or return a decorator that does.
 
         :param type: the events' type; None for all but a hub's own (``ssehub.open`` and others).
-        :param callback: called with each :class:`~ssehub.Message`, in the thread that follows, in the stream's order;
+        :param callback: called with each :class:`~ssehub.Received`, in the thread that follows, in the stream's order;
             first those for the type, then those for all.
         :raises TypeError: if it cannot be called.
         :raises ValueError: if the type is empty, which no event's is.
@@ -55,7 +55,7 @@ class Listeners:
             raise ValueError(f"{callback!r} was not added to on_event({type!r})")
         self._by_type[type].remove(callback)
 
-    def fire(self, type: str, message: Message) -> None:
+    def fire(self, type: str, message: Received) -> None:
         """Call whoever wants this message, which is of this type."""
         if type in self._by_type:
             self._by_type[type].fire(message)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import base64
 
-from ssehub.wire import Message
-from ssehub.wire.message import Received
+from ssehub.wire import Received
 
 
-def decoded(message: Message) -> Message:
+def decoded(message: Received) -> Received:
     """Return the message with its data decoded from Base64, RFC 4648 section 4; line breaks in it do not count.
 
     :raises ValueError: if it is no Base64, or not of UTF-8 text.
     """
-    text = "".join((message.data or "").split("\n"))
+    text = "".join(message.data.split("\n"))
     try:
-        return Received(base64.b64decode(text, validate=True).decode(), message.event, message.id or "")
+        return Received(base64.b64decode(text, validate=True).decode(), message.event, message.id)
     except ValueError as error:
         raise ValueError(f"the data of an event of type {message.event!r} is no text in Base64: {error}") from error
 
 
-def gap(message: Message) -> tuple[str, int | None]:
+def gap(message: Received) -> tuple[str, int | None]:
     """Return the reason and the number that an event ``ssehub.gap`` tells, as far as it does."""
     try:
         told = message.json()

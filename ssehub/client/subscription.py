@@ -9,7 +9,7 @@ from types import TracebackType
 
 from ssehub.client.listeners import OWN
 from ssehub.exceptions import SubscriptionClosed
-from ssehub.wire import Message
+from ssehub.wire import Received
 
 
 class Subscription:
@@ -31,7 +31,7 @@ class Subscription:
         self._drop_oldest = drop_oldest
         # Its lock may be entered by a signal handler, which stops the client in the thread that is inside already.
         self._changed = threading.Condition(threading.RLock())
-        self._messages: deque[Message] = deque()
+        self._messages: deque[Received] = deque()
         self._dropped = 0
         self._ended = False
         self._failure: Exception | None = None
@@ -41,7 +41,7 @@ class Subscription:
         """How many messages went because it was full."""
         return self._dropped
 
-    def get(self, timeout: float | None = None) -> Message:
+    def get(self, timeout: float | None = None) -> Received:
         """Return the next message, and wait for it.
 
         :param timeout: seconds to wait at the most; None waits for ever.
@@ -71,7 +71,7 @@ class Subscription:
     def __iter__(self) -> Subscription:
         return self
 
-    def __next__(self) -> Message:
+    def __next__(self) -> Received:
         try:
             return self.get()
         except SubscriptionClosed:
@@ -87,7 +87,7 @@ class Subscription:
 
     # What follows is for the client.
 
-    def put(self, message: Message, hurry: Callable[[], bool]) -> None:
+    def put(self, message: Received, hurry: Callable[[], bool]) -> None:
         """Add a message; wait while it is full, unless the oldest may go or there is a hurry.
 
         :param hurry: whether the client is being stopped: then the message is the last, and one too many.
@@ -130,7 +130,7 @@ class Subscriptions:
             self.all = (*self.all, (type, subscription))
         return subscription
 
-    def put(self, type: str, message: Message, hurry: Callable[[], bool]) -> None:
+    def put(self, type: str, message: Received, hurry: Callable[[], bool]) -> None:
         """Give a message to those that want its type; see :meth:`Subscription.put`."""
         for wanted, subscription in self.all:
             if wanted == type or (wanted is None and not type.startswith(OWN)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import requests
@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     """Hold what one read gave, and when (``time.monotonic()``)."""
 
     at: float
-    messages: list[Message]
+    messages: Sequence[Message]
     #: How many heartbeats are in it: blocks that are a comment, or a hub's that carry a cursor.
     beats: int
 

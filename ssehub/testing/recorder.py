@@ -13,7 +13,7 @@ from ssehub.log.packet import check_name
 from ssehub.server.page_cache import PageCache
 from ssehub.server.reader import Reader
 from ssehub.server.start_position import StartPosition
-from ssehub.wire import Message, decode
+from ssehub.wire import Received, decode
 from ssehub.wsgi.hub import Hub
 
 #: Seconds between two looks at the log: another process, or another thread, may write to it.
@@ -47,7 +47,7 @@ class Recorder:
 
     def events(
         self, zone: str | Sequence[str] | All = ALL, client_id: str | None = None, *, session_id: str | None = None
-    ) -> list[Message]:
+    ) -> list[Received]:
         """Return what a client would have received, had it followed from the beginning, in order.
 
         They are messages as a client has them, with their ids. What the log has let go of is a gap, as for a client
@@ -84,7 +84,7 @@ class Recorder:
         zone: str | Sequence[str] | All = ALL,
         client_id: str | None = None,
         timeout: float = 5.0,
-    ) -> list[Message]:
+    ) -> list[Received]:
         """Wait until a client would have received so many events, and return them all; see :meth:`events`.
 
         :param timeout: seconds to wait.

@@ -15,7 +15,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from ssehub.exceptions import SSEHubError
 from ssehub.server.connection import Connection
-from ssehub.wire import Decoder, Message
+from ssehub.wire import Decoder, Received
 from ssehub.wsgi.hub import hubs
 
 #: What a page does not see unless it asks for it; a gap it should.
@@ -32,7 +32,7 @@ class NotAStream(SSEHubError):
     """The application has answered with something else than an event stream, a 401 for instance."""
 
 
-class AppStream(Iterator[Message]):
+class AppStream(Iterator[Received]):
     """Be the only client of one stream: iterate its messages, and close it to leave.
 
     The application runs in a thread of its own, ``ssehub-app-stream``, and answers through a pair of sockets, as in a
@@ -50,7 +50,7 @@ class AppStream(Iterator[Message]):
     def __init__(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any], timeout: float) -> None:
         self._app = app
         self.timeout = timeout
-        self._ready: collections.deque[Message] = collections.deque()
+        self._ready: collections.deque[Received] = collections.deque()
         self._decoder = Decoder(max_event_size=1 << 40)
         #: The head of the answer, as far as it has come; None once it is whole.
         self._head: bytes | None = b""
@@ -79,7 +79,7 @@ class AppStream(Iterator[Message]):
         """The id of what was read last; a client would come back with it."""
         return self._decoder.last_event_id
 
-    def __next__(self) -> Message:
+    def __next__(self) -> Received:
         """Return the next message, or raise what the application has raised.
 
         :raises TimeoutError: if none comes in time.
@@ -94,7 +94,7 @@ class AppStream(Iterator[Message]):
             self._take(deadline)
         return self._ready.popleft()
 
-    def read(self, count: int) -> list[Message]:
+    def read(self, count: int) -> list[Received]:
         """Return the next so many messages; fewer if the stream ends.
 
         :raises TimeoutError: if one does not come in time.

@@ -21,8 +21,8 @@ class Decoder:
     :param last_event_id: the id to begin with, that of the connection before.
     :param max_event_size: what one event's data may come to, in characters, and one line's value, in bytes. Comments
         do not add up; nor do events.
-    :param comments: whether each comment becomes a message as well, with a ``comment`` and nothing else, in the place
-        where its line ends.
+    :param comments: whether each comment becomes a message as well, a plain :class:`Message` with a ``comment`` and
+        nothing else, in the place where its line ends.
     :raises ValueError: if ``max_event_size`` is not positive.
     """
 
@@ -64,7 +64,7 @@ class Decoder:
         """What the next :meth:`feed` will raise."""
         return self._error
 
-    def feed(self, chunk: bytes) -> list[Message]:
+    def feed(self, chunk: bytes) -> list[Received]:
         """Take the next bytes and return the messages they complete. It never blocks.
 
         :param chunk: any number of bytes, also none.
@@ -90,14 +90,14 @@ class Decoder:
                 return self._whole_blocks(text)
         if self._error:
             raise self._error.with_traceback(None)
-        messages: list[Message] = []
+        messages: list[Received] = []
         if self._pieces and self._began and 10 not in chunk and 13 not in chunk:
             self._hold(chunk)  # the middle of a long line
         else:
             self._feed(chunk, messages)
         return messages if messages or not self._error else self.feed(b"")
 
-    def _one_event(self, line: str, rest: str) -> Message | None:
+    def _one_event(self, line: str, rest: str) -> Received | None:
         """Take a single block of one line of data after a type, an id, both or neither; or leave it alone."""
         event = "message"
         value = line.removeprefix("event: ")
@@ -115,16 +115,16 @@ class Decoder:
         self._id = self._last_event_id = id
         return Received(data, event, id)
 
-    def _whole_blocks(self, text: str) -> list[Message]:
+    def _whole_blocks(self, text: str) -> list[Received]:
         """Take whole blocks, after which nothing is kept."""
-        messages: list[Message] = []
+        messages: list[Received] = []
         if len(text) < _SHORT:
             self._blocks(text[:-2], messages)
         else:
             self._interpret(text, messages)
         return messages
 
-    def _feed(self, chunk: bytes, messages: list[Message]) -> None:
+    def _feed(self, chunk: bytes, messages: list[Received]) -> None:
         """Take bytes in any state, and note an error instead of raising it."""
         self._fresh = False
         whole = self._complete_lines(chunk)
@@ -195,7 +195,7 @@ class Decoder:
     def _too_large(self) -> EventTooLarge:
         return EventTooLarge(f"an event, or a line of it, is larger than max_event_size, {self._limit}")
 
-    def _interpret(self, text: str, messages: list[Message]) -> None:
+    def _interpret(self, text: str, messages: list[Received]) -> None:
         """Go through whole lines that cannot exceed the limit."""
         middle = len(text) >> 1
         if text.find("\n", middle, middle + _SHORT) < 0:
@@ -211,7 +211,7 @@ class Decoder:
         if rest:
             self._lines(rest, messages)
 
-    def _blocks(self, text: str, messages: list[Message]) -> None:
+    def _blocks(self, text: str, messages: list[Received]) -> None:
         """Process whole blocks. Splitting at the name of their first field as well saves two slices for each."""
         if text[:6] == "data: ":
             for data in text[6:].split("\n\ndata: "):
@@ -233,7 +233,7 @@ class Decoder:
         else:
             self._other_blocks(text, messages)
 
-    def _typed_blocks(self, text: str, messages: list[Message]) -> None:
+    def _typed_blocks(self, text: str, messages: list[Received]) -> None:
         """Process whole blocks that begin with a type, the name of the first field taken off."""
         for piece in text.split("\n\nevent: "):
             head, found, data = piece.partition("\ndata: ")
@@ -245,7 +245,7 @@ class Decoder:
                 self._id = self._last_event_id = id
             messages.append(Received(data, event or "message", self._id))
 
-    def _other_blocks(self, text: str, messages: list[Message]) -> None:
+    def _other_blocks(self, text: str, messages: list[Received]) -> None:
         """Process whole blocks: quickly, if the usual fields are in their usual order, one line of data last."""
         for block in text.split("\n\n"):
             head, found, data = block.partition("\ndata: ")
@@ -264,7 +264,7 @@ class Decoder:
             else:
                 self._lines(block + "\n\n", messages)
 
-    def _lines(self, text: str, messages: list[Message]) -> None:
+    def _lines(self, text: str, messages: list[Received]) -> None:
         """Go through whole lines one by one: the specification as it is written."""
         start = 0
         stop = len(text)
@@ -287,7 +287,7 @@ class Decoder:
         if self._size > self._limit + 1:
             raise self._too_large()
 
-    def _line(self, line: str, messages: list[Message]) -> None:
+    def _line(self, line: str, messages: list[Received]) -> None:
         """Process a line that is not blank."""
         # "Collect the characters on the line before the first U+003A COLON character (:), and let field be that
         # string. Collect the characters on the line after [it], and let value be that string. If value starts with a
@@ -310,9 +310,9 @@ class Decoder:
                 self._retry = min(int(value.lstrip("0")[:20] or "0"), MAX_RETRY)
         elif self._comments and line[0] == ":":
             # "If the line starts with a U+003A COLON character (:), ignore the line."
-            messages.append(Message(comment=value))
+            messages.append(Message(comment=value))  # type: ignore[arg-type]
 
-    def _dispatch(self, messages: list[Message]) -> None:
+    def _dispatch(self, messages: list[Received]) -> None:
         # "Set the last event ID string of the event source to the value of the last event ID buffer." This comes
         # first: a block without data moves the id too.
         self._last_event_id = self._id
@@ -325,7 +325,7 @@ class Decoder:
         self._type = ""
 
 
-def decode(chunks: Iterable[bytes], *, last_event_id: str = "", max_event_size: int = 1 << 20) -> Iterator[Message]:
+def decode(chunks: Iterable[bytes], *, last_event_id: str = "", max_event_size: int = 1 << 20) -> Iterator[Received]:
     """Yield the messages of one event stream. What is unfinished at its end is dropped, as it should be.
 
     :param chunks: the bytes, cut anywhere.

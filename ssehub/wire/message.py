@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair, a single
 # U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR) character." (WHATWG HTML 9.2.5)
@@ -168,9 +168,24 @@ class Message:
 
 
 class Received(Message):
-    """A message as the decoder makes it: what came over the wire needs no check, and there are many."""
+    """A message that was received: its ``data``, ``event`` and ``id`` are texts, never None.
 
+    The id is the last event id in force, ``""`` if the stream has not named one. A :class:`Decoder`, a
+    :class:`~ssehub.Client` and its subscriptions give these. It can be sent on as it is.
+    """
+
+    # What came over the wire needs no check, and there are many.
     __slots__ = ()
+    if TYPE_CHECKING:
+
+        @property
+        def data(self) -> str:
+            """The text."""
+
+        @property
+        def id(self) -> str:
+            """The last event id in force."""
+
     # Never set on one of these: two stores less for each.
     _retry = None
     _comment = None
