@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -298,6 +299,59 @@ def test_where_nothing_can_be_sent_it_says_what_is_needed(
     assert code == 1 and "different zones" in errors
     code, _, errors = said(f"127.0.0.1:{here.port}/events", *QUICK)
     assert code == 1 and "perhaps it is http://" in errors
+
+
+def test_headers_of_the_stream_go_to_no_other_host(
+    scripted: Callable[..., Server], make_hub: Callable[..., Hub], site: Callable[[Any], Any]
+) -> None:
+    here = site(create_app(make_hub()))
+    url = f"http://127.0.0.1:{here.port}"
+    other = scripted(bodies(REFUSED % 404, REFUSED % 404))
+    secret = ("--streams", "1", *QUICK, "--header", "Cookie: session=secret", "--token", "token")
+    assert said(f"{url}/events", "--send-url", other.url + "/send", *secret)[0] == 1
+    assert other.requests[0].headers["authorization"] == "Bearer token"
+    assert "cookie" not in other.requests[0].headers
+    watching = scripted(lambda exchange: exchange.send(REFUSED % 404))
+    stats = ("--watch", "--duration", "0.1", "--stats-url", watching.url)
+    assert said(f"{url}/events", "--streams", "1", "--header", "Cookie: session=secret", *stats)[0] == 0
+    assert "cookie" not in watching.requests[0].headers
+    own = scripted(bodies(STREAM + b": there\n\n", *[REFUSED % 404] * 3))
+    said(own.url + "/events", *secret)
+    assert [exchange.headers["cookie"] for exchange in own.requests[:2]] == ["session=secret"] * 2
+
+
+def test_nothing_that_a_server_says_is_a_command_for_the_terminal(
+    scripted: Callable[..., Server], make_hub: Callable[..., Hub], site: Callable[[Any], Any]
+) -> None:
+    here = site(create_app(make_hub()))
+    error = json.dumps({"error": "\x1b]52;c;eA==\x07 \x9b31m \u202egpj"}).encode()
+    no = b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n%s" % (len(error), error)
+    hostile = scripted(lambda exchange: exchange.send(no)).url
+    refused = scripted(
+        lambda exchange: exchange.send(b"HTTP/1.1 500 \x1b[31m \x9b31m\r\nContent-Length: 0\r\n\r\n")
+    ).url
+    for arguments in ((f"http://127.0.0.1:{here.port}/events", "--send-url", hostile), (refused,)):
+        for more in ((), ("--json",)):
+            code, output, errors = said(*arguments, "--streams", "1", *QUICK, *more)
+            assert code == 1 and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", output + errors)
+            assert "u001b" in output + errors
+
+
+@pytest.mark.parametrize("piece", [b"[", b"1" * 65536])
+def test_an_answer_to_a_message_may_be_anything(
+    scripted: Callable[..., Server], make_hub: Callable[..., Hub], site: Callable[[Any], Any], piece: bytes
+) -> None:
+    here = site(create_app(make_hub()))
+
+    def script(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 500 No\r\n\r\n")
+        for _ in range(1000):
+            exchange.send(piece * (100 if piece == b"[" else 1))
+
+    url = f"http://127.0.0.1:{here.port}/events"
+    code, found = figures(url, "--send-url", scripted(script).url, "--streams", "1", *QUICK)
+    expected = "500 No" if piece == b"[" else "500 with an answer that does not end"
+    assert code == 1 and expected in found["send_errors"]
 
 
 def test_streams_that_follow_another_zone_are_a_hint_in_the_table(

@@ -300,6 +300,61 @@ def test_a_shared_log_joins_services_and_takes_messages_from_the_shell(
     assert run("send", "--log", "nonsense", "x").returncode == 1
 
 
+#: What a terminal would obey: a colour, the clipboard (OSC 52) in C0 and in C1, a bell, a text turned round.
+HOSTILE = "\x1b[31m \x1b]52;c;eA==\x07 \x9d52;c;eA==\x9c \x7f \u202egpj.exe \u2066 \u2028"
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028]")
+
+
+def is_harmless(result: subprocess.CompletedProcess[str]) -> bool:
+    return not _COMMANDS.search(result.stdout + result.stderr)
+
+
+def test_nothing_that_a_server_sends_is_a_command_for_the_terminal(scripted: Callable[..., Server]) -> None:
+    refused = b"".join(
+        (b"HTTP/1.1 404 \x1b]52;c;eA==\x07\r\nContent-Type: text/plain; charset=utf-8\r\n",
+         b"Content-Length: %d\r\n\r\n%s" % (len(HOSTILE.encode()), HOSTILE.encode())),
+    )  # fmt: skip
+    gap = json.dumps({"reason": HOSTILE, "missed": 1})
+    stream = f"retry: 10\ndata: one\tline\ndata: {HOSTILE}\n\nevent: {HOSTILE}\ndata: x\nid: {HOSTILE}\n\n"
+    script = bodies(stream + f"event: ssehub.gap\ndata: {gap}\n\n", refused)
+    for arguments in ((), ("--json",)):
+        server = scripted(script)
+        shown = run("listen", server.url, *arguments)
+        assert is_harmless(shown) and "404" in shown.stderr and "missing" in shown.stderr, shown
+        if arguments:
+            first, second = (json.loads(line) for line in shown.stdout.splitlines())
+            assert first["data"] == f"one\tline\n{HOSTILE}" and second["event"] == second["id"] == HOSTILE
+        else:
+            assert shown.stdout.startswith("one\tline\n\\u001b[31m \\u001b]52;c;eA==\\u0007 \\u009d52;c;eA==")
+            assert "\\u202egpj.exe" in shown.stdout
+    answer = json.dumps({"id": HOSTILE, "queued": HOSTILE}).encode()
+    accepted = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer)
+    error = json.dumps({"error": HOSTILE}).encode()
+    no = b"HTTP/1.1 400 No\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(error), error)
+    for reply, code in ((accepted, 0), (no, 1)):
+        for arguments in ((), ("--json",)):
+            sent = run("send", scripted(bodies(reply)).url, "x", *arguments)
+            assert sent.returncode == code and is_harmless(sent) and "u001b" in sent.stdout + sent.stderr
+
+
+def test_send_finds_the_service_where_it_is_mounted(scripted: Callable[..., Server]) -> None:
+    for path, target in {"": "/send", "/events": "/send", "/sse/events?zone=a": "/sse/send", "/sse/": "/sse/send",
+                         "/sse/send": "/sse/send", "/own": "/own"}.items():  # fmt: skip
+        server = scripted(bodies(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
+        assert run("send", server.url + path, "x").returncode == 0
+        assert server.requests[0].target == target
+
+
+def test_send_takes_no_answer_without_an_end(scripted: Callable[..., Server]) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
+        while True:  # until the other side leaves
+            exchange.send(b"1," * (1 << 16))
+
+    sent = run("send", scripted(script).url, "x")
+    assert sent.returncode == 1 and "not that of an ssehub service" in sent.stderr
+
+
 # What a stranger has found
 
 

@@ -556,6 +556,44 @@ def test_events_without_ids_are_a_warning(scripted: Callable[..., Server]) -> No
     assert found["resuming"].verdict == "warn" and "without ids" in found["resuming"].seen
 
 
+@pytest.mark.parametrize("value", ["[" * 100_000, '{"server": {"heartbeat": 1%s}}' % ("0" * 400), '{"a": 1e999}'])
+def test_what_a_service_tells_may_be_anything(scripted: Callable[..., Server], value: str) -> None:
+    def script(exchange: Exchange) -> None:
+        if exchange.target == "/stats":
+            exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + value.encode())
+        else:
+            exchange.send(STREAM + b"event: ssehub.open\ndata: " + b"[" * 100_000 + b"\n\n")
+            exchange.hold()
+
+    found = look(scripted(script).url + "/events", time=0.5, streams=1)
+    assert found["answer"].verdict == "ok" and found["first bytes"].verdict == "ok"
+
+
+def test_an_answer_without_an_end_does_not_hold_the_doctor(scripted: Callable[..., Server]) -> None:
+    def script(exchange: Exchange) -> None:
+        if exchange.target != "/stats":
+            exchange.send(STREAM + b": there\n\n")
+            exchange.hold()
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
+        while True:  # until the other side leaves
+            exchange.send(b"1")
+            time.sleep(0.01)
+
+    found = look(scripted(script).url + "/events", time=0.5, streams=1)
+    assert found["answer"].verdict == "ok"
+
+
+def test_nothing_that_a_server_says_is_a_command_for_the_terminal(scripted: Callable[..., Server]) -> None:
+    said = "\x1b]52;c;eA==\x07 \x9b31m \u202egpj"
+    no = b"HTTP/1.1 403 \x1b[31m\r\nServer: \x1b[31m\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    no += b"Content-Length: %d\r\n\r\n%s" % (len(said.encode()), said.encode())
+    url = scripted(lambda exchange: exchange.send(no)).url
+    for more in ((), ("--json",)):
+        shown = doctor(url, "--time", "0.2", *more)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown.stdout + shown.stderr), shown
+        assert "u001b" in shown.stdout
+
+
 def test_a_token_that_the_service_does_not_know_is_told(site: Serve, make_hub: Callable[..., Hub]) -> None:
     here = site(create_app(make_hub(heartbeat=0.1), token="secret"))
     found = look(f"http://127.0.0.1:{here.port}/events", time=1.0, token="wrong")

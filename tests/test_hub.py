@@ -455,7 +455,7 @@ def test_presence_zones_and_connections_follow_coming_and_going(make_hub: MakeHu
     assert [one.client_id for one in hub.connections(zone="b")] == ["ada", "bob"]
     assert [one.id for one in hub.connections(client_id="ada")] == [ada.session_id]
     assert len(hub.connections()) == len(hub.connections(ALL, ALL)) == 2
-    assert repr(hub.connections(zone="a")[0]) == f"<Connection 'ada' session {ada.session_id} in a, b, open>"
+    assert repr(hub.connections(zone="a")[0]) == f"<Connection 'ada' session {ada.session_id} in 'a', 'b', open>"
     ada.leave(hub)
     assert hub.zones() == {"b": 1} and not hub.is_present("ada")
     bob.leave(hub)
@@ -613,6 +613,13 @@ def test_close_from_a_connections_own_thread_does_not_wait_for_itself(make_hub: 
     hub = make_hub()
     hub.on_connection(lambda connection: hub.close(timeout=60))
     Follower(hub).join()
+
+
+def test_the_repr_of_a_connection_is_one_line_of_plain_text(make_hub: MakeHub) -> None:
+    hub = make_hub()
+    Follower(hub, zone=["a", "\u202eb"], client_id="\u2066c")
+    connection = only(hub)
+    assert repr(connection) == (f"<Connection '\\u2066c' session {connection.id} in 'a', '\\u202eb', open>")
 
 
 def test_connections_can_be_waited_for(make_hub: MakeHub) -> None:

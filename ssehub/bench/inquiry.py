@@ -38,7 +38,7 @@ class Inquiry:
             return None
         try:
             return json.loads(self._text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def ready(self) -> None:

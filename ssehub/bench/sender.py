@@ -16,6 +16,8 @@ from ssehub.bench.target import Target
 #: Seconds of rest after which a connection is not used again: the service may be about to close it, and what became of
 #: a message that met that is unknown. gunicorn keeps one for 2 s.
 _REST = 0.5
+#: Bytes of an answer; that of ``/send`` has some hundred.
+_LONGEST = 1 << 20
 
 
 class Sender:
@@ -101,7 +103,10 @@ class Sender:
             self.close()
             self._end(str(error), 0)
             return
-        if self._answer.ended:
+        if len(self._text) > _LONGEST:
+            self.close()
+            self._end(f"{self._answer.status} with an answer that does not end", self._answer.status)
+        elif self._answer.ended:
             self._judge()
 
     def lost(self, error: OSError | None) -> None:
@@ -157,6 +162,6 @@ def read(run: str, data: str) -> Numbered | None:
 def _reason(text: bytes) -> str:
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(answer["error"])[:200] if isinstance(answer, dict) and "error" in answer else ""

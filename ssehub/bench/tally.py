@@ -92,5 +92,5 @@ def told_missing(data: str | None) -> int:
     """Return how many messages a gap says are missing; 0 if it does not know."""
     try:
         return int(json.loads(data or "")["missed"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0

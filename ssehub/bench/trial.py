@@ -40,7 +40,7 @@ class Plan:
     :param send_url: where messages are posted to; None: nothing is sent, and what others send is watched.
     :param fields: of each message, beside the data.
     :param patience: seconds to wait for a stream, an answer, or the last message.
-    :param stats_url: where the service gives its numbers; None: it is not asked. Its headers are those of a message.
+    :param stats_url: where the service gives its numbers; None: it is not asked.
     :raises ValueError: if a number is out of its range.
     """
 
@@ -55,6 +55,7 @@ class Plan:
     send_headers: tuple[tuple[str, str], ...] = ()
     patience: float = 10.0
     stats_url: str | None = None
+    stats_headers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -216,7 +217,7 @@ class Trial:
         if self._plan.stats_url is None or not self._report.open_at_end:
             return
         with contextlib.suppress(BenchError):  # it does not answer any more
-            inquiry = Inquiry(self._loop, Target(self._plan.stats_url, self._plan.send_headers))
+            inquiry = Inquiry(self._loop, Target(self._plan.stats_url, self._plan.stats_headers))
             with contextlib.closing(inquiry), contextlib.suppress(KeyboardInterrupt):
                 self._turn(lambda: inquiry.over, min(_SHORT, self._plan.patience))
                 self._report.take_served(served_by_all(inquiry.value))

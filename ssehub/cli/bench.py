@@ -8,12 +8,13 @@ import secrets
 import sys
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urljoin, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from ssehub.bench.report import Report
 from ssehub.bench.trial import Plan, Trial
 from ssehub.cli.arguments import add_headers, add_token, split_http
-from ssehub.cli.terminal import say
+from ssehub.cli.terminal import say, show
+from ssehub.client.printable import printable
 
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands
@@ -52,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         report = Trial(_plan(options), progress.tell).run()
     finally:
         progress.end()
-    print(json.dumps(report.as_json()) if options.json else _table(report), flush=True)
+    show(json.dumps(report.as_json()) if options.json else _table(report))
     return 130 if report.interrupted else int(not report.right)
 
 
@@ -72,14 +73,25 @@ def _plan(options: argparse.Namespace) -> Plan:
     stats_url = options.stats_url or urljoin(stream_url if options.watch else send_url, "stats")
     token = (("Authorization", f"Bearer {options.token}"),) if options.token else ()
     headers = tuple(options.header)
+
+    def _for(url: str) -> tuple[tuple[str, str], ...]:
+        """Return the headers for another address. A cookie of the stream must not go to another host."""
+        return (*token, *headers) if _host(url) == _host(stream_url) else token
+
     return Plan(
         urlunsplit(parts), options.streams, options.rate, options.duration, options.size,
-        None if options.watch else send_url, fields, headers, (*token, *headers), options.patience, stats_url,
+        None if options.watch else send_url, fields, headers, _for(send_url), options.patience,
+        stats_url, _for(stats_url),
     )  # fmt: skip
 
 
+def _host(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
 def _table(report: Report) -> str:
-    lines = list(report.lines())
+    lines = [(name, printable(value)) for name, value in report.lines()]
     width = max(len(name) for name, _ in lines)
     return "\n".join((report.url, *(f"  {name.ljust(width)}  {value}" for name, value in lines)))
 
@@ -95,7 +107,7 @@ class _Progress:
     def tell(self, words: str) -> None:
         """Say so, if it is time."""
         if self._is_terminal:
-            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{printable(words)}", end="", file=sys.stderr, flush=True)
             self._said = words
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY

@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log
+from ssehub.client.printable import printable
 from ssehub.doctor import Case, Finding, examine
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def _run(options: argparse.Namespace) -> int:
         while finding is not None:
             failed = failed or finding.verdict == "FAIL"
             try:
-                print(json.dumps(finding._asdict()) if options.json else _line(finding, in_colour), flush=True)
+                line = printable(json.dumps(finding._asdict())) if options.json else _line(finding, in_colour)
+                print(line, flush=True)
                 finding = next(findings, None)
             except KeyboardInterrupt as interrupt:  # here, or raised by the examination at its end
                 finding = findings.throw(interrupt)
@@ -80,4 +82,4 @@ def _line(finding: Finding, in_colour: bool) -> str:
     if in_colour:
         verdict = f"\x1b[{_COLOURS[finding.verdict]}m{verdict}\x1b[0m"
     fix = f" -> {finding.fix}" if finding.fix else ""
-    return f"{verdict}  {finding.check}: {finding.seen}{fix}"
+    return f"{verdict}  {printable(f'{finding.check}: {finding.seen}{fix}')}"

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ssehub.cli.arguments import add_headers
-from ssehub.cli.terminal import say
+from ssehub.cli.terminal import say, show
 from ssehub.client import Client
 from ssehub.client.listeners import OWN, check_type
 from ssehub.client.refusal import reason
@@ -42,10 +42,10 @@ def _run(options: argparse.Namespace) -> int:
     for type in options.event or ():
         check_type(type)
         if type.startswith(OWN):  # a hub's own events come only to who names them
-            client.on_event(type, lambda message: print(_line(message, options.json), flush=True))
+            client.on_event(type, lambda message: show(_line(message, options.json)))
     for message in client:
         if not options.event or message.event in options.event:
-            print(_line(message, options.json), flush=True)
+            show(_line(message, options.json))
     return 0
 
 

@@ -16,7 +16,7 @@ import requests
 from urllib3.exceptions import NewConnectionError
 
 from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log, split_http
-from ssehub.cli.terminal import say
+from ssehub.cli.terminal import say, show
 from ssehub.client import Backoff, publish
 from ssehub.client.refusal import reason
 from ssehub.exceptions import SSEHubError
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
 def _tell(answer: dict[str, Any], options: argparse.Namespace) -> None:
     # Who sends past every service cannot know who is there.
     said = str(answer.get("id")) if options.log else f"{answer.get('id')} queued for {answer.get('queued')}"
-    print(json.dumps(answer) if options.json else said, flush=True)
+    show(json.dumps(answer) if options.json else said)
 
 
 def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -103,5 +103,6 @@ def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callabl
 
 def _send_url(url: str) -> str:
     parts = split_http(url)
-    # The stream's address is the one that people have at hand.
-    return urlunsplit(parts._replace(path="/send", query="")) if parts.path in ("", "/", "/events") else url
+    folder, _, name = parts.path.rpartition("/")
+    # The stream's address is the one that people have at hand, and the service may be mounted anywhere.
+    return urlunsplit(parts._replace(path=f"{folder}/send", query="")) if name in ("", "events") else url

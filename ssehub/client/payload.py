@@ -23,7 +23,7 @@ def gap(message: Received) -> tuple[str, int | None]:
     """Return the reason and the number that an event ``ssehub.gap`` tells, as far as it does."""
     try:
         told = message.json()
-    except (ValueError, RecursionError):
+    except ValueError:
         told = {}
     if not isinstance(told, dict):
         told = {}

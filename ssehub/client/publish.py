@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import requests
 
+from ssehub.client.answer import PLAIN, read_json
+
 _TIMEOUT = (3.05, 30.0)
+#: Bytes of an answer, and characters of a reason in it, at the most.
+_LONGEST, _LONGEST_REASON = 1 << 20, 2000
 
 
 def publish(
@@ -30,15 +35,19 @@ def publish(
     """
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
     post = session.post if session is not None else requests.post
-    headers = {**authorization, **(headers or {})}
+    headers = {**PLAIN, **authorization, **(headers or {})}
     # A redirected POST may become a GET, without the message.
-    response = post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False)
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = {}
+    response = post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True)
+    with response:
+        return _judged(response)
+
+
+def _judged(response: requests.Response) -> dict[str, Any]:
+    answer = None
+    with contextlib.suppress(ValueError):
+        answer = read_json(response, _LONGEST, _TIMEOUT[1])
     if response.status_code != 200:
-        reason = answer.get("error") if isinstance(answer, dict) else None
+        reason = str(answer.get("error") or "")[:_LONGEST_REASON] if isinstance(answer, dict) else ""
         if response.is_redirect:
             reason = f"{response.status_code}, it is now at {response.headers['Location']}: send it there"
         raise requests.HTTPError(reason or f"{response.status_code} {response.reason}", response=response)

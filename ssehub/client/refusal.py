@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ssehub.backoff import LONGEST
+from ssehub.client.printable import printable
 from ssehub.exceptions import SSEHubError
 
 #: Bytes of an answer that is read for its reason, at the most.
@@ -76,10 +77,13 @@ def bare(url: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Say in a few words what an error was about; ``requests`` says it in many, with the address's query in them."""
+    """Return in a few words what an error was about, as a terminal or a log may show it.
+
+    ``requests`` says it in many words, with the address's query in them.
+    """
     below = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(error, requests.ConnectionError) and below is not None:
         request = error.request
         host = urlsplit(request.url).netloc.rpartition("@")[2] if request is not None and request.url else "the server"
-        return f"{host}: {str(below).rpartition(': ')[2]}"
-    return str(error)
+        return printable(f"{host}: {str(below).rpartition(': ')[2]}")
+    return printable(str(error))

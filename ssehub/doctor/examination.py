@@ -18,6 +18,8 @@ _TYPES: dict[str, Any] = dict.fromkeys(("threads", "processes", "max_connections
 _TYPES |= {"heartbeat": int | float, "software": str, "worker": str, "detach": bool | None}
 #: Seconds that a heartbeat is waited for, at the most, unless --time says more.
 _LONGEST = 120.0
+#: Of numbers that are told; larger ones are no facts.
+_MOST = 10**12
 
 
 class Examination:
@@ -44,11 +46,15 @@ class Examination:
 
     @property
     def facts(self) -> dict[str, Any] | None:
-        """What the service tells of its server and its hub, or None. What is not of its type is left out."""
+        """What the service tells of its server and its hub, or None. What is not of its type or size is left out."""
         facts = (self.alone.value or {}).get("server")
         if not isinstance(facts, dict):
             return None
-        return {name: value for name, value in facts.items() if isinstance(value, _TYPES.get(name, object))}
+        return {
+            name: value
+            for name, value in facts.items()
+            if isinstance(value, _TYPES.get(name, object)) and not (_is_number(value) and abs(value) > _MOST)
+        }
 
     @property
     def heartbeat(self) -> float | None:
@@ -100,3 +106,7 @@ class Examination:
         """Leave all streams."""
         for one in self._opened:
             one.close()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

@@ -10,9 +10,12 @@ from typing import Any
 
 import requests
 
+from ssehub.client.answer import PLAIN, read_json
 from ssehub.doctor.case import Case
 
 _CONNECT = 5.0
+#: Bytes of an answer at the most; one with ten thousand sessions takes one and a half million.
+_LONGEST = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Service:
         :param patience: seconds to wait for an answer, whatever it is.
         """
         began = time.monotonic()
-        options = self._case.options(self.stats_url, **self._authorization())
+        options = self._case.options(self.stats_url, **PLAIN, **self._authorization())
         with requests.Session() as session:
             try:
                 timeout = (min(_CONNECT, patience), patience)
@@ -56,7 +59,8 @@ class Service:
                 return Answer(time.monotonic() - began, error=error)
             with response:
                 # What is no JSON may be a stream, without an end.
-                value = _object(response) if "json" in response.headers.get("Content-Type", "") else None
+                is_json = "json" in response.headers.get("Content-Type", "")
+                value = _object(response, patience) if is_json else None
                 return Answer(time.monotonic() - began, response.status_code, response.headers, value)
 
     def send(self, client_id: str, data: str, patience: float) -> None:
@@ -81,8 +85,8 @@ class Service:
         return {"Authorization": f"Bearer {self._case.token}"} if self._case.token else {}
 
 
-def _object(response: requests.Response) -> dict[str, Any] | None:
+def _object(response: requests.Response, patience: float) -> dict[str, Any] | None:
     with contextlib.suppress(ValueError, requests.RequestException):
-        value = response.json()
+        value = read_json(response, _LONGEST, patience)
         return value if response.status_code == 200 and isinstance(value, dict) else None
     return None

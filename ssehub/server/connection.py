@@ -93,7 +93,7 @@ class Connection:
 
     def __repr__(self) -> str:
         state = f"closed: {self.closed}" if self.closed else "open"
-        return f"<Connection {self.client_id!r} session {self.id} in {', '.join(self.zones)}, {state}>"
+        return f"<Connection {self.client_id!r} session {self.id} in {', '.join(map(repr, self.zones))}, {state}>"
 
     @property
     def zone(self) -> str:

@@ -104,11 +104,14 @@ class Message:
     def json(self) -> Any:
         """Read the data as JSON.
 
-        :raises ValueError: if it is none, or there is no data.
+        :raises ValueError: if it is not JSON or is nested too deeply, or there is no data.
         """
         if self._data is None:
             raise ValueError("the message has no data")
-        return json.loads(self._data)
+        try:
+            return json.loads(self._data)
+        except RecursionError as error:
+            raise ValueError("the data is nested too deeply") from error
 
     def encode(self) -> bytes:
         """Write the event: its fields, each with one space after the colon, and the blank line that dispatches it."""
