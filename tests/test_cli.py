@@ -71,7 +71,8 @@ def test_serve_listen_and_send_go_together() -> None:
                 run("send", f"http://127.0.0.1:{port}", "elsewhere", "--zone", "sport"),
             ]
             assert [(one.returncode, one.stderr) for one in sent] == [(0, "")] * 4
-            assert [one.stdout.split()[-1] for one in sent] == ["1", "1", "1", "0"]
+            said = [one.stdout.partition(" queued for ")[2] for one in sent]
+            assert said == [f"{count} in the process that took it\n" for count in (1, 1, 1, 0)]
             assert lines(listener, 4) == ["to all", "headline: to the zone", "to ada", "in two lines"]
 
 

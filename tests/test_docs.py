@@ -200,6 +200,16 @@ def test_four_processes_on_redis_are_one_hub(folder: Path, redis_server: RedisSe
         bob.close()
 
 
+def test_the_page_is_there_while_redis_is_not(folder: Path, site: Any) -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    app = APPS[2].replace("from ssehub import Hub\n", SHARED.splitlines()[0] + "\n")
+    app = app.replace("hub = Hub()\n", SHARED.splitlines()[2] + "\n").replace("redis://localhost:6379/0", url)
+    write(folder, 2, app)
+    with running("flask run --port 8000", folder) as port:
+        status, page = call(port, "GET", "/")
+        assert status == 200 and b"/events?lastEventId=0.0.00000000" in page
+
+
 def test_the_page_in_a_browser(browser: Any, serve: Callable[[int], Any]) -> None:
     from selenium.webdriver.common.by import By
 

@@ -508,6 +508,28 @@ def test_a_server_that_is_a_replica_for_a_while_is_waited_for(server: RedisServe
     hub.close()
 
 
+def test_a_page_that_is_made_while_there_is_no_log_is_told_a_gap_when_there_is(
+    server: RedisServer, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 3):
+        name = secrets.token_hex(4)
+        server.kill()
+        hub = make_hub(RedisLog(server.url, name=name, partitions=number, timeout=1.0))
+        cursors = [hub.cursor(), hub.cursor("a"), hub.cursor(["a", "b"])]
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+        with pytest.raises(TypeError):
+            hub.cursor(None)  # type: ignore[arg-type]
+        server.start()
+        hub.broadcast("which the page does not show", zone="a")
+        for cursor in cursors:
+            follower = Follower(hub, zone=["a", "b"], last_event_id=cursor)
+            until(lambda: follower.texts, "the gap")  # noqa: B023
+            assert follower.texts[0] in ("gap epoch None", "gap bad_id None")
+        assert Follower(hub, zone="a", last_event_id=hub.cursor("a")).texts == []
+        hub.close()
+        caplog.clear()
+
+
 def test_a_client_that_comes_while_there_is_no_log_is_sent_away_for_a_while(make_hub: MakeHub) -> None:
     hub = make_hub(RedisLog(f"redis://127.0.0.1:{free_port()}/0", timeout=0.2))
     assert b"".join(hub.stream()).startswith(b"retry: ")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +17,7 @@ from asgiref.wsgi import WsgiToAsgi
 from ssehub import Hub
 from ssehub.service import create_app
 from ssehub.wsgi import warnings
+from tests.servers import ROOT
 from tests.streams import GUARD
 
 MakeHub = Callable[..., Hub]
@@ -86,3 +89,24 @@ def test_a_warning_fits_the_server_and_comes_once(
     for _ in range(2):
         hub.connect({"REQUEST_METHOD": "GET", **environ})
     assert [text in record.message for record in caplog.records] == ([True] if text else [])
+
+
+ALONE = "nobody has got what this process has sent"
+
+
+@pytest.mark.parametrize(
+    ("code", "warned"),
+    [
+        ("hub.broadcast('x'); hub.broadcast('y'); Hub().send('ada', 'z')", True),
+        ("hub.broadcast('x'); hub.close()", True),
+        ("hub.broadcast('x'); next(hub.stream())", False),
+        ("hub.cursor(); hub.broadcast('x')", False),
+        ("hub.connect({'REQUEST_METHOD': 'GET'}); hub.broadcast('x')", False),
+        ("", False),
+        ("import pytest; hub.broadcast('x')", False),
+    ],
+)
+def test_a_process_that_sends_into_its_own_memory_alone_is_warned_of_at_its_exit(code: str, warned: bool) -> None:
+    program = f"from ssehub import Hub; hub = Hub(); {code}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr.count(ALONE) == warned, done.stderr

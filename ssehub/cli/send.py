@@ -68,8 +68,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _tell(answer: dict[str, Any], options: argparse.Namespace) -> None:
-    # Who sends past every service cannot know who is there.
-    said = str(answer.get("id")) if options.log else f"{answer.get('id')} queued for {answer.get('queued')}"
+    # A sender past every service cannot know who is there, and a service only knows the streams of one process.
+    said = str(answer.get("id"))
+    if not options.log:
+        said += f" queued for {answer.get('queued')} in the process that took it"
     show(json.dumps(answer) if options.json else said)
 
 

@@ -98,6 +98,9 @@ class Places(tuple[Position, ...]):
         return sum(part.distance_to(end) for part in self)
 
 
+#: The cursor of no log: whoever begins there is told a gap.
+NOWHERE = f"0.0.{GENESIS}"
+
 #: A place in a log: in its one order, or in several.
 Place = Position | Places
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
-from ssehub.exceptions import HubClosed, UnknownClient
+from ssehub.exceptions import HubClosed, LogError, UnknownClient
 from ssehub.forks import Forked
 from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.log.packet import OR_ALL, check_name, warn_of_type
+from ssehub.log.position import NOWHERE
 from ssehub.server.connection import Connection, as_message
 from ssehub.server.dispatcher import Dispatcher, Hooks
 from ssehub.server.settings import HubSettings, check_number
@@ -30,7 +32,9 @@ from ssehub.wsgi.response import (
 )
 from ssehub.wsgi.streams import NO_REQUEST, REFUSAL, Source, Streams, has_one_thread
 from ssehub.wsgi.takeover import why_not
-from ssehub.wsgi.warnings import is_test, warn_of
+from ssehub.wsgi.warnings import is_test, note_sent, note_served, warn_of
+
+logger = logging.getLogger("ssehub")
 
 #: Zones one connection may be in; each is a table entry, and a request may name them.
 MAX_ZONES = 100
@@ -168,6 +172,7 @@ class Hub(Forked):
         own.dispatcher.cluster.check_metadata(metadata)
         environ = environ_of(request_or_environ)
         warn_of(environ, self._log.shared)
+        note_served()
         try:
             start = StartPosition(last_event_id(environ), since)
             zones = self._check_zones(zone)
@@ -199,6 +204,7 @@ class Hub(Forked):
         """
         own = self._own
         own.dispatcher.cluster.check_metadata(metadata)
+        note_served()
         return own.streams.body(
             self._check_zones(zone),
             None if client_id is None else _check_name(client_id),
@@ -213,11 +219,22 @@ class Hub(Forked):
         Put it into a page as ``lastEventId`` of its stream's URL before you read what the page shows: then nothing
         falls between the page and the stream.
 
+        If the log cannot be reached, the page is still made: the cursor is one that no log knows. The stream that
+        begins there is told a gap, ``epoch`` or ``bad_id``, as soon as there is a stream; the page loads its data anew.
+
         :param zone: the zones of that stream. With a log of several partitions the cursor is the shorter for it.
-        :raises LogError: if the log cannot be reached.
+        :raises ValueError: if a name is unfit.
+        :raises TypeError: if the zone is neither a name nor several.
         """
-        self._own.dispatcher.start()
-        return str(self._log.cursor(zone if zone is ALL else self._check_zones(zone)))
+        zones = zone if zone is ALL else self._check_zones(zone)
+        own = self._own
+        note_served()
+        try:
+            own.dispatcher.start()
+            return str(self._log.cursor(zones))
+        except LogError as error:
+            logger.warning("a page's cursor will be told as a gap: %s", error)
+            return NOWHERE
 
     def _check_zones(self, zone: str | Sequence[str]) -> tuple[str, ...]:
         if not isinstance(zone, Iterable) or isinstance(zone, bytes):  # ALL, for instance
@@ -301,6 +318,7 @@ class Hub(Forked):
         warn_of_type(packet.message)
         if not self._log.shared:
             own.dispatcher.start()
+            note_sent()
         receipt = self._log.append(packet)
         own.streams.give_way()
         return receipt

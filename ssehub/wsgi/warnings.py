@@ -1,14 +1,23 @@
-"""Warnings: what a request shows of a server that is not set up for streams, each logged once."""
+"""Warnings: of a server that is not set up for streams, and of messages that nobody can get. Each is logged once."""
 
 from __future__ import annotations
 
+import atexit
 import functools
 import io
 import logging
+import os
+import sys
 import tempfile
 from typing import Any
 
 logger = logging.getLogger("ssehub")
+
+
+#: By process: whether messages were sent to a log in memory, and no stream or cursor was ever asked for.
+_unheard: dict[int, bool] = {}
+#: Under these, what is sent is looked at without any stream.
+_TESTERS = ("pytest", "django.test.runner")
 
 
 def warn_of(environ: dict[str, Any], is_shared: bool) -> None:
@@ -27,6 +36,30 @@ def warn_of(environ: dict[str, Any], is_shared: bool) -> None:
         _warn(
             "the server runs several processes, and the hub's log is in the memory of one: clients only get what is"
             " sent in the process that they are connected to. Use one process, or Hub(RedisLog(...))"
+        )
+
+
+def note_sent() -> None:
+    """Note that a message was sent to a log in memory, and warn at the exit if nobody can have got any."""
+    _unheard.setdefault(os.getpid(), True)
+    _warn_at_exit()
+
+
+def note_served() -> None:
+    """Note that somebody follows, or will, in this process."""
+    _unheard[os.getpid()] = False
+
+
+@functools.cache
+def _warn_at_exit() -> None:
+    atexit.register(_warn_of_the_unheard)
+
+
+def _warn_of_the_unheard() -> None:
+    if _unheard.get(os.getpid()) and not any(name in sys.modules for name in _TESTERS):
+        logger.warning(
+            "nobody has got what this process has sent: its log is in its own memory, and no client has ever connected"
+            " here. If the clients are at another process, give both one log, Hub(RedisLog(...))"
         )
 
 

@@ -12,6 +12,7 @@ let lastId = "";              // for the streams that we open anew ourselves
 let again = 0;                // the timer for that
 let sessionId = "";
 let rates = [];               // messages per second, oldest first
+let severalProcesses = false; // whether the log is shared with others
 let before = null;            // the last counter, and when it was read
 let minute = [];              // the numbers of all processes, as they were in the last minute, oldest first
 
@@ -145,7 +146,10 @@ async function send(route) {
     if (!response.ok) return complain(answer.error || response.statusText);
     complain("");
     const there = answer.queued === 1 ? "1 connection" : `${answer.queued} connections`;
-    $("sent").textContent = `Sent to ${there}; its id is ${answer.id}`;
+    // The answer counts one process; the message goes to all of them.
+    $("sent").textContent = severalProcesses
+      ? `Sent; its id is ${answer.id}. It is for ${there} of the process that took it`
+      : `Sent to ${there}; its id is ${answer.id}`;
   } catch (error) {
     complain(`The service did not answer: ${error.message}`);
   }
@@ -194,6 +198,7 @@ function drawConnections(zones, processes = [], unlisted = 0) {
   const old = $("connections");
   const focused = old.contains(document.activeElement) ? document.activeElement.dataset : null;
   old.replaceChildren(list);
+  severalProcesses = processes.length > 1;
   $("processes").textContent = processes.map(one => `${places.get(one.id)}: ${one.connections}`).join(" · ");
   if (focused) old.querySelector(`[data-session-id="${CSS.escape(focused.sessionId)}"]`)?.focus();
 }
