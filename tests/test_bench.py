@@ -10,10 +10,12 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from flask import request
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Response
 
@@ -104,6 +106,35 @@ def test_the_report_says_why_streams_are_on_threads(
     code, table, _ = said(f"http://127.0.0.1:{here.port}/sse/events", "--streams", "5", *QUICK)
     assert code == 0 and "5 open: 5 on the server's threads\n" in table
     assert "on threads    5 times since the start: the server does not show the client's socket\n" in table
+
+
+def test_the_documented_commands_measure_a_service_that_is_mounted(
+    site: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSEHUB_TOKEN", "secret")
+    docs = ROOT / "docs"
+    (code,) = re.findall(
+        r"^\.\. code-block:: python\n\n((?:(?:   .*)?\n)+)", (docs / "doctor.rst").read_text(), re.MULTILINE
+    )
+    scope: dict[str, Any] = {"__name__": "app"}
+    exec(textwrap.dedent(code), scope)
+
+    @scope["app"].get("/events")
+    def events() -> Any:
+        return scope["hub"].connect(request, zone="news")
+
+    here = site(scope["app"])
+    commands = re.findall(
+        r"^    ssehub bench (https://app\.example.*)$", (docs / "bench.rst").read_text(), re.MULTILINE
+    )
+    assert len(commands) == 2 and commands[0] in (docs / "doctor.rst").read_text()
+    for command in commands:
+        words = command.replace("https://app.example", f"http://127.0.0.1:{here.port}").replace(
+            '"$SSEHUB_TOKEN"', "secret"
+        )
+        code, found = figures(*words.split(), "--streams", "3", *QUICK)
+        assert code == 0 and found["accepted"] == found["offered"] > 0, found
+    scope["hub"].close()
 
 
 def test_a_service_that_does_not_tell_how_it_serves_is_measured_all_the_same(scripted: Callable[..., Server]) -> None:

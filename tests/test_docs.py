@@ -372,3 +372,27 @@ def _harmless(code: str) -> str:
     if "in Client(" in code or "close_on_signals()" in code:
         return "\n".join(line for line in code.splitlines() if line.startswith("from "))
     return code
+
+
+RULE = re.compile(r" *=+(?: +=+)+")
+
+
+def rows_of_tables(page: Path) -> Iterator[list[str]]:
+    """Yield the cells of each line of the simple tables of a page."""
+    columns: list[tuple[int, int | None]] = []
+    for line in page.read_text().splitlines():
+        if RULE.fullmatch(line):
+            found = [match.span() for match in re.finditer("=+", line)]
+            columns = [*found[:-1], (found[-1][0], None)]
+        elif not line.strip():
+            columns = []
+        elif columns:
+            yield [line[begin:end].strip() for begin, end in columns]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.rst", ROOT / "CHANGES.rst"], ids=lambda page: page.stem)
+def test_text_in_the_first_column_of_a_table_begins_a_row(page: Path) -> None:
+    """In a simple table it always does: a sentence that goes on there would be torn into two rows."""
+    for cells in rows_of_tables(page):
+        assert all(cells) or not cells[0], cells
+        assert len(cells) == 1 or not cells[0].endswith((",", ";", " the", " of", " a", " its")), cells

@@ -64,7 +64,8 @@ def test_a_stream_through_asgirefs_wrapper_is_warned_of(make_hub: MakeHub, caplo
 
 @pytest.mark.filterwarnings("ignore:Uvicorn's native WSGI:DeprecationWarning")
 def test_a_stream_through_uvicorns_wrapper_is_warned_of(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
-    wrappers = pytest.importorskip("uvicorn.middleware.wsgi")
+    from uvicorn.middleware import wsgi as wrappers
+
     hub = make_hub(detach=False)
     wrapper = wrappers.WSGIMiddleware(create_app(hub))
     through_asgi(wrapper, hub)

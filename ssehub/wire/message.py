@@ -92,7 +92,7 @@ class Message:
 
         :param default: called with each object that JSON has no form for, a ``datetime`` or a ``Decimal`` for
             instance; returns what to write in its place. ``default=str`` writes their text. It is that of
-            :func:`json.dumps`.
+            ``json.dumps``.
         :raises TypeError: if the value contains something that JSON has no form for.
         :raises ValueError: if it has a NaN or an infinity, which no browser reads, or half of a surrogate pair.
         """
