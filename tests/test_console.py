@@ -259,21 +259,29 @@ def test_the_rate_is_drawn_and_said_and_no_script_has_failed(browser: Any, port:
     assert not [text for text in said if "Uncaught" in text or "Content Security" in text]
 
 
-@pytest.mark.parametrize("width", [1200, 400])
+#: Returns the texts of labels that do not fit into their places.
+_CLIPPED = """return [...document.querySelectorAll('label, small, dt, dd, h2, button, figcaption')]
+    .filter(one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1)
+    .filter(one => getComputedStyle(one).display !== 'inline').map(one => one.textContent)"""
+
+
+@pytest.mark.parametrize("width", [1200, 400, 320])
 def test_the_page_fits_its_window(browser: Any, port: int, width: int) -> None:
     others = [
         Stream(port, f"/events?client_id={who}") for who in ("bob&zone=news", "grace&zone=news&zone=room+7", "bob")
     ]
     tab = Tab(browser, port, "ada", zone="news, room 7, default", connect=False)
-    tab.fill("listen-types", "score")
     tab.click("connect")
     tab.wait_until("return document.getElementById('state').dataset.state === 'open'")
     browser.set_window_size(width, 1000)
     tab.send("send-zone", "The ferry is late", to_zone="news")
-    tab.send("send-zone", '{"home":2,"guests":1}', to_zone="room 7", event_type="score")
+    call(port, "POST", "/send", {"data": '{"home":2,"guests":1}', "zone": "room 7", "event": "score"})
+    tab.wait_until("return [...document.querySelectorAll('.event')].some(one => one.textContent === 'score')")
     tab.send("send-client", "Are you there?", to_client="ada", to_zone="", event_type="")
     until(lambda: len(tab.messages()) == 3 and len(tab.connections()) == 3)
     assert tab.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    tab.wait_until("return document.querySelectorAll('#delays small').length > 5")
+    assert tab.run(_CLIPPED) == []
     folder = os.environ.get("SSEHUB_SCREENSHOTS")
     if folder and width == 1200:
         _take_picture(tab, port, Path(folder))

@@ -3,13 +3,12 @@
 
 const SHOWN = 200;            // messages kept on the page
 const ASK_EVERY = 1000;       // milliseconds between two looks at /stats
-const TRY_AGAIN = 3000;       // milliseconds before a stream that the browser has given up is opened anew
+const TRY_AGAIN = 3000;       // milliseconds before a stream is opened anew that has not said how long
 const SECONDS = 60;           // width of the picture
 
 const $ = id => document.getElementById(id);
-let source = null;            // the one EventSource there is, or null
-let lastId = "";              // for the streams that we open anew ourselves
-let again = 0;                // the timer for that
+let source = null;            // what ends the one stream there is, or null
+let lastId = "";              // where the next connection goes on
 let sessionId = "";
 let rates = [];               // messages per second, oldest first
 let severalProcesses = false; // whether the log is shared with others
@@ -39,48 +38,67 @@ function connect() {
 }
 
 function open() {
-  show("connecting");
-  const mine = source = new EventSource(streamUrl());
-  mine.onopen = () => mine === source && show("open");
-  mine.onerror = () => mine === source && lost(mine);
-  mine.onmessage = draw;
-  mine.addEventListener("ssehub.open", event => { sessionId = JSON.parse(event.data).session_id; keep(event); ask(); });
-  mine.addEventListener("ssehub.cursor", keep);
-  mine.addEventListener("ssehub.gap", drawGap);
-  mine.types = new Set();
-  for (const type of names($("listen-types").value)) listenFor(type);
+  const mine = source = new AbortController();
+  follow(mine.signal);
 }
 
-function listenFor(type) {
-  if (!source || !type || type === "message" || type.startsWith("ssehub.") || source.types.has(type)) return;
-  source.types.add(type);
-  source.addEventListener(type, draw);
-}
-
-function lost(mine) {
-  show("connecting");
-  if (mine.readyState !== EventSource.CLOSED) return;  // the browser comes back by itself
-  // It gives up for good on an answer that is no stream: a proxy's 502 while the server restarts, for instance.
-  mine.close();
-  source = null;
-  again = setTimeout(open, TRY_AGAIN);
-  tellWhy();
-}
-
-// An EventSource does not say why it was refused.
-async function tellWhy() {
-  try {
-    const response = await fetch(streamUrl());
-    if (response.status >= 400 && response.status < 500) complain((await response.json()).error);
-    else await response.body.cancel();
-  } catch (error) {
-    // The server does not answer, or not in JSON: the stream's state says that it is away.
+// The stream is read with fetch: an EventSource only shows events of the types that it was told before.
+async function follow(signal) {
+  let retry = TRY_AGAIN;
+  while (!signal.aborted) {
+    show("connecting");
+    try {
+      const response = await fetch(streamUrl(), {cache: "no-store", signal});
+      if (response.ok) {
+        show("open");
+        await read(response.body, take, milliseconds => retry = milliseconds);
+      } else {
+        complain((await response.json()).error);
+      }
+    } catch {
+      // The connection broke off, or a proxy has answered while the server restarts; or we have left.
+    }
+    if (signal.aborted) return;
+    show("connecting");
+    await new Promise(resolve => setTimeout(resolve, retry));
   }
 }
 
+// https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+async function read(body, dispatch, setRetry) {
+  const reader = body.getReader(), decoder = new TextDecoder();
+  let rest = "", data = [], type = "", lastEventId = lastId;
+  for (;;) {
+    const {done, value} = await reader.read();
+    if (done) return;
+    // A carriage return at the end may be half of a line break.
+    const lines = (rest + decoder.decode(value, {stream: true})).split(/\r\n|\n|\r(?!$)/);
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, field, content] = /^([^:]*):? ?([^]*)$/.exec(line);
+      if (!line) {
+        if (data.length) dispatch({type: type || "message", data: data.join("\n"), lastEventId});
+        data = [];
+        type = "";
+      } else if (field === "data") data.push(content);
+      else if (field === "event") type = content;
+      else if (field === "id" && !content.includes("\0")) lastEventId = content;
+      else if (field === "retry" && /^[0-9]+$/.test(content)) setRetry(Math.min(Number(content), 60000));
+    }
+  }
+}
+
+function take(event) {
+  keep(event);
+  if (event.type === "ssehub.open") {
+    sessionId = JSON.parse(event.data).session_id;
+    ask();
+  } else if (event.type === "ssehub.gap") drawGap(event);
+  else if (event.type !== "ssehub.cursor") add(event.type, event.data, event.lastEventId, "");
+}
+
 function disconnect() {
-  clearTimeout(again);
-  if (source) source.close();
+  if (source) source.abort();
   source = null;
   sessionId = lastId = "";
   show("closed");
@@ -97,13 +115,7 @@ function keep(event) {
 
 // Messages
 
-function draw(event) {
-  keep(event);
-  add(event.type, event.data, event.lastEventId, "");
-}
-
 function drawGap(event) {
-  keep(event);
   const gap = JSON.parse(event.data);
   const missed = gap.missed === null ? "An unknown number of messages may be missing"
     : `${gap.missed.toLocaleString()} messages to this client are missing`;
@@ -139,7 +151,6 @@ async function send(route) {
   const fields = new URLSearchParams({data: $("text").value, ...route});
   const type = $("event-type").value.trim();
   if (type) fields.set("event", type);
-  listenFor(type);
   try {
     const response = await fetch("send", {method: "POST", body: fields, headers: headers()});
     const answer = await response.json();
@@ -324,11 +335,11 @@ function drawDelays(bounds, counts) {
 // The page itself
 
 function remember() {
-  for (const id of ["zone", "client-id", "token", "listen-types"]) sessionStorage.setItem(id, $(id).value);
+  for (const id of ["zone", "client-id", "token"]) sessionStorage.setItem(id, $(id).value);
 }
 
 function recall() {
-  for (const id of ["zone", "client-id", "token", "listen-types"]) {
+  for (const id of ["zone", "client-id", "token"]) {
     const value = sessionStorage.getItem(id);
     if (value !== null) $(id).value = value;
   }
@@ -349,7 +360,7 @@ $("clear").addEventListener("click", () => $("messages").replaceChildren());
 $("token").addEventListener("change", () => { remember(); ask(); });
 document.addEventListener("visibilitychange", ask);
 // A browser may keep a page that was left for the way back, and its stream with it.
-addEventListener("pagehide", () => source && source.close());
+addEventListener("pagehide", () => source && source.abort());
 addEventListener("pageshow", event => event.persisted && source && open());
 setInterval(ask, ASK_EVERY);
 ask();
