@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import gzip
 import json
 import logging
 import threading
@@ -648,10 +649,29 @@ def test_a_body_that_ends_too_early_has_not_ended_in_order(follow: Callable[...,
     assert data(client) == ["a"] and isinstance(ends[0], requests.ConnectionError)
 
 
-def test_an_encoding_that_nobody_can_undo_is_told(follow: Callable[..., Client]) -> None:
-    client = follow(bodies(STREAM[:-2] + b"Content-Encoding: rot13\r\n\r\nqngn: k\n\n"), max_attempts=1)
-    with pytest.raises(requests.exceptions.ContentDecodingError, match="rot13"):
-        client.run()
+@pytest.mark.parametrize("encoding", ["none", "utf-8", "rot13", "identity", "", "None, UTF-8", "text/event-stream"])
+def test_an_unknown_encoding_is_none(follow: Callable[..., Client], encoding: str) -> None:
+    head = STREAM[:-2] + f"Content-Encoding: {encoding}\r\n\r\n".encode()
+    assert data(follow(bodies(head + b"data: x\n\n"))) == ["x"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip, none", "utf-8,gzip"])
+def test_an_unknown_encoding_beside_a_known_one_is_none(follow: Callable[..., Client], encoding: str) -> None:
+    head = STREAM[:-2] + f"Content-Encoding: {encoding}\r\n\r\n".encode()
+    assert data(follow(bodies(head + gzip.compress(b"data: x\n\n")))) == ["x"]
+
+
+def test_an_encoding_that_needs_a_package_is_refused_by_name(
+    follow: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssehub.client.body._DECODED", ("gzip", "deflate"))
+    for encoding, package in (("br", "brotli"), ("gzip, zstd", "zstandard")):
+        client = follow(bodies(STREAM[:-2] + f"Content-Encoding: {encoding}\r\n\r\n...".encode()))
+        opened: list[int] = []
+        client.on_connection(lambda opened=opened: opened.append(1))
+        with pytest.raises(StreamRefused, match=package):
+            client.run()
+        assert len(requests_of(client)) == 1 and opened == []
 
 
 def test_json_that_is_none_is_final(follow: Callable[..., Client]) -> None:

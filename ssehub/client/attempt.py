@@ -51,6 +51,7 @@ class Attempt:
             callback = self._settings.response_callback
             if not (callback and callback(stream.response) is True):
                 check_stream(stream.response)
+            stream.prepare()
             if self.canceller.cancelled:
                 return
             error: Exception | None = None

@@ -9,10 +9,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from requests.adapters import HTTPAdapter
 from urllib3 import connection, connectionpool
+
+from ssehub.client.answer import Answer
 
 
 class Canceller:
@@ -88,6 +90,8 @@ def _watch(connected: Any) -> None:
 class HTTPConnection(connection.HTTPConnection):
     """A connection whose socket is watched from the moment there is one, before the TLS handshake."""
 
+    response_class = Answer
+
     def _new_conn(self) -> socket.socket:
         connected = super()._new_conn()
         _watch(connected)
@@ -124,6 +128,14 @@ class WatchedAdapter(HTTPAdapter):
 
     A :class:`~ssehub.Client` puts it in the place of each plain ``HTTPAdapter``.
     """
+
+    @classmethod
+    def instead_of(cls, adapter: HTTPAdapter) -> WatchedAdapter:
+        """Make one with the settings of a plain adapter: its retries, the size of its pools, its TLS context."""
+        ours: Any = cls.__new__(cls)
+        ours.__setstate__(adapter.__getstate__())
+        ours.poolmanager.connection_pool_kw.update(adapter.poolmanager.connection_pool_kw)
+        return cast("WatchedAdapter", ours)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool manager; called by ``requests``."""

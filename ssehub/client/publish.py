@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import requests
 
-from ssehub.client.answer import PLAIN, read_json
+from ssehub.client.body import beginning
 
 _TIMEOUT = (3.05, 30.0)
-#: Bytes of an answer, and characters of a reason in it, at the most.
-_LONGEST, _LONGEST_REASON = 1 << 20, 2000
+#: Bytes of an answer that are read, and characters of a reason in it, at the most.
+_LONGEST, _LONGEST_REASON = 65_536, 2000
 
 
 def publish(
@@ -35,17 +35,16 @@ def publish(
     """
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
     post = session.post if session is not None else requests.post
-    headers = {**PLAIN, **authorization, **(headers or {})}
+    headers = {**authorization, **(headers or {})}
     # A redirected POST may become a GET, without the message.
-    response = post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True)
-    with response:
-        return _judged(response)
-
-
-def _judged(response: requests.Response) -> dict[str, Any]:
-    answer = None
-    with contextlib.suppress(ValueError):
-        answer = read_json(response, _LONGEST, _TIMEOUT[1])
+    with post(
+        url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True
+    ) as response:
+        content = beginning(response, _LONGEST, _TIMEOUT[1])
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = None
     if response.status_code != 200:
         reason = str(answer.get("error") or "")[:_LONGEST_REASON] if isinstance(answer, dict) else ""
         if response.is_redirect:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -9,11 +10,17 @@ from urllib.parse import urlsplit
 import requests
 
 from ssehub.backoff import LONGEST
+from ssehub.client.body import beginning
 from ssehub.client.printable import printable
 from ssehub.exceptions import SSEHubError
 
-#: Bytes of an answer that is read for its reason, at the most.
-_SHORT = 2000
+#: Bytes of an answer that are read for its reason, and characters that are shown of it, at the most.
+_SHORT = 4096
+_SHOWN = 500
+#: Seconds to wait for them.
+_SOON = 1.0
+#: Where JSON has a reason. The first is of many services; the next two are of RFC 9457.
+_REASONS = ("error", "detail", "title", "message", "error_description", "reason")
 
 
 class StreamRefused(SSEHubError, requests.HTTPError):
@@ -29,9 +36,9 @@ def check_stream(response: requests.Response) -> None:
     :raises StreamRefused: if it is anything else.
     """
     if response.status_code != 200:
+        seen = f"{response.status_code} {shown(response.reason or '')} from {bare(response.url)}"
         said = excerpt(response)
-        seen = f"{response.status_code} {response.reason} from {bare(response.url)}{f': {said}' if said else ''}"
-        raise StreamRefused(seen, response=response)
+        raise StreamRefused(f"{seen}: {said}" if said else seen, response=response)
     if essence(response) != "text/event-stream":
         kind = essence(response) or "something without a type"
         raise StreamRefused(f"not an event stream but {kind} from {bare(response.url)}", response=response)
@@ -43,20 +50,35 @@ def essence(response: requests.Response) -> str:
 
 
 def excerpt(response: requests.Response) -> str:
-    """Return what a short JSON object or text says of why it was refused; empty if it is anything else."""
-    length = response.headers.get("Content-Length", "")
-    if not length.isdecimal() or not 0 < int(length[:9]) <= _SHORT:
-        return ""  # what has no length may never end
+    """Return what the beginning of a JSON object or a text says of why it was refused; empty if it is anything else.
+
+    It waits a second for it at the most, and reads some kilobytes. ``response.text`` has no more than they.
+    """
     kind = essence(response)
+    text = beginning(response, _SHORT, _SOON).decode("utf-8", "replace")
+    if kind == "text/plain":
+        said = text
+    elif kind == "application/json" or kind.endswith("+json"):
+        said = _reason_in(text)
+    else:
+        said = ""
+    said = shown(said)
+    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
+
+
+def _reason_in(text: str) -> str:
+    """Return the reason that a JSON object states: an OpenAI-like ``error.message``, ``detail`` of RFC 9457, others."""
     try:
-        if kind == "application/json":
-            value = response.json()
-            said = value.get("error") if isinstance(value, dict) else ""
-        else:
-            said = response.text if kind == "text/plain" else ""
-    except (ValueError, requests.RequestException):
-        return ""
-    return " ".join(said.split()) if isinstance(said, str) else ""
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text  # what is cut off is no JSON any more
+    if isinstance(value, dict):
+        inner = value.get("error")
+        value = inner if isinstance(inner, dict) else value
+        for name in _REASONS:
+            if isinstance(said := value.get(name), str) and said.strip():
+                return said
+    return text
 
 
 def retry_after(response: requests.Response) -> float:
@@ -68,6 +90,11 @@ def retry_after(response: requests.Response) -> float:
         return min(max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), LONGEST)
     except (ValueError, TypeError, OverflowError):
         return 0.0
+
+
+def shown(text: str) -> str:
+    """Return a text of somebody else's as it may be shown: on one line, without control characters."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 def bare(url: str) -> str:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import http.client
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
-from ssehub.client.canceller import Canceller, WatchedAdapter, connecting
-
-#: The most one read returns, in bytes.
-_PIECE = 65536
-#: The encodings that urllib3 undoes, with the packages that are installed.
-_DECODED = tuple(urllib3.HTTPResponse.CONTENT_DECODERS)
+from ssehub.client.body import limiter, missing, reader, socket_of
+from ssehub.client.canceller import Canceller, connecting
+from ssehub.client.refusal import StreamRefused
+from ssehub.client.watched import Watched, trim
 
 
 class Timeout(NamedTuple):
@@ -28,25 +23,24 @@ class Timeout(NamedTuple):
 
     #: For the TCP connection to one address, and for each answer within the TLS handshake.
     connect: float | None = 3.05
-    #: From the request to the response's headers.
+    #: From the request to the end of the response's headers, in total; each redirect has its own.
     headers: float | None = 30.0
-    #: Of silence within the stream, comments included. A hub's heartbeat comes every 15.
+    #: Without any content, comments included, within the stream. A hub's heartbeat comes every 15.
     idle: float | None = 45.0
 
 
 class Transport:
     """Open streams, one after the other, for one client. It belongs to the thread that reads.
 
-    :param session: the user's; its plain adapters are replaced, within this transport alone, by ones that can be
-        cancelled. None makes a session that is closed with the transport.
+    :param session: the user's. None makes a session that is closed with the transport.
     :param timeout: for each phase.
     """
 
     def __init__(self, session: requests.Session | None, timeout: Timeout) -> None:
         self._session = session or requests.Session()
         self._is_ours = session is None
+        self._watched = Watched(self._session)
         self._timeout = timeout
-        self._adapters: dict[HTTPAdapter, WatchedAdapter] = {}
 
     def open(self, canceller: Canceller, method: str, url: str, **options: Any) -> Stream:
         """Send a request and return the response as soon as its headers are there, whatever its status.
@@ -59,7 +53,7 @@ class Transport:
         timeout = (self._timeout.connect, self._timeout.headers)
         try:
             with connecting(canceller):
-                response = self._watched().request(method, url, stream=True, timeout=timeout, **options)
+                response = self._watched.session.request(method, url, stream=True, timeout=timeout, **options)
             try:
                 return Stream(response, canceller, self._timeout.idle)
             except BaseException:
@@ -70,30 +64,15 @@ class Transport:
             if _is_garbled(error):
                 raise requests.ConnectionError(f"the answer cannot be understood: {error}") from error
             raise
+        finally:
+            if self._is_ours:
+                trim(self._session.cookies)
 
     def close(self) -> None:
         """Close what is ours."""
-        for adapter in self._adapters.values():
-            adapter.close()
+        self._watched.close()
         if self._is_ours:
             self._session.close()
-
-    def _watched(self) -> requests.Session:
-        """Return the session, as it is now, with adapters whose connections are watched."""
-        watched: requests.Session = object.__new__(type(self._session))
-        watched.__dict__.update(self._session.__dict__)
-        watched.adapters = OrderedDict(
-            (prefix, self._replaced(adapter)) for prefix, adapter in self._session.adapters.items()
-        )
-        return watched
-
-    def _replaced(self, adapter: Any) -> Any:
-        if type(adapter) is not HTTPAdapter:
-            return adapter
-        ours = self._adapters.get(adapter)
-        if ours is None:
-            ours = self._adapters[adapter] = WatchedAdapter(max_retries=adapter.max_retries)
-        return ours
 
 
 class Stream:
@@ -103,11 +82,19 @@ class Stream:
         self.response = response
         self._canceller = canceller
         self._idle = idle
-        self._read1 = _reader(response)
-        if (connected := _socket_of(response)) is not None:
+        self._read1: Callable[[], bytes] | None = None
+        self._limit = limiter(response)
+        if (connected := socket_of(response)) is not None:
             canceller.watch(connected)
-            # requests has one time-out for headers and body; the body's begins with the next read.
-            connected.settimeout(idle)
+
+    def prepare(self) -> None:
+        """Choose how the body is read; :meth:`read` does it otherwise.
+
+        :raises StreamRefused: if the body is compressed, and the package that undoes it is not installed.
+        """
+        if lacking := missing(self.response):
+            raise StreamRefused(f"the stream is compressed with {lacking} to read it", response=self.response)
+        self._read1 = reader(self.response)
 
     def read(self) -> bytes:
         """Return what has arrived, as soon as there is anything; nothing at the end of the response.
@@ -115,7 +102,12 @@ class Stream:
         :raises requests.ReadTimeout: if nothing came for too long.
         :raises requests.ConnectionError: if the response broke off.
         """
+        if self._read1 is None:
+            self.prepare()
+        assert self._read1 is not None
         try:
+            # requests has one time-out for headers and body.
+            self._limit(self._idle)
             piece = self._read1()
             if not piece and getattr(getattr(self.response.raw, "_fp", None), "length", None):
                 raise http.client.IncompleteRead(piece)  # shorter than its Content-Length
@@ -161,31 +153,3 @@ def check_url(url: str) -> None:
         raise requests.exceptions.InvalidURL(f"{error}: {url!r}") from error
     if any(letter.isspace() for letter in host):
         raise requests.exceptions.InvalidURL(f"the host has a blank in it: {url!r}")
-
-
-def _reader(response: requests.Response) -> Callable[[], bytes]:
-    """Choose what returns a piece as soon as it is there: ``requests``' own iterators wait for more of it."""
-    raw: Any = response.raw
-    below: Any = getattr(raw, "_fp", None)
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding in ("", "identity") and hasattr(below, "read1"):
-        # http.client undoes the chunks and never waits for more than one; urllib3 on top of it takes twice the time.
-        return functools.partial(below.read1, _PIECE)
-    if unknown := [one for one in encoding.split(",") if one.strip() not in ("", "identity", *_DECODED)]:
-        raise requests.exceptions.ContentDecodingError(f"nobody here can undo the encoding {unknown[0].strip()!r}")
-    if isinstance(raw, urllib3.BaseHTTPResponse):
-        return functools.partial(raw.read1, _PIECE, decode_content=True)
-    return functools.partial(next, _bytewise(response), b"")
-
-
-def _bytewise(response: requests.Response) -> Iterator[bytes]:
-    """Read a response of some other adapter's in the one way that is prompt with all of them."""
-    yield from response.iter_content(1)
-
-
-def _socket_of(response: requests.Response) -> Any:
-    """Return the socket a response is read from, or None if its adapter has none."""
-    place: Any = response.raw
-    for name in ("_fp", "fp", "raw", "_sock"):
-        place = getattr(place, name, None)
-    return place if hasattr(place, "settimeout") and hasattr(place, "fileno") else None

@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from ssehub.client.answer import PLAIN, read_json
+from ssehub.client.json_answer import PLAIN, read_json
 from ssehub.doctor.case import Case
 
 _CONNECT = 5.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from ssehub.client.answer import PLAIN, read_json
+from ssehub.client.json_answer import PLAIN, read_json
 from ssehub.client.printable import printable
 from tests.scripted import Exchange, Server, bodies
 from tests.streams import GUARD
