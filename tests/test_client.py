@@ -8,6 +8,7 @@ import gzip
 import json
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -18,7 +19,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from ssehub import Backoff, Client, EventTooLarge, Message, StreamRefused, Timeout
+from ssehub import Backoff, Client, Message, StreamRefused, Timeout
 from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
 from tests.servers import free_port
 from tests.streams import GUARD, until
@@ -214,7 +215,7 @@ def test_an_id_that_is_taken_back_is_not_sent(follow: Callable[..., Client]) -> 
 
 def test_functions_are_asked_for_each_attempt(follow: Callable[..., Client]) -> None:
     count = iter(range(100))
-    client = follow(bodies("data: x\n\n", REFUSED % 503, "data: y\n\n"), method="POST")
+    client = follow(bodies("data: x\n\n", REFUSED % 503, "data: y\n\n"))
     base = client.server.url  # type: ignore[attr-defined]
     fresh = Client(
         lambda: f"{base}/{next(count)}",
@@ -225,6 +226,7 @@ def test_functions_are_asked_for_each_attempt(follow: Callable[..., Client]) -> 
         auth=lambda: ("user", str(next(count))),
         backoff=QUICK,
         reconnect_delay=0,
+        reconnect=True,
     )
     assert data(fresh) == ["x", "y"]
     seen = [(one.target, one.headers["x-count"], one.body, one.headers["authorization"]) for one in requests_of(client)]
@@ -239,7 +241,7 @@ def test_a_body_is_sent_again_and_json_has_its_type(follow: Callable[..., Client
         ({"json": {"a": 1}}, "application/json"),
         ({"json": lambda: {"a": 1}}, "application/json"),
     ):
-        client = follow(bodies("data: x\n\n"), method="POST", **options)
+        client = follow(bodies("data: x\n\n"), method="POST", reconnect=True, **options)
         client.run()
         one, two = requests_of(client)
         assert one.method == two.method == "POST" and one.body == two.body != b""
@@ -426,16 +428,25 @@ def test_a_reconnection_time_of_26_digits_is_a_day(follow: Callable[..., Client]
     assert troubles.delays == [86400.0] and client.stop(GUARD)
 
 
-def test_an_event_that_is_too_large_is_told_and_what_was_before_it_is_not_lost(follow: Callable[..., Client]) -> None:
-    big = "data: " + "x" * 2000 + "\n\n"
-    client = follow(bodies(f"id: 1\ndata: a\n\n{big}", big, "id: 2\ndata: b\n\n"), max_event_size=1000)
+@pytest.mark.parametrize("id_first", [True, False])
+def test_an_event_that_is_too_large_is_left_out_and_never_fetched_again(
+    follow: Callable[..., Client], id_first: bool
+) -> None:
+    id, large = "id: 2\n", f"data: {'x' * 2000}\n"
+    big = f"event: big\n{id + large if id_first else large + id}\n"
+    client = follow(bodies(f"id: 1\ndata: a\n\n{big}", f"{big}id: 3\ndata: b\n\n", big), max_event_size=1000)
     troubles = Troubles(client)
-    assert data(client) == ["a", "b"]
-    assert [type(error) for error, _ in troubles] == [EventTooLarge] * 2
-    assert requests_of(client)[2].headers["last-event-id"] == "1"
-    hopeless = follow(lambda exchange: exchange.send(STREAM + big.encode()), max_event_size=1000, max_attempts=2)
-    with pytest.raises(EventTooLarge):
-        hopeless.run()
+    gaps: list[tuple[str, int | None, str]] = []
+    client.on_gap(lambda reason, missed: gaps.append((reason, missed, client.last_event_id)))
+    assert data(client) == ["a", "b"] and troubles == []
+    assert gaps == [("too_large", 1, "2")] * 3
+    assert [one.headers.get("last-event-id") for one in requests_of(client)] == [None, "2", "3", "2"]
+
+
+def test_a_stream_that_ends_within_an_event_that_is_too_large_says_so(follow: Callable[..., Client]) -> None:
+    client = follow(bodies(f"data: {'x' * 2000}"), max_event_size=1000, max_attempts=1)
+    with pytest.raises(requests.ConnectionError, match="max_event_size"):
+        client.run()
 
 
 def test_the_response_callback_sees_each_response_and_may_take_it(follow: Callable[..., Client]) -> None:
@@ -520,6 +531,133 @@ def test_silence_is_counted_from_the_last_byte_of_any_kind(follow: Callable[...,
     ends: list[Exception | None] = []
     client.on_disconnect(ends.append)
     assert data(client) == ["x"] and ends == [None]
+
+
+# What must not be sent twice
+
+
+def test_a_post_is_not_sent_again_after_its_stream(follow: Callable[..., Client]) -> None:
+    for method in ("POST", "PATCH", "post"):
+        client = follow(bodies("data: x\n\n", "data: y\n\n"), method=method, body=b"q")
+        assert data(client) == ["x"] and client.error is None and client.stop()
+        assert len(requests_of(client)) == 1
+
+
+CUT = STREAM[:-2] + b"Content-Length: 100\r\n\r\ndata: x\n\n"
+
+
+@pytest.mark.parametrize("head", [CUT, STREAM[:-10], b"HTTP/1.1 2", b""], ids=["body", "head", "status", "nothing"])
+def test_a_post_that_breaks_off_is_a_final_failure(follow: Callable[..., Client], head: bytes) -> None:
+    client = follow(bodies(head, "data: y\n\n"), method="POST", body=b"q")
+    with pytest.raises(requests.ConnectionError):
+        client.run()
+    assert len(requests_of(client)) == 1 and isinstance(client.error, requests.ConnectionError)
+
+
+def test_a_post_is_sent_again_if_it_was_refused_for_now_or_never_connected(follow: Callable[..., Client]) -> None:
+    client = follow(bodies(REFUSED % 503, REFUSED % 429, "data: x\n\n"), method="POST", body=b"q")
+    assert data(client) == ["x"] and len(requests_of(client)) == 3
+    tokens = iter([requests.ReadTimeout("the token server is slow"), None])
+
+    def token() -> dict[str, str]:
+        if error := next(tokens):
+            raise error
+        return {}
+
+    client = follow(bodies("data: x\n\n"), method="POST", headers=token)
+    assert data(client) == ["x"]
+    nobody = Client(f"http://127.0.0.1:{free_port()}/", method="POST", max_attempts=3, backoff=QUICK, reconnect_delay=0)
+    troubles = Troubles(nobody)
+    with pytest.raises(requests.ConnectionError):
+        nobody.run()
+    assert len(troubles) == 3
+
+
+def test_reconnect_decides_for_any_method(follow: Callable[..., Client]) -> None:
+    client = follow(bodies("data: x\n\n", CUT, "data: y\n\n"), method="POST", reconnect=True)
+    assert data(client) == ["x", "x", "y"]
+    client = follow(bodies(REFUSED % 503, "data: x\n\n", "data: y\n\n"), reconnect=False)
+    assert data(client) == ["x"]
+    client = follow(bodies(CUT, "data: y\n\n"), reconnect=False)
+    with pytest.raises(requests.ConnectionError):
+        client.run()
+    client = follow(bodies(STREAM + b": nothing\n\n", "data: y\n\n"), reconnect=False)
+    assert data(client) == []
+
+
+def test_streams_that_break_off_count_though_each_brings_a_message(follow: Callable[..., Client]) -> None:
+    client = follow(bodies(*[CUT] * 9), max_attempts=3)
+    troubles = Troubles(client)
+    with pytest.raises(requests.ConnectionError):
+        client.run()
+    assert len(requests_of(client)) == 3 and troubles.delays[-1] is None
+    client = follow(lambda exchange: exchange.send(CUT), max_elapsed=0.3)
+    with pytest.raises(requests.ConnectionError):
+        client.run()
+    assert len(requests_of(client)) > 1
+    client = follow(bodies(CUT, "data: y\n\n", CUT, "data: y\n\n"), max_attempts=2)
+    assert data(client) == ["x", "y", "x", "y"]
+
+
+def raises(status: int) -> Callable[..., object]:
+    """Return a function that fails as ``requests`` does for an answer of some other server."""
+    answer = requests.Response()
+    answer.status_code = status
+    return lambda *args, **options: answer.raise_for_status()
+
+
+@pytest.mark.parametrize("where", ["response_callback", "headers", "session", "adapter"])
+@pytest.mark.parametrize("status", [401, 503])
+def test_an_http_error_of_anybodys_is_judged_by_its_status(
+    follow: Callable[..., Client], status: int, where: str
+) -> None:
+    calls: list[int] = []
+
+    def fail(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        return raises(status)()
+
+    with requests.Session() as session:
+        options: dict[str, Any] = {where: fail}
+        if where == "session":
+            session.hooks["response"].append(fail)
+            options = {"session": session}
+        elif where == "adapter":
+            adapter = OwnAdapter()
+            adapter.send = fail  # type: ignore[method-assign]
+            session.mount("http://", adapter)
+            options = {"session": session}
+        client = follow(bodies(*["data: x\n\n"] * 9), max_attempts=3, **options)
+        with pytest.raises(requests.HTTPError):
+            client.run()
+    assert len(calls) == (1 if status == 401 else 3)
+
+
+def test_an_http_error_of_a_function_asks_to_stay_away_as_an_answer_does(follow: Callable[..., Client]) -> None:
+    answer = requests.Response()
+    answer.status_code, answer.headers["Retry-After"] = 503, "500"
+    client = follow(bodies(), headers=answer.raise_for_status)
+    troubles = Troubles(client)
+    client.on_error(lambda error, delay: client.stop())
+    client.run()
+    assert troubles.delays[0] is not None and troubles.delays[0] >= 500
+
+
+def test_an_http_error_without_an_answer_is_final(follow: Callable[..., Client]) -> None:
+    def fail(response: requests.Response) -> None:
+        raise requests.HTTPError("not this one")
+
+    with pytest.raises(requests.HTTPError, match="not this one"):
+        follow(bodies(*["data: x\n\n"] * 3), response_callback=fail).run()
+
+
+def test_a_stream_that_asks_for_no_wait_and_ends_at_once_is_not_hammered(follow: Callable[..., Client]) -> None:
+    client = follow(lambda exchange: exchange.send(STREAM + b"retry: 0\ndata: x\n\n"), backoff=Backoff())
+    started = time.monotonic()
+    for n, _ in enumerate(client):
+        if n == 2:
+            break
+    assert time.monotonic() - started > 0.9
 
 
 # How it is used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from ssehub.exceptions import EventTooLarge, SSEHubError
 from ssehub.wire import Decoder, Message, decode
 from ssehub.wire.message import MAX_RETRY
-from tests.decoding import Outcome, decode_every_way
+from tests.decoding import Outcome, cuts, decode_every_way
 
 #: Seconds after which a test has hung. Nothing is measured by it.
 HANG = 30.0
@@ -261,6 +262,91 @@ def test_the_end_of_a_stream_does_not_hide_an_error() -> None:
         next(messages)
 
 
+FRAGMENTS = [
+    *(b"data", b"data: ", b"data:", b"id: ", b"id", b"id:", b"event: ", b"event:", b"retry: ", b"retry:", b": ", b":"),
+    *(b"\n", b"\n\n", b"\r", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"x", b"7", b"12", BOM, b"\xef", b"\xbb", b"\xff"),
+    *("é".encode(), "😀".encode(), "\u2028".encode(), b"\x85", b"data: x\n\n", b"id: 7\ndata: y\n\n", b"x" * 1100),
+    *(b"data: a\ndata: b\n\n", b"event: e\nid: 8\ndata: z\n\n", b"data: x\r\n\r\n", b"data: w\nid: 9\n\n"),
+]
+
+X = b"x" * 500
+SKIPPED = '{"reason":"too_large","missed":1}'
+
+
+def skipping(chunks: Iterable[bytes], limit: int = LIMIT) -> tuple[list[Message], str, int]:
+    decoder = Decoder(max_event_size=limit, skip=True)
+    messages = [message for chunk in chunks for message in decoder.feed(chunk)]
+    assert sum(len(piece) for piece in decoder._pieces) + sum(map(len, decoder._data)) <= 2 * limit + 10
+    return messages, decoder.last_event_id, decoder.skipped
+
+
+def skipping_every_way(data: bytes, limit: int = LIMIT) -> tuple[list[Message], str, int]:
+    whole = skipping([data], limit)
+    assert skipping((data[n : n + 1] for n in range(len(data))), limit) == whole
+    for seed in range(40):
+        assert skipping(cuts(data, seed), limit) == whole, f"cut {seed}"
+    return whole
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        b"data: %s\nid: 7\n\n" % X,
+        b"id: 7\ndata: %s\n\n" % X,
+        b"event: e\nid: 7\ndata: a\ndata: %s\ndata: b\n\n" % X,
+        b"id: 7\n" + b"data: a\n" * 100 + b"\n",
+        b"data: a\n" * 100 + b"id: 7\n\n",
+        b"id: 7\nevent: %s\ndata: a\n\n" % X,
+        b"id: 7\nid: %s\ndata: a\n\n" % X,
+        b"id: 7\rdata:%s\r\r" % X,
+        b"id: 7\r\ndata:%s\r\ndata: %s\r\n\r\n" % (X, X),
+        b"id: 7\ndata: %s\n\n" % ("\u2603" * 49).encode(),
+    ],
+)
+def test_an_event_that_is_too_large_can_be_skipped_knowing_its_id(large: bytes) -> None:
+    first, gap, last = Message("a", id=""), Message(SKIPPED, "ssehub.gap", id="7"), Message("b", "message", id="7")
+    assert skipping_every_way(b"data: a\n\n" + large + b"data: b\n\n") == ([first, gap, last], "7", 1)
+    assert skipping_every_way(BOM + large + large) == ([gap, gap], "7", 2)
+    # One that does not end is dropped, with its id, as any other.
+    assert skipping_every_way(b"data: a\n\n" + large[:-1].rstrip(b"\r\n")) == ([first], "", 0)
+
+
+@pytest.mark.parametrize("line", [b": %s\n" % X, b"field: %s\n" % X, b"%s\n" % X, b"retry: 5%s\n" % X])
+def test_a_long_line_that_is_no_part_of_an_event_is_ignored_where_events_are_skipped(line: bytes) -> None:
+    stream = line + b"data: a\n" + line + b"\n" + line + b"data: b\n\n"
+    assert skipping_every_way(stream) == ([Message("a", id=""), Message("b", id="")], "", 0)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=60).map(b"".join), st.integers(1, 60))
+def test_skipping_leaves_out_what_is_too_large_and_nothing_else(data: bytes, limit: int) -> None:
+    messages, last_event_id, skipped = skipping_every_way(data, limit)
+    gaps = [message for message in messages if message.event == "ssehub.gap"]
+    assert len(gaps) == skipped
+    if not skipped and max(map(len, re.split(rb"[\r\n]", data))) <= limit:
+        assert (messages, last_event_id) == naive(data, "")[:2]
+
+
+def test_an_endless_event_takes_no_memory() -> None:
+    decoder = Decoder(max_event_size=LIMIT, skip=True)
+    for piece in (b"data: ", *[X] * 100, b"\n", *[b"data: x\n"] * 1000):
+        assert decoder.feed(piece) == []
+        assert sum(map(len, decoder._pieces)) <= LIMIT + len(X) and len(decoder._data) <= LIMIT
+    assert decoder.is_skipping
+    assert [message.event for message in decoder.feed(b"\n")] == ["ssehub.gap"] and not decoder.is_skipping
+
+
+@pytest.mark.parametrize("kind", [memoryview, bytearray])
+def test_bytes_of_any_kind_are_taken_and_nothing_else(kind: type) -> None:
+    decoder = Decoder()
+    assert decoder.feed(kind(b"data: a\n\ndata: b")) == [Message("a", id="")]
+    assert decoder.feed(kind(b"\n\n")) == [Message("b", id="")]
+    assert decoder.feed(kind(b"data: c\n\n")) == [Message("c", id="")]
+    for wrong in ("data: a\n\n", 5, None, [1]):
+        with pytest.raises(TypeError):
+            decoder.feed(wrong)  # type: ignore[arg-type]
+
+
 def test_decoding_is_lazy_and_goes_on_from_an_id() -> None:
     def chunks() -> Iterable[bytes]:
         yield b"data: a\n\n"
@@ -296,14 +382,6 @@ def test_many_comments_after_much_data_take_linear_time() -> None:
         decoder.feed(b": c\n")
     assert len(decoder.feed(b"\n")) == 1
     assert time.monotonic() - started < HANG
-
-
-FRAGMENTS = [
-    *(b"data", b"data: ", b"data:", b"id: ", b"id", b"id:", b"event: ", b"event:", b"retry: ", b"retry:", b": ", b":"),
-    *(b"\n", b"\n\n", b"\r", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"x", b"7", b"12", BOM, b"\xef", b"\xbb", b"\xff"),
-    *("é".encode(), "😀".encode(), "\u2028".encode(), b"\x85", b"data: x\n\n", b"id: 7\ndata: y\n\n", b"x" * 1100),
-    *(b"data: a\ndata: b\n\n", b"event: e\nid: 8\ndata: z\n\n", b"data: x\r\n\r\n", b"data: w\nid: 9\n\n"),
-]
 
 
 @settings(deadline=None, max_examples=400)

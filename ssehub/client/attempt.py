@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 
+import requests
+
 from ssehub.client.canceller import Canceller
 from ssehub.client.listeners import OWN
 from ssehub.client.refusal import check_stream
@@ -28,6 +30,19 @@ class Attempt:
         self.decoder = Decoder()
         #: Whether the connection was worth having: it brought a message, or lasted.
         self.good = False
+        #: Whether the request may have reached the server.
+        self.sent = False
+        self._opened_at: float | None = None
+
+    @property
+    def lasted(self) -> float:
+        """Seconds since the stream opened; 0 if it has not."""
+        return 0.0 if self._opened_at is None else time.monotonic() - self._opened_at
+
+    def empty(self) -> requests.ConnectionError:
+        """Return the error that an end in order is if the connection was not good."""
+        what = "within an event that is larger than max_event_size" if self.decoder.is_skipping else ""
+        return requests.ConnectionError(f"the stream ended {what or 'before its first message'}")
 
     def messages(
         self,
@@ -43,11 +58,12 @@ class Attempt:
         :param opened: called once the response has proved to be a stream.
         :param closed: called as it ends, if it was opened, with the error or None.
         :raises requests.RequestException: if there was no connection, or it was no stream, or it broke off.
-        :raises EventTooLarge: if an event was.
         """
-        self.decoder = Decoder(last_event_id, max_event_size=self._settings.max_event_size, comments=True)
-        options = request.options(last_event_id)
-        with transport.open(self.canceller, request.method, request.url_now(), **options) as stream:
+        limit = self._settings.max_event_size
+        self.decoder = Decoder(last_event_id, max_event_size=limit, comments=True, skip=True)
+        options, url = request.options(last_event_id), request.url_now()
+        self.sent = True
+        with transport.open(self.canceller, request.method, url, **options) as stream:
             callback = self._settings.response_callback
             if not (callback and callback(stream.response) is True):
                 check_stream(stream.response)
@@ -56,7 +72,7 @@ class Attempt:
                 return
             error: Exception | None = None
             opened()
-            began = time.monotonic()
+            self._opened_at = time.monotonic()
             try:
                 yield from self._read(stream)
             except Exception as caught:
@@ -64,7 +80,7 @@ class Attempt:
                 error = None if self.canceller.cancelled else caught
                 raise
             finally:
-                self.good = self.good or time.monotonic() - began >= self._settings.backoff.reset_after
+                self.good = self.good or self.lasted >= self._settings.backoff.reset_after
                 closed(error)
 
     def _read(self, stream: Stream) -> Iterator[list[Received]]:
@@ -74,10 +90,8 @@ class Attempt:
             messages = decoder.feed(chunk)
             if not self.good:
                 # A hub's own events prove nothing: each connection begins with one.
-                self.good = any(_is_message(message) for message in messages)
+                self.good = decoder.skipped > 0 or any(_is_message(message) for message in messages)
             yield messages
-            if decoder.error:
-                raise decoder.error
 
 
 def _is_message(message: Message) -> bool:

@@ -43,7 +43,8 @@ class Client(Hooks):
 
     The parameters ``url``, ``headers``, ``params``, ``body``, ``json`` and ``auth`` are values, or functions without
     arguments that are called for each attempt. An error that one of them raises ends the client, unless it is a
-    ``requests.RequestException``: then the attempt has failed.
+    ``requests.RequestException``: then the attempt has failed. A ``requests.HTTPError`` is judged by its status as an
+    answer of the stream's server is, from wherever it comes: tried again if ``retry_status`` has it, final otherwise.
 
     :param url: where the stream is.
     :param method: the HTTP method.
@@ -62,10 +63,11 @@ class Client(Hooks):
     :param timeout: seconds for each phase: :class:`Timeout`, or a tuple of connect, headers and idle.
     :param retry_status: status codes after which to try again, as their ``Retry-After`` says, instead of failing for
         good.
-    :param max_attempts: failures in a row after which the client fails for good. None: never.
-    :param max_elapsed: seconds without a good connection after which it does. None: never.
-    :param max_event_size: what one event's data may come to, in characters. A larger one ends the
-        connection with an :class:`~ssehub.EventTooLarge`, and the next begins before it.
+    :param max_attempts: failures in a row after which the client fails for good. None: never. A stream that breaks off
+        within ``backoff.reset_after`` is a failure, whether it brought messages or not; an end in order is not.
+    :param max_elapsed: seconds of failures in a row after which it does. None: never.
+    :param max_event_size: what one event's data may come to, in characters. A larger one is left out: ``on_gap`` is
+        called with the reason ``too_large``, and the stream goes on after it.
     :param base64: whether data is text in Base64 (RFC 4648 4), to be decoded. An event whose data is not goes to
         ``on_error``, with a delay of 0, and the stream goes on.
     :param response_callback: called with each ``requests.Response`` as its head is there, before it is judged. If it
@@ -95,6 +97,7 @@ class Client(Hooks):
         max_event_size: int = 1 << 24,
         base64: bool = False,
         response_callback: Callable[[requests.Response], object] | None = None,
+        reconnect: bool | None = None,
     ) -> None:
         self._request = Request(url, method, headers, params, body, json, auth)
         if isinstance(url, str):
@@ -110,6 +113,7 @@ class Client(Hooks):
             max_elapsed,
             max_event_size,
             response_callback,
+            self._request.is_idempotent if reconnect is None else bool(reconnect),
         )
         self.last_event_id = last_event_id
 
@@ -167,12 +171,12 @@ class Client(Hooks):
                 except Exception as caught:
                     error = caught
                 patience.learn(attempt.decoder.reconnection_time)
-                if _says_no_more(error):
+                if self._is_last(attempt, error):
                     self._stopped = True
                 elif not attempt.canceller.cancelled:
                     if error is None and not attempt.good:
-                        error = requests.ConnectionError("the stream ended before its first message")
-                    delay = patience.delay(attempt.good, error)
+                        error = attempt.empty()
+                    delay = patience.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
                     if error is not None:
                         self.on_error.fire(error, delay)
                     attempt.canceller.wait(delay)
@@ -286,6 +290,13 @@ class Client(Hooks):
             self._last_event_id, self._restart_from = self._restart_from, None
         return None if self._stopped else attempt
 
+    def _is_last(self, attempt: Attempt, error: Exception | None) -> bool:
+        """Tell whether an attempt has ended in order, and so that there is to be no other."""
+        if error is None:
+            return not self._settings.repeats and not attempt.canceller.cancelled
+        # "Clients can be told to stop reconnecting using the HTTP 204 No Content response code."
+        return isinstance(error, StreamRefused) and error.response.status_code == 204
+
     def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Received]:
         """Hand on what one connection brings: to the hooks, to the subscriptions and to the loop."""
         batches = attempt.messages(
@@ -330,11 +341,6 @@ class Client(Hooks):
             if self._thread is not None:
                 self._thread.join(max(0.0, deadline - time.monotonic()))
         return self._idle.is_set() and not (self._thread and self._thread.is_alive())
-
-
-def _says_no_more(error: Exception | None) -> bool:
-    # "Clients can be told to stop reconnecting using the HTTP 204 No Content response code."
-    return isinstance(error, StreamRefused) and error.response.status_code == 204
 
 
 def _checked_id(value: object) -> str:

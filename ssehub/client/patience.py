@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 import time
+from collections.abc import Iterator
 
 import requests
+import urllib3
 
-from ssehub.client.refusal import StreamRefused, retry_after
+from ssehub.client.refusal import retry_after
 from ssehub.client.settings import Settings
-from ssehub.exceptions import EventTooLarge
 
 #: requests' errors about what it is asked to send.
 _FUTILE = (
@@ -17,6 +19,8 @@ _FUTILE = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidHeader,
 )
+#: OpenSSL's codes for a certificate that is not valid yet, or not any more: time, or a renewal, mends that.
+_PASSING = (9, 10)
 
 
 class Patience:
@@ -28,7 +32,10 @@ class Patience:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reconnection_time = settings.reconnect_delay
+        # Attempts in a row without a message, which make the wait longer.
         self._failures = 0
+        # Attempts in a row that ended with an error, messages or not, and when that began.
+        self._errors = 0
         self._good_at = time.monotonic()
 
     def learn(self, reconnection_time: int | None) -> None:
@@ -36,36 +43,66 @@ class Patience:
         if reconnection_time is not None:
             self._reconnection_time = reconnection_time / 1000
 
-    def delay(self, good: bool, error: Exception | None) -> float:
+    def delay(self, error: Exception | None, *, good: bool, sent: bool = False, lasted: float = 0.0) -> float:
         """Return the seconds to wait before the next attempt.
 
+        :param error: what ended the attempt; None for an end in order.
         :param good: whether the connection was worth having.
-        :param error: what ended it; None for an end in order, which is a failure if the connection was not good.
+        :param sent: whether the request may have reached the server.
+        :param lasted: seconds that the stream was open.
         :raises Exception: the error, if there is to be no other attempt.
         """
-        if good:
-            self._failures = 0
-            self._good_at = time.monotonic()
+        backoff = self._settings.backoff
+        self._failures = 0 if good else self._failures + 1
+        if error is None or lasted >= backoff.reset_after:
+            self._errors, self._good_at = 0, time.monotonic()
         else:
-            self._failures += 1
-        delay = self._settings.backoff.delay(self._failures, self._reconnection_time)
+            if good and not self._errors:
+                self._good_at = time.monotonic()
+            self._errors += 1
+        delay = backoff.delay(self._failures, self._reconnection_time, lasted)
         if error is None:
             return delay
-        if isinstance(error, StreamRefused):
+        if isinstance(error, requests.HTTPError) and error.response is not None:
             delay = max(delay, retry_after(error.response))
-        if not self._is_worth_another(error) or (self._failures and self._is_exhausted(delay)):
+        if not self._is_worth_another(error, sent) or (self._errors and self._is_exhausted(delay)):
             raise error
         return delay
 
-    def _is_worth_another(self, error: Exception) -> bool:
-        if isinstance(error, StreamRefused):
-            return error.response.status_code in self._settings.retry_status
+    def _is_worth_another(self, error: Exception, sent: bool) -> bool:
+        if isinstance(error, requests.HTTPError):
+            # Whoever has raised it: a hook that calls raise_for_status() means the same as an answer to the client.
+            return error.response is not None and error.response.status_code in self._settings.retry_status
         # "Reestablish the connection, unless the user agent knows that to be futile."
         futile = isinstance(error, _FUTILE) or type(error) is requests.exceptions.InvalidJSONError
-        return isinstance(error, EventTooLarge) or (isinstance(error, requests.RequestException) and not futile)
+        if futile or not isinstance(error, requests.RequestException) or _is_untrusted(error):
+            return False
+        return self._settings.repeats or not sent or _was_never_connected(error)
 
     def _is_exhausted(self, delay: float) -> bool:
         attempts, elapsed = self._settings.max_attempts, self._settings.max_elapsed
-        if attempts is not None and self._failures >= attempts:
+        if attempts is not None and self._errors >= attempts:
             return True
         return elapsed is not None and time.monotonic() + delay - self._good_at > elapsed
+
+
+def _was_never_connected(error: Exception) -> bool:
+    """Tell whether no request can have been sent."""
+    kinds = requests.ConnectTimeout | requests.exceptions.ProxyError | urllib3.exceptions.NewConnectionError
+    return any(isinstance(one, kinds) for one in _chain(error))
+
+
+def _is_untrusted(error: Exception) -> bool:
+    """Tell whether a certificate was refused for a reason that does not pass with time: its name or its issuer."""
+    refused = (one for one in _chain(error) if isinstance(one, ssl.SSLCertVerificationError))
+    return any(one.verify_code not in _PASSING for one in refused)
+
+
+def _chain(error: object) -> Iterator[BaseException]:
+    """Yield an error and those that it wraps, in the ways that ``requests`` and ``urllib3`` do."""
+    seen = 0
+    while isinstance(error, BaseException) and seen < 10:
+        yield error
+        seen += 1
+        below = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        error = below if isinstance(below, BaseException) else error.__cause__

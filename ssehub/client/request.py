@@ -20,6 +20,9 @@ Provided: TypeAlias = T | Callable[[], T]
 Headers = Mapping[str, str | bytes]
 Body = bytes | str | Mapping[str, Any]
 _LAST_EVENT_ID = "Last-Event-ID"
+#: Methods that may be sent twice. "A client SHOULD NOT automatically retry a request with a non-idempotent method."
+#: (RFC 9110 9.2.2)
+_IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Request:
             _check_body(self.body)
         if self.body is not None and self.json is not None:
             raise ValueError("a request has one body; body and json were both given")
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether the method says that the request may be sent twice."""
+        return self.method.upper() in _IDEMPOTENT
 
     def url_now(self) -> str:
         """Work the address out.

@@ -29,6 +29,8 @@ class Settings:
     max_elapsed: float | None
     max_event_size: int
     response_callback: Callable[[requests.Response], object] | None
+    #: Whether the request may be sent again after a response has begun.
+    repeats: bool
 
     def __post_init__(self) -> None:
         if not (self.reconnect_delay >= 0 and math.isfinite(self.reconnect_delay)):

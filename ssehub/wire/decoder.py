@@ -10,6 +10,10 @@ from ssehub.wire.message import MAX_RETRY, Message, Received
 _BOM = b"\xef\xbb\xbf"
 #: How far, in characters, the middle of a text is searched for a line break before its lines count as long.
 _SHORT = 1024
+#: Bytes of a line that tell whether it is one of an event's fields: the longest name is "event".
+_NAME = 8
+#: What is told in the place of an event that was left out, as a hub tells of messages that it has lost.
+_SKIPPED = '{"reason":"too_large","missed":1}'
 
 
 class Decoder:
@@ -23,15 +27,25 @@ class Decoder:
         do not add up; nor do events.
     :param comments: whether each comment becomes a message as well, a plain :class:`Message` with a ``comment`` and
         nothing else, in the place where its line ends.
+    :param skip: what to do with an event that is larger than ``max_event_size``. False ends the decoder with an error.
+        True leaves the event out, and returns an event ``ssehub.gap`` in its place, with its id and the reason
+        ``too_large``; a line of something else that is too long is ignored.
     :raises ValueError: if ``max_event_size`` is not positive.
     """
 
-    def __init__(self, last_event_id: str = "", *, max_event_size: int = 1 << 20, comments: bool = False) -> None:
+    def __init__(
+        self, last_event_id: str = "", *, max_event_size: int = 1 << 20, comments: bool = False, skip: bool = False
+    ) -> None:
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1, not {max_event_size}")
         self._limit = max_event_size
         self._line_limit = max_event_size + len("data: ")
         self._comments = comments
+        self._skip = skip
+        # Whether the event that has begun is left out, and whether the line that has begun is: only the name of its
+        # field is kept.
+        self._is_skipped = self._is_cut = False
+        self._skipped = 0
         self._last_event_id = last_event_id
         self._retry: int | None = None
         self._error: EventTooLarge | None = None
@@ -60,6 +74,16 @@ class Decoder:
         return self._retry
 
     @property
+    def skipped(self) -> int:
+        """How many events were left out because they were too large."""
+        return self._skipped
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the event that has begun is too large."""
+        return self._is_skipped or self._is_cut
+
+    @property
     def error(self) -> EventTooLarge | None:
         """What the next :meth:`feed` will raise."""
         return self._error
@@ -67,11 +91,14 @@ class Decoder:
     def feed(self, chunk: bytes) -> list[Received]:
         """Take the next bytes and return the messages they complete. It never blocks.
 
-        :param chunk: any number of bytes, also none.
+        :param chunk: any number of bytes, also none; a memoryview or a bytearray will do.
         :returns: the messages, oldest first.
-        :raises EventTooLarge: if an event is longer than ``max_event_size``. Messages that were complete before it are
-            returned first; the next call raises, and so does every other.
+        :raises TypeError: if it is not made of bytes.
+        :raises EventTooLarge: if an event is longer than ``max_event_size``, unless it is skipped. Messages that were
+            complete before it are returned first; the next call raises, and so does every other.
         """
+        if chunk.__class__ is not bytes:
+            chunk = bytes(memoryview(chunk))
         if self._fresh and len(chunk) <= self._limit:
             # One whole event, or several: what a server that flushes sends.
             text = chunk.decode("utf-8", "replace")
@@ -91,10 +118,7 @@ class Decoder:
         if self._error:
             raise self._error.with_traceback(None)
         messages: list[Received] = []
-        if self._pieces and self._began and 10 not in chunk and 13 not in chunk:
-            self._hold(chunk)  # the middle of a long line
-        else:
-            self._feed(chunk, messages)
+        self._feed(chunk, messages)
         return messages if messages or not self._error else self.feed(b"")
 
     def _one_event(self, line: str, rest: str) -> Received | None:
@@ -127,18 +151,31 @@ class Decoder:
     def _feed(self, chunk: bytes, messages: list[Received]) -> None:
         """Take bytes in any state, and note an error instead of raising it."""
         self._fresh = False
-        whole = self._complete_lines(chunk)
-        # "Streams must be decoded using the UTF-8 decode algorithm": what is malformed becomes U+FFFD. No line break
-        # is part of a longer character, so decoding line by line gives the same.
-        if not (text := whole.decode("utf-8", "replace")):
-            return
-        interpret = self._interpret if self._size + len(whole) <= self._limit else self._lines
         try:
-            interpret(text, messages)
+            was_cut = self._is_cut
+            whole = self._complete_lines(chunk)
+            if whole and was_cut:
+                start, _, whole = whole.partition(b"\n")
+                self._long_line(start)
+            while (place := self._long_line_in(whole)) is not None:
+                begin, end = place
+                self._take_lines(whole[:begin], messages)
+                self._long_line(whole[begin:end])
+                whole = whole[end + 1 :]
+            self._take_lines(whole, messages)
+            self._cut_held_line()
         except EventTooLarge as error:
             self._error = error
-        open_block = self._data or self._type or self._id is not self._last_event_id
-        self._fresh = not (open_block or self._pieces or self._after_cr or self._error)
+        open_block = self._data or self._type or self._is_skipped or self._id is not self._last_event_id
+        self._fresh = self._began and not (open_block or self._pieces or self._after_cr or self._error)
+
+    def _take_lines(self, whole: bytes, messages: list[Received]) -> None:
+        """Take whole lines, none of which is too long."""
+        # "Streams must be decoded using the UTF-8 decode algorithm": what is malformed becomes U+FFFD. No line break
+        # is part of a longer character, so decoding line by line gives the same.
+        if text := whole.decode("utf-8", "replace"):
+            interpret = self._interpret if self._size + len(whole) <= self._limit else self._lines
+            interpret(text, messages)
 
     def _complete_lines(self, chunk: bytes) -> bytes:
         """Return the lines that end in this chunk, each ended by a line feed; keep the rest."""
@@ -159,9 +196,9 @@ class Decoder:
             self._hold(chunk)
             return b""
         self._after_cr = chunk[-1] == 13
-        whole = self._before_long_line(self._with_beginning(chunk[:end]))
-        if not self._error:
-            self._hold(chunk[end:])
+        whole = self._with_beginning(chunk[:end])
+        self._is_cut = False
+        self._hold(chunk[end:])
         return whole
 
     def _with_beginning(self, lines: bytes) -> bytes:
@@ -175,22 +212,39 @@ class Decoder:
 
     def _hold(self, rest: bytes) -> None:
         """Keep the beginning of a line."""
-        if rest:
+        if rest and not self._is_cut:
             self._pieces.append(rest)
             self._held += len(rest)
-        if self._held > self._line_limit:
-            self._error = self._too_large()
 
-    def _before_long_line(self, whole: bytes) -> bytes:
-        """Return the lines before the first that is too long, which is noted: a line's cut must make no difference."""
+    def _cut_held_line(self) -> None:
+        """Keep no more of a line that is too long than tells which field it is."""
+        if self._held > self._line_limit:
+            if not self._skip:
+                raise self._too_large()
+            start = b"".join(self._pieces)[:_NAME]
+            self._pieces, self._held, self._is_cut = [start], len(start), True
+
+    def _long_line_in(self, whole: bytes) -> tuple[int, int] | None:
+        """Return where the first line that is too long begins and ends: a line's cut must make no difference."""
         start = 0
         while len(whole) - start > self._line_limit:
             end = whole.find(b"\n", start)
             if end - start > self._line_limit:
-                self._error = self._too_large()
-                return whole[:start]
+                return start, end
             start = end + 1
-        return whole
+        return None
+
+    def _long_line(self, line: bytes) -> None:
+        """Process a line that is too long."""
+        if not self._skip:
+            raise self._too_large()
+        if line[:_NAME].partition(b":")[0] in (b"data", b"event", b"id"):
+            self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Drop what there is of the event that has begun, and what follows of it."""
+        self._is_skipped = True
+        self._data, self._size = [], 0
 
     def _too_large(self) -> EventTooLarge:
         return EventTooLarge(f"an event, or a line of it, is larger than max_event_size, {self._limit}")
@@ -282,10 +336,14 @@ class Decoder:
     def _append(self, value: str) -> None:
         # "Append the field value to the data buffer, then append a single U+000A LINE FEED (LF) character to the data
         # buffer." The line feeds are put between the lines at the dispatch, which drops the last one anyway.
+        if self._is_skipped:
+            return
         self._data.append(value)
         self._size += len(value) + 1
         if self._size > self._limit + 1:
-            raise self._too_large()
+            if not self._skip:
+                raise self._too_large()
+            self._leave_out()
 
     def _line(self, line: str, messages: list[Received]) -> None:
         """Process a line that is not blank."""
@@ -318,7 +376,11 @@ class Decoder:
         self._last_event_id = self._id
         # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string and
         # return." A line without text is not that: its line feed is in the buffer.
-        if self._data:
+        if self._is_skipped:
+            messages.append(Received(_SKIPPED, "ssehub.gap", self._id))
+            self._is_skipped = False
+            self._skipped += 1
+        elif self._data:
             messages.append(Received("\n".join(self._data), self._type or "message", self._id))
             self._data = []
             self._size = 0
