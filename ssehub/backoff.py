@@ -10,7 +10,7 @@ from dataclasses import dataclass
 LONGEST = 86_400.0
 #: By how much a wait after a good connection is spread at the most, so that the clients of a server that died do not
 #: come back in one instant. Browsers' own test suite tolerates a quarter.
-_SPREAD = 0.1
+SPREAD = 0.1
 #: Seconds between the beginnings of two streams, at the least: one that asks for no wait and ends at once would be
 #: connected to a thousand times a second. Precedent: Firefox's EventSource.
 _FLOOR = 0.5
@@ -58,7 +58,7 @@ class Backoff:
         base = min(reconnection_time, LONGEST)
         if not failures:
             base = max(base, min(_FLOOR, self.maximum) - lasted)
-            return random.uniform(base, base * (1 + _SPREAD))
+            return random.uniform(base, base * (1 + SPREAD))
         start = max(base, self.initial)
         try:
             grown = start * self.factor**failures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gc
 import gzip
 import json
@@ -20,6 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssehub import Backoff, Client, Message, StreamRefused, Timeout
+from ssehub.client.answer import Bounded
 from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
 from tests.servers import free_port
 from tests.streams import GUARD, until
@@ -343,23 +345,165 @@ def test_a_status_ends_it_unless_it_is_one_to_try_again_after(follow: Callable[.
     assert len(requests_of(client)) == 1
 
 
+def wait_after(follow: Callable[..., Client], *headers: str) -> float:
+    """Return how long a client waits after a refusal with these headers."""
+    client = follow(bodies("\r\n".join(["HTTP/1.1 503 No", *headers, "", ""]).encode()))
+    troubles = Troubles(client)
+    client.on_error(lambda error, delay: client.stop())
+    client.run()
+    ((error, delay),) = troubles
+    assert delay is not None and isinstance(error, StreamRefused)
+    return delay
+
+
+def date(seconds: float) -> str:
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
 def test_retry_after_is_honoured_in_both_forms_and_never_beyond_a_day(follow: Callable[..., Client]) -> None:
-    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=500), usegmt=True)
     for value, least, most in (
-        (b"120", 120, 121),
-        (soon.encode(), 400, 501),
-        (b"9" * 30, 86400, 86400),
-        (b"Fri, 31 Dec 9999 23:59:59 GMT", 86400, 86400),
-        (b"Thu, 01 Jan 1970 00:00:00 GMT", 0, 1),
-        (b"soon", 0, 1),
-        (b"-5", 0, 1),
+        ("120", 120, 132),
+        (date(500), 400, 550),
+        ("9" * 30, 86400, 86400),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86400, 86400),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0, 1),
+        ("soon", 0, 1),
+        ("-5", 0, 1),
     ):
-        client = follow(bodies(b"HTTP/1.1 503 No\r\nRetry-After: %s\r\n\r\n" % value))
-        troubles = Troubles(client)
-        client.on_error(lambda error, delay, client=client: client.stop())
-        client.run()
-        ((error, delay),) = troubles
-        assert delay is not None and least <= delay <= most and isinstance(error, StreamRefused)
+        assert least <= wait_after(follow, f"Retry-After: {value}") <= most
+
+
+@pytest.mark.parametrize("zone", ["", " -0000", " GMT"])
+def test_a_date_to_come_back_at_is_in_utc_and_by_the_servers_clock(
+    follow: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        until = date(500).removesuffix(" GMT") + zone
+        assert 400 <= wait_after(follow, f"Retry-After: {until}") <= 550
+        ahead = f"Date: {date(7000)}", f"Retry-After: {date(7100)}"
+        assert 90 <= wait_after(follow, *ahead) <= 120
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_clients_that_are_sent_away_do_not_come_back_in_one_instant(follow: Callable[..., Client]) -> None:
+    assert len({wait_after(follow, "Retry-After: 1000") for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529])
+def test_these_statuses_are_tried_again_after(follow: Callable[..., Client], status: int) -> None:
+    assert data(follow(bodies(REFUSED % status, "data: x\n\n"))) == ["x"]
+
+
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("application/json", '{"error": {"message": "no credit", "type": "x"}}', "no credit"),
+        ("application/json; charset=utf-8", '{"detail": "Not \u00fcber"}', "Not \u00fcber"),
+        ("application/problem+json", '{"type": "about:blank", "title": "No", "detail": "too late"}', "too late"),
+        ("application/problem+json", '{"title": "No way"}', "No way"),
+        ("application/json", '{"message": "gone"}', "gone"),
+        ("application/json", '{"detail": [{"loc": ["q"], "msg": "missing"}]}', '"msg": "missing"'),
+        ("application/json", '{"error": "invalid_token", "error_description": "expired"}', "invalid_token"),
+        ("text/plain", "go\naway\x1b[31m\u202e", "go away [31m"),
+    ],
+)
+@pytest.mark.parametrize("framing", ["length", "chunks", "close"])
+def test_a_refusal_says_why(follow: Callable[..., Client], kind: str, body: str, said: str, framing: str) -> None:
+    head, content = f"HTTP/1.1 404 No\r\nContent-Type: {kind}\r\n".encode(), body.encode()
+    rest = {
+        "length": b"Content-Length: %d\r\n\r\n%s" % (len(content), content),
+        "chunks": CHUNKS % (len(content), content),
+        "close": b"\r\n" + content,
+    }
+    with pytest.raises(StreamRefused) as caught:
+        follow(bodies(head + rest[framing])).run()
+    assert said in str(caught.value) and "\x1b" not in str(caught.value)
+    assert caught.value.response.content == content
+
+
+def test_a_page_is_no_reason_but_is_kept(follow: Callable[..., Client]) -> None:
+    with pytest.raises(StreamRefused) as caught:
+        follow(bodies(b"HTTP/1.1 404 No\r\nContent-Type: text/html\r\n\r\n<p>No.")).run()
+    assert "<p>" not in str(caught.value) and caught.value.response.text == "<p>No."
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        STREAM[:-2],
+        STREAM[:-4],
+        STREAM[:17],
+        STREAM[:15],
+        STREAM[:30],
+        b"HTTP/1.1 404 No\r\nContent-Type: tex",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX: y",
+    ],
+)
+def test_a_head_that_is_cut_off_is_no_answer_and_tried_again(follow: Callable[..., Client], head: bytes) -> None:
+    client = follow(bodies(head, "data: x\n\n"))
+    troubles = Troubles(client)
+    assert data(client) == ["x"]
+    assert [type(error) for error, _ in troubles] == [requests.ConnectionError]
+
+
+@pytest.mark.parametrize("status", [100, 102, 103, 150])
+def test_interim_responses_are_not_the_answer(follow: Callable[..., Client], status: int) -> None:
+    interim = b"HTTP/1.1 %d Wait\r\nLink: </x>\r\n\r\n" % status
+    assert data(follow(bodies(interim * 3 + STREAM + b"data: x\n\n"))) == ["x"]
+
+
+def typed(*lines: str) -> bytes:
+    return "\r\n".join(["HTTP/1.1 200 OK", *(f"Content-Type: {line}" for line in lines), "", "data: x\n\n"]).encode()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("text/html", "text/event-stream"),
+        ("text/event-stream", "text/event-stream; charset=utf-8"),
+        ("text/event-stream", "*/*"),
+        ("text/event-stream", "nonsense"),
+        ("text/html, text/event-stream",),
+        ('text/html; a=", text/html", TEXT/Event-Stream',),
+        ("text/event-stream,",),
+    ],
+)
+def test_of_several_types_the_last_valid_one_counts(follow: Callable[..., Client], lines: tuple[str, ...]) -> None:
+    assert data(follow(bodies(typed(*lines)))) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "lines", [("text/event-stream", "text/html"), ("*/*",), ("text",), ('text/html; a="text/event-stream',)]
+)
+def test_another_type_is_refused(follow: Callable[..., Client], lines: tuple[str, ...]) -> None:
+    with pytest.raises(StreamRefused):
+        follow(bodies(typed(*lines))).run()
+
+
+def test_a_connection_that_the_system_gives_up_is_tried_again(
+    follow: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_out = iter([True])
+    read = Bounded.readinto
+
+    def readinto(self: Bounded, buffer: Any) -> int | None:
+        if self._until is None and next(times_out, False):
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+        return read(self, buffer)
+
+    monkeypatch.setattr(Bounded, "readinto", readinto)
+    client = follow(bodies("data: x\n\n", "data: y\n\n"), timeout=Timeout(idle=None))
+    troubles = Troubles(client)
+    assert data(client)[-1] == "y"
+    assert [type(error) for error, _ in troubles] == [requests.ReadTimeout]
 
 
 def test_a_server_that_accepts_and_closes_is_not_hammered(follow: Callable[..., Client]) -> None:
@@ -631,6 +775,15 @@ def test_an_http_error_of_anybodys_is_judged_by_its_status(
         with pytest.raises(requests.HTTPError):
             client.run()
     assert len(calls) == (1 if status == 401 else 3)
+
+
+def test_an_answer_that_a_hook_of_the_session_refuses_is_left(follow: Callable[..., Client]) -> None:
+    with requests.Session() as session:
+        session.hooks["response"].append(raises(401))
+        client = follow(held(STREAM), session=session)
+        with pytest.raises(requests.HTTPError):
+            client.run()
+        until(lambda: not client.server._open)  # type: ignore[attr-defined]
 
 
 def test_an_http_error_of_a_function_asks_to_stay_away_as_an_answer_does(follow: Callable[..., Client]) -> None:

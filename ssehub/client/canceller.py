@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, cast
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import connection, connectionpool
 
@@ -25,6 +26,8 @@ class Canceller:
 
     def __init__(self) -> None:
         self.cancelled = False
+        #: The last answer, whose reader closes it, or the transport if there is none: a hook of the session may fail.
+        self.answer: requests.Response | None = None
         # Both may be entered by a signal handler in the thread that is inside already.
         self._lock = threading.RLock()
         self._waker: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -141,6 +144,13 @@ class WatchedAdapter(HTTPAdapter):
         """Make the pool manager; called by ``requests``."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request; called by ``requests``."""
+        answer = super().send(*args, **kwargs)
+        if (canceller := _current.get()) is not None:
+            canceller.answer = answer
+        return answer
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Make a proxy's pool manager; called by ``requests``. One for SOCKS has connections of its own kind."""

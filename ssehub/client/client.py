@@ -17,7 +17,7 @@ from ssehub.client.attempt import Attempt
 from ssehub.client.hooks import Hooks
 from ssehub.client.listeners import check_type
 from ssehub.client.patience import Patience
-from ssehub.client.refusal import StreamRefused, bare, reason
+from ssehub.client.refusal import RETRY_STATUS, StreamRefused, bare, reason
 from ssehub.client.request import Body, Headers, Provided, Request
 from ssehub.client.settings import Settings
 from ssehub.client.subscription import Subscription
@@ -91,7 +91,7 @@ class Client(Hooks):
         reconnect_delay: float = 3.0,
         backoff: Backoff = Backoff(),  # noqa: B008 - an immutable value
         timeout: tuple[float | None, float | None, float | None] = Timeout(),
-        retry_status: Collection[int] = (429, 500, 502, 503, 504),
+        retry_status: Collection[int] = RETRY_STATUS,
         max_attempts: int | None = None,
         max_elapsed: float | None = None,
         max_event_size: int = 1 << 24,

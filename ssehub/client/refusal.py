@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import time
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import requests
 
-from ssehub.backoff import LONGEST
+from ssehub.backoff import LONGEST, SPREAD
 from ssehub.client.body import beginning
 from ssehub.client.printable import printable
 from ssehub.exceptions import SSEHubError
 
+#: Statuses that say "not now": RFC 9110 15.5.9 (408), RFC 8470 (425), RFC 6585 (429), servers' and proxies' own, among
+#: them Cloudflare's 520 to 524, and 529 of services that are overloaded.
+RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 #: Bytes of an answer that are read for its reason, and characters that are shown of it, at the most.
 _SHORT = 4096
 _SHOWN = 500
@@ -21,6 +27,9 @@ _SHOWN = 500
 _SOON = 1.0
 #: Where JSON has a reason. The first is of many services; the next two are of RFC 9457.
 _REASONS = ("error", "detail", "title", "message", "error_description", "reason")
+#: The values of a header, which are separated by commas outside quotes, and a MIME type.
+_VALUES = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",]|")+')
+_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 class StreamRefused(SSEHubError, requests.HTTPError):
@@ -45,8 +54,16 @@ def check_stream(response: requests.Response) -> None:
 
 
 def essence(response: requests.Response) -> str:
-    """Return the essence of a response's MIME type: parameters, a charset above all, do not matter, nor does case."""
-    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    """Return the essence of a response's MIME type: parameters, a charset above all, do not matter, nor does case.
+
+    A header that was sent twice has several values. "For each value of values: let temporaryMimeType be the result of
+    parsing value. If temporaryMimeType is failure or its essence is "*/*", then continue. Set mimeType to
+    temporaryMimeType." (WHATWG Fetch 2.2.2) So the last one that is valid counts.
+    """
+    values = response.headers.get("Content-Type", "")
+    names = [value.partition(";")[0].strip().lower() for value in _VALUES.findall(values)]
+    valid = [name for name in names if _TYPE.fullmatch(name) and name != "*/*"]
+    return valid[-1] if valid else ""
 
 
 def excerpt(response: requests.Response) -> str:
@@ -82,14 +99,29 @@ def _reason_in(text: str) -> str:
 
 
 def retry_after(response: requests.Response) -> float:
-    """Return the seconds a server asks to stay away for, in either form of RFC 9110 10.2.3; 0 if it does not."""
+    """Return the seconds a server asks to stay away for, in either form of RFC 9110 10.2.3; 0 if it does not.
+
+    They are spread by a tenth, so that its clients do not come back in one instant.
+    """
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
-        return min(float(value[:20]), LONGEST)
-    try:
-        return min(max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), LONGEST)
-    except (ValueError, TypeError, OverflowError):
+        seconds = float(value[:20])
+    elif (until := _moment(value)) is not None:
+        # By the server's own clock, if it shows it: this machine's may be wrong.
+        now = _moment(response.headers.get("Date", ""))
+        seconds = max(0.0, until - (time.time() if now is None else now))
+    else:
         return 0.0
+    return min(seconds * random.uniform(1, 1 + SPREAD), LONGEST)
+
+
+def _moment(date: str) -> float | None:
+    """Return the moment of an HTTP date, as ``time.time()`` does; None if it is none. Without a zone it is in UTC."""
+    try:
+        parsed = parsedate_to_datetime(date)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def shown(text: str) -> str:

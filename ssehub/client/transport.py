@@ -54,12 +54,10 @@ class Transport:
         try:
             with connecting(canceller):
                 response = self._watched.session.request(method, url, stream=True, timeout=timeout, **options)
-            try:
-                return Stream(response, canceller, self._timeout.idle)
-            except BaseException:
-                response.close()
-                raise
+            return Stream(response, canceller, self._timeout.idle)
         except BaseException as error:
+            if canceller.answer is not None:
+                canceller.answer.close()
             canceller.release()
             if _is_garbled(error):
                 raise requests.ConnectionError(f"the answer cannot be understood: {error}") from error
@@ -113,7 +111,9 @@ class Stream:
                 raise http.client.IncompleteRead(piece)  # shorter than its Content-Length
             return piece
         except (TimeoutError, urllib3.exceptions.ReadTimeoutError) as error:
-            raise requests.ReadTimeout(f"nothing came for {self._idle:g} s", response=self.response) from error
+            # Without a limit it is the system's: its probes of the connection were not answered.
+            what = "the connection timed out" if self._idle is None else f"nothing came for {self._idle:g} s"
+            raise requests.ReadTimeout(what, response=self.response) from error
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             raise requests.ConnectionError(f"the stream broke off: {error!r}", response=self.response) from error
 

@@ -118,7 +118,11 @@ class Decoder:
         if self._error:
             raise self._error.with_traceback(None)
         messages: list[Received] = []
-        self._feed(chunk, messages)
+        if self._pieces and self._began and 10 not in chunk and 13 not in chunk:
+            self._hold(chunk)  # the middle of a long line
+            chunk = b""
+        if chunk or self._held > self._line_limit:
+            self._feed(chunk, messages)
         return messages if messages or not self._error else self.feed(b"")
 
     def _one_event(self, line: str, rest: str) -> Received | None:
