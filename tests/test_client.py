@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -21,6 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssehub import Backoff, Client, Message, StreamRefused, Timeout
+from ssehub.client import reason
 from ssehub.client.answer import Bounded
 from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
 from tests.servers import free_port
@@ -994,3 +996,71 @@ def test_a_client_shows_no_secrets(follow: Callable[..., Client], caplog: pytest
     with pytest.raises(StreamRefused) as caught:
         client.run()
     assert "geheim" not in f"{caught.value}{client!r}{caplog.text}" and "/p" in repr(client)
+
+
+SECRET = "geheim"
+
+
+def shown_by(error: BaseException, caplog: pytest.LogCaptureFixture) -> str:
+    """Return all that a program shows of an error: its text, its traceback and the log."""
+    return "".join([str(error), repr(error), *traceback.format_exception(error), caplog.text])
+
+
+@pytest.mark.parametrize("how", ["refused", "timeout", "cut", "tls", "name", "redirect", "proxy"])
+def test_an_error_of_the_connection_shows_no_secrets(
+    scripted: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    if how == "proxy":
+        monkeypatch.setenv("http_proxy", f"http://me:{SECRET}@127.0.0.1:{free_port()}")
+    away = f"http://me:{SECRET}@127.0.0.1:{free_port()}/?token={SECRET}"
+    script: dict[str, Callable[[Exchange], object]] = {
+        "timeout": held(),
+        "cut": lambda exchange: None,
+        "redirect": lambda exchange: exchange.send(f"HTTP/1.1 302 Go\r\nLocation: {away}\r\n\r\n".encode()),
+    }
+    host = {"refused": f"127.0.0.1:{free_port()}", "name": "nobody.invalid", "proxy": "127.0.0.1"}.get(how)
+    host = host or f"127.0.0.1:{scripted(script.get(how, held()), tls=how == 'tls').port}"
+    url = f"http{'s' * (how == 'tls')}://me:{SECRET}@{host}/p?token={SECRET}"
+    client = Client(url, max_attempts=1, timeout=Timeout(headers=0.1))
+    client.on_error(lambda error, delay: caplog.records or print(error))
+    client.start()
+    until(lambda: client.error)
+    assert isinstance(client.error, requests.RequestException)
+    assert SECRET not in shown_by(client.error, caplog) and SECRET not in reason(client.error)
+    assert len(str(client.error)) > 10
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:geheim@host name/",
+        "http://me:geheim@[::1/",
+        "http://me:ge/heim@host/geheim",
+        "http://me:geheim@host:port/",
+        "ftp://me:geheim@host/?token=geheim",
+        "me:geheim@host/",
+        "host?token=geheim",
+        "http://me:geheim@",
+        "http://me:geheim@ho\u2100st/",
+        "http://me:geheim@*.host/",
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_its_secrets(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    for make in (lambda: Client(url), lambda: Client(lambda: url)):
+        with pytest.raises((ValueError, requests.RequestException)) as caught:
+            make().run()
+        assert SECRET not in shown_by(caught.value, caplog)
+
+
+@pytest.mark.parametrize("value", ["Bearer geheim\n", " geheim", b"geheim\r\n", ["geheim"], "geheim\u2603"])
+def test_a_header_that_is_refused_is_not_shown(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for make in (lambda: Client("http://127.0.0.1/", headers={"Auth": value}),):
+        with pytest.raises((ValueError, TypeError), match="Auth") as caught:
+            make().run()
+        assert SECRET not in shown_by(caught.value, caplog)
+    with requests.Session() as session:
+        session.headers["Auth"] = "geheim\n"
+        with pytest.raises(requests.exceptions.InvalidHeader) as invalid:
+            Client("http://127.0.0.1/", session=session).run()
+        assert SECRET not in shown_by(invalid.value, caplog)

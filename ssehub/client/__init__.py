@@ -3,8 +3,8 @@
 from ssehub.backoff import Backoff
 from ssehub.client.client import Client
 from ssehub.client.publish import publish
-from ssehub.client.refusal import StreamRefused
+from ssehub.client.refusal import StreamRefused, reason
 from ssehub.client.subscription import Subscription
 from ssehub.client.transport import Timeout
 
-__all__ = ["Backoff", "Client", "StreamRefused", "Subscription", "Timeout", "publish"]
+__all__ = ["Backoff", "Client", "StreamRefused", "Subscription", "Timeout", "publish", "reason"]

@@ -21,7 +21,7 @@ from ssehub.client.refusal import RETRY_STATUS, StreamRefused, bare, reason
 from ssehub.client.request import Body, Headers, Provided, Request
 from ssehub.client.settings import Settings
 from ssehub.client.subscription import Subscription
-from ssehub.client.transport import Timeout, Transport
+from ssehub.client.transport import Timeout, Transport, check_scheme
 from ssehub.wire import Received
 
 logger = logging.getLogger("ssehub")
@@ -101,7 +101,7 @@ class Client(Hooks):
     ) -> None:
         self._request = Request(url, method, headers, params, body, json, auth)
         if isinstance(url, str):
-            (session or requests.Session()).get_adapter(url)  # knows the scheme, or raises
+            check_scheme(session or requests.Session(), url)
         super().__init__(base64)
         self._session = session
         self._settings = Settings(

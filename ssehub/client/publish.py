@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from ssehub.client.body import beginning
+from ssehub.client.refusal import veil
 
 _TIMEOUT = (3.05, 30.0)
 #: Bytes of an answer that are read, and characters of a reason in it, at the most.
@@ -37,9 +38,12 @@ def publish(
     post = session.post if session is not None else requests.post
     headers = {**authorization, **(headers or {})}
     # A redirected POST may become a GET, without the message.
-    with post(
-        url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True
-    ) as response:
+    try:
+        response = post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True)
+    except requests.RequestException as error:
+        veil(error, url)
+        raise
+    with response:
         content = beginning(response, _LONGEST, _TIMEOUT[1])
     try:
         answer = json.loads(content)

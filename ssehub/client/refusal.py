@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -30,6 +31,8 @@ _REASONS = ("error", "detail", "title", "message", "error_description", "reason"
 #: The values of a header, which are separated by commas outside quotes, and a MIME type.
 _VALUES = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",]|")+')
 _TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
+#: An address within a text.
+_ADDRESS = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]*")
 
 
 class StreamRefused(SSEHubError, requests.HTTPError):
@@ -131,18 +134,44 @@ def shown(text: str) -> str:
 
 def bare(url: str) -> str:
     """Return an address as far as it may be shown: without a name, a password or a query, which may hold a token."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises if there is a password with a slash in it
+        if parts.netloc:
+            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return "(not shown, for it may hold a password)" if "@" in url else url.partition("?")[0].partition("#")[0]
 
 
 def reason(error: BaseException) -> str:
     """Return in a few words what an error was about, as a terminal or a log may show it.
 
-    ``requests`` says it in many words, with the address's query in them.
+    An address in it has neither its password nor its query. The errors of ``requests`` have many words, and the query
+    of the address among them. Those that a :class:`~ssehub.Client` raises, or gives to ``on_error``, have these few.
+
+    :param error: any error; one of another kind is returned as its text.
     """
     below = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(error, requests.ConnectionError) and below is not None:
         request = error.request
         host = urlsplit(request.url).netloc.rpartition("@")[2] if request is not None and request.url else "the server"
         return printable(f"{host}: {str(below).rpartition(': ')[2]}")
+    if isinstance(error, requests.RequestException):
+        return printable(_ADDRESS.sub(lambda found: bare(found[0]), str(error)))
     return printable(str(error))
+
+
+def veil(error: requests.RequestException, url: str) -> None:
+    """Take out of an error what may be secret, in place: those who show it do not know what is in it.
+
+    :param url: the address that was asked for.
+    """
+    below = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(error, requests.exceptions.InvalidHeader):
+        text = "a header of the request has a line break in it, or begins with a blank"
+    else:
+        text = reason(error) if below is not None else str(error).replace(url, bare(url))
+        text = _ADDRESS.sub(lambda found: bare(found[0]), text)
+    error.args = (text,)
+    # What it was made of shows the query again; what is below that does not.
+    error.__cause__ = below if isinstance(below, BaseException) else None
+    error.__suppress_context__ = True

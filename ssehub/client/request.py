@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.structures import CaseInsensitiveDict
 
+from ssehub.client.refusal import bare
 from ssehub.client.transport import check_url
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ def _check_url(url: object) -> None:
         raise TypeError(f"url must be a str, or a function that returns one, not {type(url).__name__}")
     check_url(url)
     if not urlsplit(url).scheme:
-        raise requests.exceptions.MissingSchema(f"the url has no scheme: {url!r}; perhaps it is http://{url}")
+        raise requests.exceptions.MissingSchema(f"the url has no scheme; perhaps it is http://{bare(url)}")
 
 
 def _check_headers(headers: object) -> None:
@@ -124,11 +125,15 @@ def _check_headers(headers: object) -> None:
         raise ValueError("Last-Event-ID is the client's to send; give it last_event_id")
     for name, value in headers.items():
         if not isinstance(name, str | bytes) or not isinstance(value, str | bytes):
-            raise TypeError(f"a header must be str or bytes, not {name!r}: {value!r}")
+            raise TypeError(f"a header must be str or bytes; {name!r} is {type(value).__name__}")
         try:
             "".join(part for part in (name, value) if isinstance(part, str)).encode("latin-1")
         except UnicodeEncodeError:
             raise ValueError(f"the header {name!r} does not fit latin-1; give it as bytes") from None
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if "\n" in text or "\r" in text or text[:1].isspace():
+            # The value is not shown: a token that was read from a file often ends with a line break.
+            raise ValueError(f"the header {name!r} has a line break in it, or begins with a blank")
 
 
 def _check_body(body: object) -> None:

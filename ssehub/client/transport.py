@@ -14,7 +14,7 @@ import urllib3
 
 from ssehub.client.body import limiter, missing, reader, socket_of
 from ssehub.client.canceller import Canceller, connecting
-from ssehub.client.refusal import StreamRefused
+from ssehub.client.refusal import StreamRefused, bare, veil
 from ssehub.client.watched import Watched, trim
 
 
@@ -60,8 +60,10 @@ class Transport:
                 canceller.answer.close()
             canceller.release()
             if _is_garbled(error):
-                raise requests.ConnectionError(f"the answer cannot be understood: {error}") from error
-            raise
+                error = requests.ConnectionError(f"the answer cannot be understood: {error}")
+            if isinstance(error, requests.RequestException):
+                veil(error, url)
+            raise error
         finally:
             if self._is_ours:
                 trim(self._session.cookies)
@@ -149,7 +151,18 @@ def check_url(url: str) -> None:
     """
     try:
         host = urlsplit(url).netloc
-    except ValueError as error:
-        raise requests.exceptions.InvalidURL(f"{error}: {url!r}") from error
+    except ValueError:
+        raise requests.exceptions.InvalidURL(f"not an address: {bare(url)}") from None
     if any(letter.isspace() for letter in host):
-        raise requests.exceptions.InvalidURL(f"the host has a blank in it: {url!r}")
+        raise requests.exceptions.InvalidURL(f"the host has a blank in it: {bare(url)}")
+
+
+def check_scheme(session: requests.Session, url: str) -> None:
+    """Refuse an address that a session has no adapter for.
+
+    :raises requests.exceptions.InvalidSchema: a ``ValueError``.
+    """
+    try:
+        session.get_adapter(url)
+    except requests.exceptions.InvalidSchema:
+        raise requests.exceptions.InvalidSchema(f"nothing here can connect to {bare(url)}") from None
