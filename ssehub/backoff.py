@@ -11,17 +11,13 @@ LONGEST = 86_400.0
 #: By how much a wait after a good connection is spread at the most, so that the clients of a server that died do not
 #: come back in one instant. Browsers' own test suite tolerates a quarter.
 SPREAD = 0.1
-#: Seconds between the beginnings of two streams, at the least: one that asks for no wait and ends at once would be
-#: connected to a thousand times a second. Precedent: Firefox's EventSource.
-_FLOOR = 0.5
 
 
 @dataclass(frozen=True)
 class Backoff:
     """Say how long to wait after attempts that failed. Immutable, so clients may share it.
 
-    After a connection that was good the wait is the stream's reconnection time, spread by a tenth. If the connection
-    did not last half a second, or ``maximum`` if that is less, the wait is at least the rest of it. "After a failed
+    After a connection that was good the wait is the stream's reconnection time, spread by a tenth. "After a failed
     attempt the user agent may introduce an exponential backoff delay" (WHATWG HTML 9.2.3): the n-th failure in a row
     waits ``initial * factor ** n`` seconds, or the reconnection time instead of ``initial`` where that is longer, less
     a random share. It is never shorter than the reconnection time.
@@ -48,16 +44,14 @@ class Backoff:
         if self.jitter > 1:
             raise ValueError(f"jitter is a share and at most 1, not {self.jitter!r}")
 
-    def delay(self, failures: int, reconnection_time: float, lasted: float = math.inf) -> float:
+    def delay(self, failures: int, reconnection_time: float) -> float:
         """Return the seconds to wait.
 
         :param failures: attempts that have failed one after the other; 0 after a good connection.
         :param reconnection_time: seconds the stream asks for.
-        :param lasted: seconds that the stream was open.
         """
         base = min(reconnection_time, LONGEST)
         if not failures:
-            base = max(base, min(_FLOOR, self.maximum) - lasted)
             return random.uniform(base, base * (1 + SPREAD))
         start = max(base, self.initial)
         try:

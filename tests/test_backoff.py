@@ -23,13 +23,6 @@ def test_after_a_good_connection_it_is_the_streams_own_spread_by_a_tenth() -> No
     assert Backoff().delay(0, 0.0) == 0.0
 
 
-def test_a_connection_that_did_not_last_waits_for_the_rest_of_half_a_second() -> None:
-    assert 0.5 <= Backoff().delay(0, 0.0, lasted=0.0) <= 0.55
-    assert 0.2 <= Backoff().delay(0, 0.0, lasted=0.3) <= 0.25
-    assert Backoff().delay(0, 0.0, lasted=5.0) == 0.0 and Backoff().delay(0, 2.0, lasted=0.0) >= 2.0
-    assert Backoff(maximum=0.01).delay(0, 0.0, lasted=0.0) <= 0.011
-
-
 def test_failures_double_it_from_whichever_is_longer_up_to_the_maximum() -> None:
     plain = Backoff(initial=1, factor=2, maximum=60, jitter=0)
     assert [plain.delay(n, 0.0) for n in range(1, 8)] == [2, 4, 8, 16, 32, 60, 60]

@@ -22,6 +22,10 @@ _FUTILE = (
 #: OpenSSL's codes for a certificate that is not valid yet, or not any more: time, or a renewal, mends that.
 _PASSING = (9, 10)
 
+#: Seconds between the beginnings of two streams, at the least: one that asks for no wait and ends at once would be
+#: connected to a thousand times a second. Precedent: Firefox's EventSource.
+_FLOOR = 0.5
+
 
 class Patience:
     """Judge attempts one after the other, and count those that fail. It belongs to the thread that follows.
@@ -60,7 +64,10 @@ class Patience:
             if good and not self._errors:
                 self._good_at = time.monotonic()
             self._errors += 1
-        delay = backoff.delay(self._failures, self._reconnection_time, lasted)
+        asked = self._reconnection_time
+        if good:
+            asked = max(asked, min(_FLOOR, backoff.maximum) - lasted)
+        delay = backoff.delay(self._failures, asked)
         if error is None:
             return delay
         if isinstance(error, requests.HTTPError) and error.response is not None:

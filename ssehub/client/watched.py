@@ -66,7 +66,7 @@ def _kind_of(session: requests.Session, replaced: Any) -> type[requests.Session]
     """Make a class of sessions that share the state of one."""
     kind: Any = type(session)
 
-    class Sharing(kind):  # type: ignore[misc]
+    class _Sharing(kind):  # type: ignore[misc]
         def get_adapter(self, url: str) -> Any:
             return replaced(super().get_adapter(url))
 
@@ -83,15 +83,15 @@ def _kind_of(session: requests.Session, replaced: Any) -> type[requests.Session]
     for base in kind.__mro__:
         for name, member in vars(base).items():
             if isinstance(member, types.MemberDescriptorType):  # of __slots__, which no __dict__ holds
-                setattr(Sharing, name, _shared(session, member))
-    return Sharing
+                setattr(_Sharing, name, _shared(session, member))
+    return _Sharing
 
 
 def _shared(session: requests.Session, member: Any) -> property:
-    def get(_: object) -> Any:
+    def _read(_: object) -> Any:
         return member.__get__(session)
 
-    def set(_: object, value: object) -> None:
+    def _write(_: object, value: object) -> None:
         member.__set__(session, value)
 
-    return property(get, set)
+    return property(_read, _write)
