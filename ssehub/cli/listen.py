@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from ssehub.cli.arguments import add_headers
 from ssehub.cli.terminal import say, show
-from ssehub.client import Client
+from ssehub.client import Client, Timeout
 from ssehub.client.listeners import OWN, check_type
-from ssehub.client.refusal import reason
+from ssehub.client.refusal import bare, reason
 from ssehub.wire import Message
 
 if TYPE_CHECKING:
@@ -26,16 +28,29 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("listen", help="follow a stream in the terminal")
     command.add_argument("url", help="the stream, for instance http://127.0.0.1:8000/events")
     command.add_argument("--event", action="append", metavar="TYPE", help="only events of this type; may be repeated")
-    command.add_argument("--last-event-id", default="", metavar="ID", help="go on after this event")
+    command.add_argument("--last-event-id", metavar="ID", help="go on after this event")
+    command.add_argument(
+        "--save-place", type=Path, metavar="FILE", help="go on after the id in FILE, and keep it there"
+    )
     command.add_argument("--json", action="store_true", help="one JSON object a line: event, data, id")
+    command.add_argument(
+        "--idle", type=float, default=Timeout().idle, metavar="SECONDS",
+        help="connect again after so much silence (%(default)s); 0 never does",
+    )  # fmt: skip
     add_headers(command)
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    client = Client(options.url, headers=dict(options.header), last_event_id=options.last_event_id, reconnect_delay=1.0)
-    client.on_error(_report)
-    client.on_gap(lambda reason, missed: say(f"ssehub: messages are missing: {_how_many(missed)} ({reason})"))
+    place = _Place(options.save_place)
+    client = Client(
+        options.url,
+        headers=dict(options.header),
+        last_event_id=place.read() if options.last_event_id is None else options.last_event_id,
+        reconnect_delay=1.0,
+        timeout=Timeout(idle=options.idle or None),
+    )
+    _tell(client, bare(options.url))
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -43,19 +58,67 @@ def _run(options: argparse.Namespace) -> int:
         check_type(type)
         if type.startswith(OWN):  # a hub's own events come only to who names them
             client.on_event(type, lambda message: show(_line(message, options.json)))
+    # A hub moves the place of a client that has no messages, too. All before it are printed by then.
+    client.on_event("ssehub.cursor", lambda message: place.write(client.last_event_id))
     for message in client:
         if not options.event or message.event in options.event:
             show(_line(message, options.json))
+        place.write(client.last_event_id)
+    say("ssehub: the server has no more to send (204)")
     return 0
+
+
+class _Place:
+    """Keep the id of the last event in a file."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._kept = ""
+
+    def read(self) -> str:
+        """Return what the file has, and make it if there is none, so that a wrong name is told at once."""
+        if self._file is not None:
+            self._file.touch()
+            self._kept = self._file.read_text(encoding="utf-8").strip("\r\n")
+        return self._kept
+
+    def write(self, id: str) -> None:
+        """Replace the file as a whole: a crash must leave the old id or the new one."""
+        if self._file is not None and id != self._kept:
+            beside = self._file.with_name(f"{self._file.name}.new")
+            beside.write_text(id, encoding="utf-8")
+            beside.replace(self._file)
+            self._kept = id
+
+
+def _tell(client: Client, url: str) -> None:
+    """Let the one at the terminal know what happens to the connection."""
+    logging.getLogger("ssehub").setLevel(logging.CRITICAL)  # the log would say the same again
+    connected = f"connected to {url}"
+
+    @client.on_connection
+    def opened() -> None:
+        nonlocal connected
+        say(f"ssehub: {connected}")
+        connected = "connected again"
+
+    @client.on_disconnect
+    def ended(error: Exception | None) -> None:
+        if error is None:
+            say("ssehub: the stream has ended")
+
+    @client.on_error
+    def failed(error: Exception, delay: float | None) -> None:
+        if delay is not None:  # a final one is raised as well
+            say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
+
+    @client.on_gap
+    def gap(why: str, missed: int | None) -> None:
+        say(f"ssehub: messages are missing: {_how_many(missed)} ({why})")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
-
-
-def _report(error: Exception, delay: float | None) -> None:
-    if delay is not None:  # a final one is raised as well
-        say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
 
 
 def _how_many(missed: int | None) -> str:
@@ -65,5 +128,7 @@ def _how_many(missed: int | None) -> str:
 def _line(message: Message, as_json: bool) -> str:
     if as_json:
         fields = {"event": message.event, "data": message.data, "id": message.id}
-        return json.dumps(fields, ensure_ascii=False)
+        # What reads line by line may take U+2028 for a line's end, and a terminal obeys control characters.
+        text = json.dumps(fields, ensure_ascii=False)
+        return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
     return f"{message.data}" if message.event == "message" else f"{message.event}: {message.data}"

@@ -18,6 +18,7 @@ from ssehub.client.hooks import Hooks
 from ssehub.client.listeners import check_type
 from ssehub.client.patience import Patience
 from ssehub.client.refusal import RETRY_STATUS, StreamRefused, bare, reason
+from ssehub.client.report import Report
 from ssehub.client.request import Body, Headers, Provided, Request
 from ssehub.client.settings import Settings
 from ssehub.client.subscription import Subscription
@@ -116,6 +117,8 @@ class Client(Hooks):
             self._request.is_idempotent if reconnect is None else bool(reconnect),
         )
         self.last_event_id = last_event_id
+        self._name = "an address that is asked for at each attempt" if callable(url) else bare(url)
+        self._report = Report(self._name)
 
         self._attempt: Attempt | None = None
         self._stopped = False
@@ -161,10 +164,11 @@ class Client(Hooks):
         :raises Exception: what ``response_callback`` or one of the functions that make the request has raised.
         """
         self._begin()
-        patience = Patience(self._settings)
+        patience, report = Patience(self._settings), self._report
         transport = Transport(self._session, self._settings.timeouts)
         try:
             while attempt := self._next_attempt():
+                report.connecting()
                 error: Exception | None = None
                 try:
                     yield from self._messages(attempt, transport)
@@ -177,6 +181,7 @@ class Client(Hooks):
                     if error is None and not attempt.good:
                         error = attempt.empty()
                     delay = patience.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
+                    report.waits(error, patience.failures, delay)
                     if error is not None:
                         self.on_error.fire(error, delay)
                     attempt.canceller.wait(delay)
@@ -186,13 +191,17 @@ class Client(Hooks):
             self.on_error.fire(final, None)
             raise
         finally:
-            transport.close()
-            self._end()
+            try:
+                transport.close()
+            finally:
+                self._end()
 
     def __repr__(self) -> str:
-        url = "(asked for at each attempt)" if callable(self._request.url) else bare(self._request.url)
-        state = "over" if self._is_over else "followed" if self._is_following else "not followed"
-        return f"<Client of {url}, {state}>"
+        if self._error is not None:
+            state = f"over, it has failed: {reason(self._error)}"
+        else:
+            state = "over" if self._is_over else self._report.state if self._is_following else "not followed"
+        return f"<Client of {self._name}, {state}>"
 
     def run(self) -> None:
         """Follow the stream in this thread, for the hooks' sake; as :meth:`__iter__` does, with the same errors."""
@@ -210,7 +219,7 @@ class Client(Hooks):
 
         A final failure goes to ``on_error``, to :attr:`error` and to the subscriptions.
 
-        :raises RuntimeError: if it was started before, or is being followed.
+        :raises RuntimeError: if it was started before, or is being followed, or no thread can be started.
         """
         with self._lock:
             if self._thread is not None:
@@ -218,9 +227,14 @@ class Client(Hooks):
             if self._follower is not None:
                 raise RuntimeError(f"this client is being followed already, in {self._follower.name}")
             # A daemon, because a name lookup cannot be cut off and would hold the interpreter.
-            self._thread = threading.Thread(target=self._run_started, name="ssehub-client", daemon=True)
-            self._follower = self._thread
-            self._thread.start()
+            thread = threading.Thread(target=self._run_started, name="ssehub-client", daemon=True)
+            self._follower = thread
+            try:
+                thread.start()
+            except BaseException:  # there are too many threads: another call may succeed
+                self._follower = None
+                raise
+            self._thread = thread
         return self
 
     def stop(self, timeout: float | None = None) -> bool:
@@ -271,6 +285,8 @@ class Client(Hooks):
             self.run()
         except Exception as error:
             logger.error("a client has failed: %s", reason(error))
+        except BaseException as error:
+            logger.error("a client was ended by %r", error)
 
     def _begin(self) -> None:
         if self._error is not None:
@@ -299,9 +315,7 @@ class Client(Hooks):
 
     def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Received]:
         """Hand on what one connection brings: to the hooks, to the subscriptions and to the loop."""
-        batches = attempt.messages(
-            transport, self._request, self._last_event_id, self.on_connection.fire, self.on_disconnect.fire
-        )
+        batches = attempt.messages(transport, self._request, self._last_event_id, self._opened, self.on_disconnect.fire)
         canceller = attempt.canceller
         with contextlib.closing(batches):
             for batch in batches:
@@ -313,6 +327,10 @@ class Client(Hooks):
                 # A block without data moves the id, too.
                 self._last_event_id = attempt.decoder.last_event_id
 
+    def _opened(self) -> None:
+        self._report.opened()
+        self.on_connection.fire()
+
     def _interrupt(self) -> None:
         if self._attempt is not None:
             self._attempt.canceller.cancel()
@@ -320,14 +338,16 @@ class Client(Hooks):
         self._end_subscriptions_if_over()
 
     def _end(self) -> None:
-        if not self._is_over:
-            self._is_over = self._stopped
-            self.on_exit.fire()
-        with self._lock:
-            self._follower = None
-            self._is_following = False
-        self._end_subscriptions_if_over()
-        self._idle.set()
+        try:
+            if not self._is_over:
+                self._is_over = self._stopped
+                self.on_exit.fire()
+        finally:  # a hook may raise what is no Exception, and whoever waits for the end must not wait for ever
+            with self._lock:
+                self._follower = None
+                self._is_following = False
+            self._end_subscriptions_if_over()
+            self._idle.set()
 
     def _end_subscriptions_if_over(self) -> None:
         with self._lock:

@@ -21,7 +21,6 @@ _FUTILE = (
 )
 #: OpenSSL's codes for a certificate that is not valid yet, or not any more: time, or a renewal, mends that.
 _PASSING = (9, 10)
-
 #: Seconds between the beginnings of two streams, at the least: one that asks for no wait and ends at once would be
 #: connected to a thousand times a second. Precedent: Firefox's EventSource.
 _FLOOR = 0.5
@@ -36,8 +35,8 @@ class Patience:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reconnection_time = settings.reconnect_delay
-        # Attempts in a row without a message, which make the wait longer.
-        self._failures = 0
+        #: Attempts in a row without a message, which make the wait longer.
+        self.failures = 0
         # Attempts in a row that ended with an error, messages or not, and when that began.
         self._errors = 0
         self._good_at = time.monotonic()
@@ -57,7 +56,7 @@ class Patience:
         :raises Exception: the error, if there is to be no other attempt.
         """
         backoff = self._settings.backoff
-        self._failures = 0 if good else self._failures + 1
+        self.failures = 0 if good else self.failures + 1
         if error is None or lasted >= backoff.reset_after:
             self._errors, self._good_at = 0, time.monotonic()
         else:
@@ -67,7 +66,7 @@ class Patience:
         asked = self._reconnection_time
         if good:
             asked = max(asked, min(_FLOOR, backoff.maximum) - lasted)
-        delay = backoff.delay(self._failures, asked)
+        delay = backoff.delay(self.failures, asked)
         if error is None:
             return delay
         if isinstance(error, requests.HTTPError) and error.response is not None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.structures import CaseInsensitiveDict
 
+import ssehub
 from ssehub.client.body import limiter, missing, reader, socket_of
 from ssehub.client.canceller import Canceller, connecting
 from ssehub.client.refusal import StreamRefused, bare, veil
@@ -50,6 +52,7 @@ class Transport:
         :raises requests.RequestException: if there is no response. One that is a ``ValueError`` too would come again.
         """
         check_url(url)
+        options["headers"] = self._named(options.get("headers"))
         timeout = (self._timeout.connect, self._timeout.headers)
         try:
             with connecting(canceller):
@@ -67,6 +70,14 @@ class Transport:
         finally:
             if self._is_ours:
                 trim(self._session.cookies)
+
+    def _named(self, headers: Mapping[str, str | bytes] | None) -> CaseInsensitiveDict[str | bytes]:
+        """Add a User-Agent, unless there is one of the user's or of the session's."""
+        named: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict(headers or {})
+        default = requests.utils.default_user_agent()
+        if self._session.headers.get("User-Agent") == default:
+            named.setdefault("User-Agent", f"ssehub/{ssehub.__version__} {default}")
+        return named
 
     def close(self) -> None:
         """Close what is ours."""

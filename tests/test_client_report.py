@@ -1,0 +1,225 @@
+"""What a client says of its state: in the log, in its repr, as a User-Agent, and through ``ssehub listen``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+import ssehub
+from ssehub import Client, StreamRefused, SubscriptionClosed
+from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
+from tests.servers import ROOT, free_port
+from tests.streams import GUARD, until
+
+Follow = Callable[..., Client]
+Serve = Callable[..., Server]
+
+
+def run(client: Client) -> None:
+    for _ in client:
+        pass
+
+
+# The log
+
+
+def test_an_outage_is_two_lines_in_the_log(follow: Follow, caplog: pytest.LogCaptureFixture) -> None:
+    no = REFUSED % 503
+    run(follow(bodies("data: x\n\n", no, no, no, "data: y\n\n", "data: z\n\n"), path="/p?token=geheim"))
+    down, up = (record.getMessage() for record in caplog.records)
+    assert "503" in down and "next attempt" in down and "/p: " in down and "connected again" in up
+    assert {record.levelno for record in caplog.records} == {logging.WARNING} and "geheim" not in caplog.text
+
+
+def test_an_outage_that_lasts_is_a_line_now_and_then(
+    follow: Follow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssehub.client.report._RARELY", 0.0)
+    run(follow(bodies(*[REFUSED % 503] * 3)))
+    assert ["times in a row" in record.getMessage() for record in caplog.records] == [False, True, True]
+
+
+def test_a_server_that_accepts_and_closes_does_not_fill_the_log(
+    follow: Follow, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(follow(bodies(*[": nothing\n\n"] * 20)))
+    assert len(caplog.records) == 2
+
+
+# The repr
+
+
+def test_its_repr_tells_the_state(follow: Follow) -> None:
+    def script(exchange: Exchange) -> None:
+        if exchange.number == 2:
+            exchange.send(b"HTTP/1.1 503 No\r\nRetry-After: 999\r\n\r\n")
+            return
+        assert step.wait(GUARD)
+        exchange.send(STREAM + b"data: x\n\n")
+        assert end.wait(GUARD)
+
+    step, end = threading.Event(), threading.Event()
+    client = follow(script)
+    assert "not followed" in repr(client)
+    client.start()
+    until(lambda: "connecting" in repr(client))
+    step.set()
+    until(lambda: "connected" in repr(client))
+    end.set()
+    until(lambda: "waiting" in repr(client) and "503" in repr(client))
+    client.stop(GUARD)
+    assert "over" in repr(client)
+    failed = follow(bodies(REFUSED % 404))
+    with pytest.raises(StreamRefused):
+        failed.run()
+    assert "over" in repr(failed) and "404" in repr(failed)
+
+
+# Who it is
+
+
+def test_it_names_itself_unless_it_is_told_another_name(follow: Follow) -> None:
+    with requests.Session() as session:
+        session.headers["User-Agent"] = "mine"
+        options: list[dict[str, Any]] = [{}, {"headers": {"user-agent": "given"}}, {"session": session}]
+        names = []
+        for one in options:
+            client = follow(bodies(), **one)
+            client.run()
+            names.append(client.server.requests[0].headers["user-agent"])  # type: ignore[attr-defined]
+    assert names[0].startswith(f"ssehub/{ssehub.__version__} ") and names[1:] == ["given", "mine"]
+
+
+# Certificates
+
+
+def test_a_certificate_that_nobody_trusts_is_final(scripted: Serve) -> None:
+    server = scripted(held(), tls=True)
+    with pytest.raises(requests.exceptions.SSLError, match="self-signed"):
+        Client(server.url, backoff=QUICK, reconnect_delay=0).run()
+    assert server.accepted == 1
+
+
+@pytest.mark.parametrize(("code", "calls"), [(9, 3), (10, 3), (18, 1), (20, 1), (62, 1)])
+def test_a_certificate_may_become_valid_with_time_but_not_another_hosts(code: int, calls: int) -> None:
+    class Refusing(HTTPAdapter):
+        def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+            sent.append(1)
+            error = ssl.SSLCertVerificationError("no")
+            error.verify_code = code
+            below = urllib3.exceptions.MaxRetryError(None, "/", urllib3.exceptions.SSLError(error))  # type: ignore[arg-type]
+            raise requests.exceptions.SSLError(below)
+
+    sent: list[int] = []
+    with requests.Session() as session:
+        session.mount("https://", Refusing())
+        client = Client("https://host/", session=session, max_attempts=3, backoff=QUICK, reconnect_delay=0)
+        with pytest.raises(requests.exceptions.SSLError):
+            client.run()
+    assert len(sent) == calls
+
+
+# Its thread
+
+
+@pytest.mark.parametrize("hook", ["on_connection", "on_event", "on_error", "on_disconnect", "on_exit"])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError])
+def test_its_thread_ends_loudly_and_nobody_waits_for_ever(
+    follow: Follow, caplog: pytest.LogCaptureFixture, hook: str, error: type[BaseException]
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    client = follow(bodies(REFUSED % 503, "data: x\n\n"))
+    getattr(client, hook)(fail)
+    subscription = client.subscribe("never")
+    client.start()
+    with pytest.raises(SubscriptionClosed):
+        subscription.get(GUARD)
+    assert client.stop(GUARD) and error.__name__ in caplog.text
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_no_end(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = follow(bodies("data: x\n\n"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            client.start()
+    got = client.subscribe()
+    client.start()
+    assert got.get(GUARD).data == "x"
+
+
+# ssehub listen
+
+
+def listen(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, "-m", "ssehub", "listen", *arguments), cwd=ROOT, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+def test_listen_says_connected_lost_and_again(scripted: Serve) -> None:
+    cut = STREAM[:-2] + b"Content-Length: 100\r\n\r\nretry: 1\ndata: x\n\n"
+    result = listen(f"{scripted(bodies(cut, 'data: y' + chr(10) * 2)).url}/p?token=geheim")
+    assert result.returncode == 0 and result.stdout == "x\ny\n" and "geheim" not in result.stderr
+    first, lost, again, ended, over = result.stderr.splitlines()
+    assert "connected to http://" in first and "broke off" in lost and "once more in" in lost
+    assert "connected again" in again and "ended" in ended and "204" in over
+
+
+def test_listen_keeps_its_place_in_a_file(scripted: Serve, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    cursor = "id: 3\nevent: ssehub.cursor\ndata: .\n\n"
+    server = scripted(bodies(f"id: 1\ndata: x\n\nid: 2\ndata: y\n\n{cursor}", NO_MORE, NO_MORE, NO_MORE))
+    for _ in range(2):
+        assert listen(server.url, "--save-place", str(place), "--event", "other").returncode == 0
+    assert place.read_text() == "3" and [one.name for one in tmp_path.iterdir()] == ["place"]
+    place.write_text("7\n")
+    assert listen(server.url, "--save-place", str(place)).returncode == 0
+    assert [one.headers.get("last-event-id") for one in server.requests] == [None, "3", "3", "7"]
+    wrong = listen(server.url, "--save-place", str(tmp_path / "nowhere" / "place"))
+    assert wrong.returncode == 1 and "nowhere" in wrong.stderr
+
+
+def test_listen_connects_again_after_silence(scripted: Serve) -> None:
+    def script(exchange: Exchange) -> None:
+        if exchange.number == 1:
+            exchange.send(STREAM + b"retry: 1\ndata: x\n\n")
+            exchange.hold()
+        exchange.send(NO_MORE)
+
+    result = listen(scripted(script).url, "--idle", "0.2")
+    assert result.returncode == 0 and "nothing came for 0.2 s" in result.stderr
+    assert listen("http://127.0.0.1/", "--idle", "-1").returncode == 1
+    assert listen(scripted(bodies("data: x\n\n")).url, "--idle", "0").returncode == 0
+
+
+def test_each_object_of_listen_is_one_line_for_any_reader(scripted: Serve) -> None:
+    text = "a\u2028b\u2029c\x85d\u202ee\U000e0001 \u2603 \x1b[31m"
+    result = listen(scripted(bodies(f"data: {text}\n\n")).url, "--json")
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["data"] == text and "\u2603" in line
+
+
+def test_listen_tells_a_failure_once() -> None:
+    result = listen(f"ftp://me:geheim@127.0.0.1:{free_port()}/")
+    assert result.returncode == 1 and "geheim" not in result.stderr and len(result.stderr.splitlines()) == 1
