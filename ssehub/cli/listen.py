@@ -104,7 +104,7 @@ def _tell(client: Client, url: str) -> None:
 
     @client.on_disconnect
     def ended(error: Exception | None) -> None:
-        if error is None:
+        if error is None and sys.exc_info()[0] is None:  # it was the server, and not Ctrl-C or a closed pipe
             say("ssehub: the stream has ended")
 
     @client.on_error

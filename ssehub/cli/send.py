@@ -86,7 +86,7 @@ def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Cal
                 return publish(url, fields, options.token, headers=headers, session=session)
             except requests.ConnectionError as error:
                 # Only what was never sent is sent again; and one message alone is not worth waiting.
-                refused = error.args and isinstance(getattr(error.args[0], "reason", None), NewConnectionError)
+                refused = isinstance(error.__cause__, NewConnectionError)
                 if not refused or options.text != "-":
                     raise
                 failures += 1
