@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeVar
@@ -35,10 +36,11 @@ class Hook(Generic[P]):
         """Add a callback and return it unchanged, so that this also works as a decorator.
 
         :param callback: called with the hook's arguments; what it returns is ignored.
-        :raises TypeError: if it cannot be called.
+        :raises TypeError: if it cannot be called, or is an async function.
         """
         if not callable(callback):
             raise TypeError(f"{self.name} needs something to call, not {type(callback).__name__}")
+        check_plain(self.name, callback)
         # A new tuple each time: whoever is firing goes on with the one it began with.
         self._callbacks = (*self._callbacks, callback)
         return callback
@@ -62,3 +64,14 @@ class Hook(Generic[P]):
                 logger.debug("%s: %r found the hub closed", self.name, callback)
             except Exception:
                 logger.exception("%s: %r failed", self.name, callback)
+
+
+def check_plain(name: str, callback: object) -> None:
+    """Refuse an async function: to call it only makes a coroutine, which nobody would run.
+
+    :param name: what the function is for.
+    :raises TypeError: if it is one.
+    """
+    call = getattr(callback, "__call__", None)  # noqa: B004 - an object may have an async one
+    if any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (callback, call)):
+        raise TypeError(f"{name} needs a plain function, not an async one: {callback!r}")

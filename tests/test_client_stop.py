@@ -249,3 +249,48 @@ def test_a_connection_that_is_refused_is_tried_again_until_stop() -> None:
     until(lambda: len(errors) >= 5)
     assert client.stop(GUARD)
     assert all(isinstance(error, requests.ConnectionError) and delay is not None for error, delay in errors)
+
+
+def test_a_forked_process_can_neither_cut_nor_follow_its_parents_client(scripted: Serve) -> None:
+    def script(exchange: Exchange) -> None:
+        if exchange.target == "/go":
+            go.set()
+            exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return
+        exchange.send(STREAM + b"data: one\n\n")
+        assert go.wait(6 * GUARD)
+        exchange.send(b"data: two\n\n")
+        exchange.hold()
+
+    go = threading.Event()
+    code = """
+        import os, sys, requests
+        from ssehub import Client
+        client, other = Client(sys.argv[1]), Client(sys.argv[1])
+        messages = client.subscribe()
+        client.on_disconnect(lambda error: print("cut", flush=True))
+        client.start()
+        assert messages.get(10).data == "one"
+        child = os.fork()
+        if not child:
+            loop = lambda: next(iter(client))
+            for call in (messages.get, client.subscribe, client.start, client.restart, client.run, loop):
+                try:
+                    call()
+                    print("done", call, flush=True)
+                except RuntimeError as error:
+                    assert str(os.getppid()) in str(error), error
+            print(client.stop(10), str(os.getppid()) in repr(client), flush=True)
+            with other:
+                got = other.subscribe()
+                other.start()
+                print(got.get(10).data, flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        requests.get(sys.argv[1] + "go")
+        print(messages.get(10).data, flush=True)
+        os._exit(0)
+    """
+    with python(code, f"{scripted(script).url}/") as running:
+        out, errors = running.communicate(timeout=6 * GUARD)
+    assert (out.split("\n"), errors) == (["True True", "one", "two", ""], "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -99,11 +100,12 @@ class Client(Hooks):
         base64: bool = False,
         response_callback: Callable[[requests.Response], object] | None = None,
         reconnect: bool | None = None,
+        allow_redirects: bool = True,
     ) -> None:
-        self._request = Request(url, method, headers, params, body, json, auth)
+        self._request = Request(url, method, headers, params, body, json, auth, allow_redirects)
         if isinstance(url, str):
             check_scheme(session or requests.Session(), url)
-        super().__init__(base64)
+        super().__init__(base64, self._check_process)
         self._session = session
         self._settings = Settings(
             reconnect_delay,
@@ -131,6 +133,8 @@ class Client(Hooks):
         self._idle = threading.Event()
         self._idle.set()
         self._thread: threading.Thread | None = None
+        #: The process in which it is followed: a fork copies the client, but not the thread.
+        self._process: int | None = None
 
     @property
     def last_event_id(self) -> str:
@@ -200,7 +204,8 @@ class Client(Hooks):
         if self._error is not None:
             state = f"over, it has failed: {reason(self._error)}"
         else:
-            state = "over" if self._is_over else self._report.state if self._is_following else "not followed"
+            place = f"followed in process {self._process}" if self._is_elsewhere else self._report.state
+            state = "over" if self._is_over else place if self._is_following else "not followed"
         return f"<Client of {self._name}, {state}>"
 
     def run(self) -> None:
@@ -221,6 +226,7 @@ class Client(Hooks):
 
         :raises RuntimeError: if it was started before, or is being followed, or no thread can be started.
         """
+        self._check_process()
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("this client was started before")
@@ -234,7 +240,7 @@ class Client(Hooks):
             except BaseException:  # there are too many threads: another call may succeed
                 self._follower = None
                 raise
-            self._thread = thread
+            self._thread, self._process = thread, os.getpid()
         return self
 
     def stop(self, timeout: float | None = None) -> bool:
@@ -244,8 +250,11 @@ class Client(Hooks):
 
         :param timeout: seconds to wait until everything has ended; afterwards no hook is called. None does not wait,
             nor does a call from a hook.
-        :returns: whether it has ended.
+        :returns: whether it has ended. In a process that was forked while it was followed nothing of it runs: there
+            it does nothing, and returns True.
         """
+        if self._is_elsewhere:
+            return True
         self._stopped = True
         self._interrupt()
         return self._join(timeout)
@@ -255,6 +264,7 @@ class Client(Hooks):
 
         :param last_event_id: the event after which to go on; None for the last that was handed on.
         """
+        self._check_process()
         if last_event_id is not None:
             self._restart_from = _checked_id(last_event_id)
         self._interrupt()
@@ -266,8 +276,10 @@ class Client(Hooks):
         :param size: messages it holds at the most.
         :param drop_oldest: what to do when it is full: True drops its oldest, False stops reading until one is taken.
         :raises ValueError: if the size is not positive, or the type is empty.
+        :raises RuntimeError: if the client is followed in the process that this one was forked from.
         """
         check_type(type)
+        self._check_process()
         subscription = self._subscriptions.add(type, size, drop_oldest)
         self._end_subscriptions_if_over()
         return subscription
@@ -291,13 +303,25 @@ class Client(Hooks):
     def _begin(self) -> None:
         if self._error is not None:
             raise self._error.with_traceback(None)
+        self._check_process()
         with self._lock:
             if self._is_following or self._follower not in (None, threading.current_thread()):
                 name = self._follower.name if self._follower else "another thread"
                 raise RuntimeError(f"this client is being followed already, in {name}")
             self._follower = threading.current_thread()
             self._is_following = True
+            self._process = os.getpid()
             self._idle.clear()
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self._process is not None and self._process != os.getpid()
+
+    def _check_process(self) -> None:
+        if self._is_elsewhere:
+            raise RuntimeError(
+                f"this client is followed in process {self._process}, from which this one was forked; make another here"
+            )
 
     def _next_attempt(self) -> Attempt | None:
         # In this order: whoever stops or restarts the client first says so, and then cancels the attempt he sees.
@@ -344,7 +368,7 @@ class Client(Hooks):
                 self.on_exit.fire()
         finally:  # a hook may raise what is no Exception, and whoever waits for the end must not wait for ever
             with self._lock:
-                self._follower = None
+                self._follower = self._process = None
                 self._is_following = False
             self._end_subscriptions_if_over()
             self._idle.set()
@@ -368,4 +392,6 @@ def _checked_id(value: object) -> str:
         raise TypeError(f"last_event_id must be a str, not {type(value).__name__}")
     if "\n" in value or "\r" in value or "\0" in value:
         raise ValueError(f"last_event_id has a line break or a NUL, which no stream can have given: {value!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"last_event_id has half of a surrogate pair, which UTF-8 cannot say: {value!r}")
     return value

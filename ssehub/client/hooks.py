@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ssehub.client.canceller import Canceller
 from ssehub.client.listeners import OWN, Listeners
 from ssehub.client.payload import decoded, gap
@@ -24,7 +26,7 @@ class Hooks:
     :ivar on_exit: hook, called without arguments, last: when the client has ended, or its loop was left.
     """
 
-    def __init__(self, base64: bool) -> None:
+    def __init__(self, base64: bool, check: Callable[[], None]) -> None:
         self.on_event = Listeners()
         self.on_connection: Hook[[]] = Hook("on_connection")
         self.on_disconnect: Hook[[Exception | None]] = Hook("on_disconnect")
@@ -32,7 +34,7 @@ class Hooks:
         self.on_comment: Hook[[str]] = Hook("on_comment")
         self.on_gap: Hook[[str, int | None]] = Hook("on_gap")
         self.on_exit: Hook[[]] = Hook("on_exit")
-        self._subscriptions = Subscriptions()
+        self._subscriptions = Subscriptions(check)
         self._base64 = base64
         self._last_event_id = ""
 

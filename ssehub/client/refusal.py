@@ -49,7 +49,7 @@ def check_stream(response: requests.Response) -> None:
     """
     if response.status_code != 200:
         seen = f"{response.status_code} {shown(response.reason or '')} from {bare(response.url)}"
-        said = excerpt(response)
+        said = f"it is at {bare(response.headers['Location'])}" if response.is_redirect else excerpt(response)
         raise StreamRefused(f"{seen}: {said}" if said else seen, response=response)
     if essence(response) != "text/event-stream":
         kind = essence(response) or "something without a type"

@@ -13,6 +13,7 @@ from requests.structures import CaseInsensitiveDict
 
 from ssehub.client.refusal import bare
 from ssehub.client.transport import check_url
+from ssehub.hooks import check_plain
 
 T = TypeVar("T")
 #: A value, or what returns one, called for each attempt.
@@ -40,10 +41,13 @@ class Request:
     body: Provided[Body | None] = None
     json: Provided[Any] = None
     auth: Any = None
+    allow_redirects: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, str) or not self.method:
             raise ValueError(f"method must be the name of an HTTP method, not {self.method!r}")
+        for name in ("url", "headers", "params", "body", "json", "auth"):
+            check_plain(name, getattr(self, name))
         if not callable(self.url):
             _check_url(self.url)
         if not callable(self.headers):
@@ -76,7 +80,7 @@ class Request:
         body = _now(self.body)
         _check_body(body)
         options = {"params": _now(self.params), "data": body, "json": _now(self.json), "auth": self._auth()}
-        return {**options, "headers": self._headers(last_event_id)}
+        return {**options, "headers": self._headers(last_event_id), "allow_redirects": self.allow_redirects}
 
     def _headers(self, last_event_id: str) -> CaseInsensitiveDict[str | bytes]:
         # "Set (`Accept`, `text/event-stream`) in request's header list. Set request's cache mode to "no-store"" (WHATWG

@@ -10,6 +10,7 @@ import requests
 
 from ssehub.backoff import Backoff
 from ssehub.client.transport import Timeout
+from ssehub.hooks import check_plain
 from ssehub.wire import Decoder
 
 
@@ -46,6 +47,7 @@ class Settings:
             raise TypeError(f"retry_status must be status codes, not {self.retry_status!r}")
         if self.response_callback is not None and not callable(self.response_callback):
             raise TypeError(f"response_callback cannot be called: {self.response_callback!r}")
+        check_plain("response_callback", self.response_callback)
         Decoder(max_event_size=self.max_event_size)  # raises if it is not positive
 
     @property

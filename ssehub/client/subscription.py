@@ -23,10 +23,13 @@ class Subscription:
     the error with which the client failed.
     """
 
-    def __init__(self, leave: Callable[[Subscription], None], size: int, drop_oldest: bool) -> None:
+    def __init__(
+        self, leave: Callable[[Subscription], None], check: Callable[[], None], size: int, drop_oldest: bool
+    ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         self._leave = leave
+        self._check = check
         self._size = size
         self._drop_oldest = drop_oldest
         # Its lock may be entered by a signal handler, which stops the client in the thread that is inside already.
@@ -47,8 +50,10 @@ class Subscription:
         :param timeout: seconds to wait at the most; None waits for ever.
         :raises TimeoutError: if none came in time.
         :raises SubscriptionClosed: if none will come any more.
+        :raises RuntimeError: if the client is followed in the process that this one was forked from.
         :raises Exception: the error with which the client failed, after the messages before it.
         """
+        self._check()
         with self._changed:
             if not self._changed.wait_for(lambda: self._messages or self._ended, timeout):
                 raise TimeoutError(f"no message came within {timeout} s")
@@ -116,16 +121,20 @@ class Subscription:
 
 
 class Subscriptions:
-    """Hold the subscriptions of one client. Safe to use from any thread, and from signal handlers."""
+    """Hold the subscriptions of one client. Safe to use from any thread, and from signal handlers.
 
-    def __init__(self) -> None:
+    :param check: raises an error where no message can come: in a process that was forked.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
         self._lock = threading.RLock()
         #: Each with the type it wants.
         self.all: tuple[tuple[str | None, Subscription], ...] = ()
 
     def add(self, type: str | None, size: int, drop_oldest: bool) -> Subscription:
         """Make a subscription to a type, or with None to all but a hub's own."""
-        subscription = Subscription(self._remove, size, drop_oldest)
+        subscription = Subscription(self._remove, self._check, size, drop_oldest)
         with self._lock:
             self.all = (*self.all, (type, subscription))
         return subscription

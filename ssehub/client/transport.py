@@ -53,6 +53,9 @@ class Transport:
         """
         check_url(url)
         options["headers"] = self._named(options.get("headers"))
+        if self._session.verify is not True:
+            # requests lets REQUESTS_CA_BUNDLE override what a session says, but not what a request says.
+            options.setdefault("verify", self._session.verify)
         timeout = (self._timeout.connect, self._timeout.headers)
         try:
             with connecting(canceller):

@@ -1,0 +1,175 @@
+"""The client with sessions, adapters and functions of the user's: each does what it does without the client."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from ssehub import Client, StreamRefused
+from tests.scripted import CERTIFICATE, NO_MORE, QUICK, STREAM, Exchange, Server, bodies
+
+Follow = Callable[..., Client]
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as one:
+        yield one
+
+
+def data(client: Client) -> list[str | None]:
+    return [message.data for message in client]
+
+
+class Counting(requests.Session):
+    """A session with a state of its own, some of it in slots."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.tokens: list[str] = []
+        self.token = "0"
+
+    def request(self, *args: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        self.calls += 1
+        self.token = str(self.calls)
+        self.tokens = [*self.tokens, self.token]
+        options["headers"] = {**options["headers"], "X-Token": self.token}
+        return super().request(*args, **options)
+
+
+def test_what_a_session_sets_on_itself_stays_set(follow: Follow) -> None:
+    with Counting() as session:
+        client = follow(bodies("data: x\n\n", "data: y\n\n"), session=session)
+        assert data(client) == ["x", "y"]
+        assert (session.calls, session.token, session.tokens) == (3, "3", ["1", "2", "3"])
+        sent = [one.headers["x-token"] for one in client.server.requests]  # type: ignore[attr-defined]
+        assert sent == session.tokens
+
+
+def test_what_is_set_on_a_session_meanwhile_counts(follow: Follow, session: requests.Session) -> None:
+    client = follow(bodies("data: x\n\n", "data: y\n\n"), session=session)
+    for n, _ in enumerate(client):
+        session.headers = {"X-Count": str(n)}  # type: ignore[assignment]
+    assert [one.headers.get("x-count") for one in client.server.requests] == [None, "0", "1"]  # type: ignore[attr-defined]
+
+
+def test_a_session_that_closes_itself_when_it_is_dropped_stays_open(follow: Follow) -> None:
+    class Closing(requests.Session):
+        def __del__(self) -> None:
+            closed.append(1)
+
+    closed: list[int] = []
+    session = Closing()
+    for _ in range(3):
+        data(follow(bodies("data: x\n\n"), session=session))
+    assert closed == []
+    session.close()
+
+
+def test_an_adapters_tls_context_and_pool_are_used(scripted: Serve, session: requests.Session) -> None:
+    context = ssl.create_default_context(cafile=str(CERTIFICATE))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    adapter = HTTPAdapter(max_retries=2)
+    adapter.init_poolmanager(1, 1, ssl_context=context)
+    session.mount("https://", adapter)
+    session.verify = str(CERTIFICATE)
+    versions: list[str] = []
+
+    def script(exchange: Exchange) -> None:
+        assert isinstance(exchange.connection, ssl.SSLSocket)
+        versions.append(exchange.connection.version() or "")
+        exchange.send(NO_MORE)
+
+    server = scripted(script, tls=True)
+    Client(server.url, session=session, backoff=QUICK, reconnect_delay=0).run()
+    assert versions == ["TLSv1.2"]
+
+
+@pytest.mark.parametrize("verify", [False, str(CERTIFICATE)])
+def test_what_a_session_says_of_certificates_holds_against_the_environment(
+    scripted: Serve, session: requests.Session, monkeypatch: pytest.MonkeyPatch, verify: bool | str
+) -> None:
+    import certifi
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    session.verify = verify
+    server = scripted(bodies("data: x\n\n"), tls=True)
+    client = Client(server.url, session=session, backoff=QUICK, reconnect_delay=0)
+    if verify is False:
+        with pytest.warns(Warning, match="Unverified HTTPS"):
+            assert data(client) == ["x"]
+    else:
+        assert data(client) == ["x"]
+
+
+async def later(*args: Any) -> None:
+    """Never run."""
+
+
+class Later:
+    async def __call__(self, *args: Any) -> None:
+        """Never run."""
+
+
+@pytest.mark.parametrize("callback", [later, Later()])
+def test_an_async_function_is_refused_where_it_is_given(callback: Any) -> None:
+    client = Client("http://127.0.0.1/")
+    for name in ("on_connection", "on_disconnect", "on_event", "on_error", "on_comment", "on_gap", "on_exit"):
+        with pytest.raises(TypeError, match="async"):
+            getattr(client, name)(callback)
+    with pytest.raises(TypeError, match="async"):
+        client.on_event("score", callback)
+    for name in ("url", "headers", "params", "body", "json", "auth", "response_callback"):
+        with pytest.raises(TypeError, match=f"{name}.*async"):
+            Client(**{"url": "http://127.0.0.1/", name: callback})
+
+
+@pytest.mark.parametrize("id", ["\ud800", "a\udfff", "\udc80b"])
+def test_half_a_surrogate_pair_is_refused_where_it_is_given(id: str) -> None:
+    client = Client("http://127.0.0.1/")
+    for give in (lambda: Client("http://127.0.0.1/", last_event_id=id), lambda: client.restart(id)):
+        with pytest.raises(ValueError, match="surrogate"):
+            give()
+    with pytest.raises(ValueError, match="surrogate"):
+        client.last_event_id = id
+
+
+# Redirects
+
+
+def moved(status: int) -> Callable[[Exchange], None]:
+    def script(exchange: Exchange) -> None:
+        if exchange.number == 1:
+            exchange.send(f"HTTP/1.1 {status} Go\r\nLocation: /new?token=geheim\r\n\r\nnot read".encode())
+        else:
+            exchange.send(STREAM + b"data: x\n\n" if exchange.target.startswith("/new") else NO_MORE)
+
+    return script
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_can_be_switched_off(follow: Follow, status: int) -> None:
+    client = follow(moved(status), allow_redirects=False)
+    with pytest.raises(StreamRefused, match=f"{status}.*/new") as caught:
+        client.run()
+    assert caught.value.response.headers["Location"].startswith("/new") and "geheim" not in str(caught.value)
+    assert len(client.server.requests) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("status", "method", "body"), [(302, "GET", b""), (307, "POST", b"q"), (308, "POST", b"q")])
+def test_307_and_308_send_method_and_body_to_the_new_address(
+    follow: Follow, status: int, method: str, body: bytes
+) -> None:
+    client = follow(moved(status), method="POST", body=b"q", headers={"X-Mine": "1"})
+    assert data(client) == ["x"]
+    second = client.server.requests[1]  # type: ignore[attr-defined]
+    assert (second.method, second.body, second.headers["x-mine"]) == (method, body, "1")
