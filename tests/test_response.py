@@ -150,6 +150,12 @@ def test_a_message_that_is_none_ends_the_stream_after_what_came_before() -> None
         next(body)
 
 
+@pytest.mark.parametrize("wrong", ["text", b"text", Message("x"), 5, None])
+def test_one_text_is_no_stream_of_texts(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="such as a list"):
+        event_stream(wrong)
+
+
 def test_a_streams_headers_are_checked_too() -> None:
     with pytest.raises(ValueError, match="Connection"):
         event_stream([], headers={"Connection": "close"})

@@ -97,23 +97,23 @@ def _tell(client: Client, url: str) -> None:
     connected = f"connected to {url}"
 
     @client.on_connection
-    def opened() -> None:
+    def _opened() -> None:
         nonlocal connected
         say(f"ssehub: {connected}")
         connected = "connected again"
 
     @client.on_disconnect
-    def ended(error: Exception | None) -> None:
+    def _ended(error: Exception | None) -> None:
         if error is None and sys.exc_info()[0] is None:  # it was the server, and not Ctrl-C or a closed pipe
             say("ssehub: the stream has ended")
 
     @client.on_error
-    def failed(error: Exception, delay: float | None) -> None:
+    def _failed(error: Exception, delay: float | None) -> None:
         if delay is not None:  # a final one is raised as well
             say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
 
     @client.on_gap
-    def gap(why: str, missed: int | None) -> None:
+    def _gap(why: str, missed: int | None) -> None:
         say(f"ssehub: messages are missing: {_how_many(missed)} ({why})")
 
 

@@ -99,8 +99,11 @@ def event_stream(iterable: Iterable[Any], *, headers: Mapping[str, str] | None =
     :param iterable: messages, texts, or other values, which are sent as JSON. A message whose id cannot come back in a
         request header ends the stream with a ``ValueError``; one that a client has received is sent on as it is.
     :param headers: more response headers.
+    :raises TypeError: if it is one text or one message, which belongs in a list, or nothing to iterate over.
     :raises ValueError: if a header is not the application's to set.
     """
+    if isinstance(iterable, str | bytes) or not isinstance(iterable, Iterable):
+        raise TypeError(f"event_stream needs an iterable of messages or texts, such as a list, not {iterable!r}")
     return stream_response(_encoded(iterable), check_headers(headers))
 
 
