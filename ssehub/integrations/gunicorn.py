@@ -4,7 +4,7 @@ Or in a configuration of your own: ``from ssehub.integrations.gunicorn import po
 worker_abort``.
 
 Plain ``gunicorn app:app`` works without this: the hub finds out by itself when a worker is told to stop
-(:mod:`ssehub.wsgi.gunicorn_worker`), or ends the streams when the process exits. The hooks add three things. They raise
+(``ssehub/wsgi/gunicorn_worker.py``), or ends the streams when the process exits. The hooks add three things. They raise
 the limit of descriptors, which is the limit of streams. They warn at the start, and not at the first stream, if streams
 can take all threads. And they end the streams of a worker that gunicorn aborts because it did not answer in time.
 """
