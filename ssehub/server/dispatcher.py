@@ -75,6 +75,11 @@ class Dispatcher:
         self._connection_lock = threading.Lock()
         self._started = False
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it delivers."""
+        return self._started
+
     def start(self) -> None:
         """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
         if not self._started:

@@ -316,9 +316,9 @@ class Hub(Forked):
         if not isinstance(packet, Packet):
             raise TypeError(f"a Packet is needed, not {type(packet).__name__}")
         warn_of_type(packet.message)
-        if not self._log.shared:
-            own.dispatcher.start()
+        if not self._log.shared and not own.dispatcher.is_started:
             note_sent()
+            own.dispatcher.start()
         receipt = self._log.append(packet)
         own.streams.give_way()
         return receipt
