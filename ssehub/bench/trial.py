@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +31,10 @@ _TELL = 0.25
 _BREATH = 0.2
 #: Streams that come in a second at the least.
 _SLOWEST = 50
-#: Seconds that what is on its way gets after an interruption.
+#: Seconds that the service gets to answer at the end.
 _SHORT = 1.0
+#: Seconds that what is on its way gets after an interruption, at most.
+_LATE = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,36 @@ class Trial:
         #: Those who were there when the first message was sent.
         self._judged: list[Stream] = []
         self._began = self._ended = 0.0
+        #: Whether Ctrl-C was pressed.
+        self._is_interrupted = False
 
     def run(self) -> Report:
         """Connect, send, wait for the last message, and report. Ctrl-C ends it early, with what is known.
 
         :raises BenchError: if it cannot begin.
         """
+        with self._noting_interrupts():
+            return self._run()
+
+    @contextlib.contextmanager
+    def _noting_interrupts(self) -> Iterator[None]:
+        """Have the first Ctrl-C end a turn of the loop, not cut it off: what it had just read would count as lost."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def _note(number: int, frame: object) -> None:
+            if self._is_interrupted:
+                raise KeyboardInterrupt
+            self._is_interrupted = True
+
+        before = signal.signal(signal.SIGINT, _note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _run(self) -> Report:
         try:
             raise_file_limit(self._plan.streams + _OTHER_FILES)
             target = Target(self._plan.url, self._plan.headers)
@@ -109,7 +137,7 @@ class Trial:
                 self._report.interrupted = True
                 if self._load is not None:
                     self._load.stop()
-                self._settle(_SHORT)
+                self._settle(min(_LATE, self._plan.patience))
             self._crowd.look_at_all()
             self._judge()
             self._ask()
@@ -177,6 +205,8 @@ class Trial:
         deadline = time.monotonic() + patience
         look = tell = 0.0
         while (now := time.monotonic()) < deadline:
+            if self._is_interrupted and not self._report.interrupted:
+                raise KeyboardInterrupt
             if words is not None and now >= tell:
                 tell = now + _TELL
                 self._tell(words())

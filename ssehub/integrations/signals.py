@@ -10,8 +10,9 @@ from typing import Any
 
 from ssehub.wsgi.hub import end_all_streams
 
-#: Seconds that the streams get for their last chunk before a signal does what it did so far.
-_LAST_WORDS = 0.5
+#: Seconds that the streams get at most for their last chunk before a signal does what it did so far. They take a few
+#: milliseconds, or a second if a client does not read.
+_LAST_WORDS = 2.0
 
 
 def close_on_signals(*numbers: int) -> None:
