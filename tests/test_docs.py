@@ -352,6 +352,12 @@ def test_the_rights_of_the_user_of_redis_suffice(redis_server: RedisServer) -> N
     redis_server.client.acl_log_reset()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tests_that_a_page_names_exist(page: Path) -> None:
+    for name in re.findall(r"``(tests/[\w/]+\.py)``", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
 def test_the_page_on_testing_shows_the_example() -> None:
     app, tests, _ = blocks((DOCS / "testing.rst").read_text(), "python")
     example = ROOT / "examples" / "testing"
