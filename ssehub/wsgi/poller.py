@@ -29,11 +29,25 @@ def _epoll() -> Any:
     return getattr(select, "epoll", None)
 
 
-class Poller:
-    """Waits for sockets to be writable, or to be closed by their other end. One thread uses it; any may ring it."""
+def _original(name: str) -> Any:
+    """Return something of the module ``select`` as it is without gevent."""
+    if "gevent.monkey" in sys.modules:
+        return sys.modules["gevent.monkey"].get_original("select", name)
+    return getattr(select, name)
 
-    def __init__(self) -> None:
+
+class Poller:
+    """Waits for sockets to be writable, or to be closed by their other end. One thread waits; any may ring it.
+
+    Under gevent the sockets are not in the loop's own poll, but in an epoll of their own, for which the loop waits. The
+    server closes sockets when it likes, and libev aborts the process if one of its own is closed.
+
+    :param once: whether the end of a socket is reported only once.
+    """
+
+    def __init__(self, once: bool = False) -> None:
         self._epoll = _epoll()()
+        self._flags = select.EPOLLRDHUP | (select.EPOLLONESHOT if once else 0)
         self._greenlets = uses_greenlets()
         self._far, self._near = socket.socketpair()
         self._far.setblocking(False)
@@ -46,18 +60,27 @@ class Poller:
             self._far.send(b"!")
 
     def add(self, number: int) -> None:
-        """Wait for a descriptor's other end to leave."""
+        """Wait for a descriptor's other end to leave. Any thread may call this."""
         # No EPOLLIN: a request that the client sends ahead is not read.
-        self._epoll.register(number, select.EPOLLRDHUP)
+        try:
+            self._epoll.register(number, self._flags)
+        except FileExistsError:
+            self._epoll.modify(number, self._flags)
 
     def set_writable(self, number: int, wanted: bool) -> None:
         """Wait for a descriptor to be writable, too; or no more."""
-        self._epoll.modify(number, select.EPOLLRDHUP | (select.EPOLLOUT if wanted else 0))
+        self._epoll.modify(number, self._flags | (select.EPOLLOUT if wanted else 0))
 
     def remove(self, number: int) -> None:
-        """Wait for a descriptor no more. Call it before the descriptor is closed."""
+        """Wait for a descriptor no more. Call it before the descriptor is closed. Any thread may call this."""
         with contextlib.suppress(OSError, ValueError):
             self._epoll.unregister(number)
+
+    def at_end(self, number: int) -> bool:
+        """Return whether a descriptor's other end has left. It never blocks."""
+        asked = _original("poll")()
+        asked.register(number, select.POLLRDHUP)
+        return bool(asked.poll(0))
 
     def wait(self, timeout: float) -> list[tuple[int, bool]]:
         """Return the descriptors at which something has happened, and for each whether its other end has left.

@@ -12,6 +12,7 @@ There are three ways in which a stream is served:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
@@ -73,7 +74,7 @@ class Streams:
         self._close_log: Callable[[], None] | None = None
         self._watcher = Watcher(dispatcher.settings, self._look)
         self._bodies.on_drop = self._watcher.ring
-        self._writer = Writer(dispatcher, self._pool.look)
+        self._writer = Writer(dispatcher, self._look)
         self._lock = threading.Lock()
         #: Streams that are open and were taken over, by whether they are detached.
         self._taken_over = {False: 0, True: 0}
@@ -142,7 +143,8 @@ class Streams:
         self._pool.close(max(0.0, deadline - time.monotonic()))
 
     def _look(self) -> None:
-        """Do what comes up; the watcher's thread calls this."""
+        """Do what comes up; the threads of the watcher and of the writer call this now and then."""
+        self._pool.look()
         self._bodies.reap()
         if self._close_log is not None and self._dispatcher.registry.is_unused():
             self._dispatcher.takes_messages = False
@@ -185,8 +187,9 @@ class Streams:
         hooks: StreamHooks | None = None  # until the writer has the stream
         try:
             self._dispatcher.cluster.enter(connection, metadata)
-            if not self._watcher.watch(stream, source.socket):  # it would have no heartbeats: it comes back later
-                connection.close("error")
+            if source.socket is not None:
+                with contextlib.suppress(OSError):
+                    sockets.tune(source.socket, self._settings.heartbeat, self._settings.stall_timeout)
             self._dispatcher.hooks.on_connection.fire(connection)
             if not self._dispatcher.takes_streams:  # close() may have looked for connections just before
                 connection.close("shutdown")
@@ -201,6 +204,8 @@ class Streams:
                 hooks = self._finish_takeover(takeover, stream, source, preamble, on_close)
                 preamble = b""
             if hooks is None:
+                if not self._watcher.watch(stream, source.socket):  # it would have no heartbeats: it comes back later
+                    connection.close("error")
                 yield from stream.chunks(preamble)
             elif takeover is not None and not source.detaches:
                 try:
@@ -224,12 +229,10 @@ class Streams:
         if obstacle is None and not self._writer.start():
             obstacle = "no thread can be started"
         if obstacle is None and source.socket is not None:
-            self._watcher.unwatch(stream)
             try:
                 return Takeover(source.socket)
             except OSError as error:
                 obstacle = f"no descriptor is left: {error}"
-                self._watcher.watch(stream, source.socket)
                 if source.detaches:  # on its thread it would take one that others need: it comes back later
                     stream.connection.close("error")
         if obstacle is not None:
@@ -246,7 +249,6 @@ class Streams:
         except NotTaken as obstacle:
             takeover.give_back()
             self._not_taken(str(obstacle), source)
-            self._watcher.watch(stream, source.socket)
             return None
         client = takeover.keep()
         on_close.append(takeover.release)

@@ -6,7 +6,6 @@ import _socket
 import collections
 import contextlib
 import logging
-import select
 import selectors
 import socket
 import threading
@@ -17,7 +16,8 @@ from typing import Any, Protocol
 from ssehub.background import Background
 from ssehub.server.connection import Connection
 from ssehub.server.settings import HubSettings
-from ssehub.wsgi import sockets
+from ssehub.wsgi import poller, sockets
+from ssehub.wsgi.poller import Poller
 
 logger = logging.getLogger("ssehub")
 
@@ -52,7 +52,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._watched: dict[Watched, int | None] = {}
         self._by_number: dict[int, Watched] = {}
-        self._poller: _Epoll | _Selector | None = None
+        self._poller: Poller | _Selector | None = None
         #: When the streams are next looked at one by one (``time.monotonic()``).
         self._next_sweep = time.monotonic() + settings.tick
         self._background = Background(
@@ -69,15 +69,12 @@ class Watcher:
         return None if self._background.failure is None else str(self._background.failure)
 
     def watch(self, connection: Watched, number: int | None) -> bool:
-        """Begin to watch a connection, and set the keep-alive of its socket; its own thread calls this.
+        """Begin to watch a connection; its own thread calls this.
 
         :param number: the socket's descriptor; it stays the connection's until :meth:`unwatch`. None if the server does
             not show it.
         :returns: False if there can be no more threads or descriptors now, so that it is not watched.
         """
-        if number is not None:
-            with contextlib.suppress(OSError):
-                sockets.tune(number, self._settings.heartbeat, self._settings.stall_timeout)
         try:
             with self._lock:
                 if self._closed:
@@ -109,8 +106,8 @@ class Watcher:
 
     def ring(self) -> None:
         """Have ``on_ring`` called soon, by the watcher's thread. It takes no lock."""
-        if (poller := self._poller) is not None:
-            poller.ring()
+        if (waiting := self._poller) is not None:
+            waiting.ring()
 
     def close(self) -> None:
         """Stop watching for good, and wait for the thread. Idempotent."""
@@ -123,9 +120,9 @@ class Watcher:
         while not self._background.join(1.0):
             pass
         with self._lock:
-            poller, self._poller = self._poller, None
-        if poller is not None:
-            poller.close()
+            last, self._poller = self._poller, None
+        if last is not None:
+            last.close()
 
     # Under the lock
 
@@ -143,9 +140,9 @@ class Watcher:
     # In the thread
 
     def _work(self) -> None:
-        poller = self._poller
-        assert poller is not None
-        self._hung_up(poller, poller.wait(max(self._next_sweep - time.monotonic(), 0.0)))
+        waiting = self._poller
+        assert waiting is not None
+        self._hung_up(waiting, waiting.wait(max(self._next_sweep - time.monotonic(), 0.0)))
         self._on_ring()
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._settings.tick
@@ -153,19 +150,19 @@ class Watcher:
 
     def _renew_poller(self) -> None:
         """Watch with another poller: the one there is may be what fails."""
-        poller = _make_poller()
+        new = _make_poller()
         with self._lock:
-            old, self._poller = self._poller, poller
+            old, self._poller = self._poller, new
             for number in self._by_number:
-                poller.add(number)
+                new.add(number)
         if old is not None:
             old.close()
 
-    def _hung_up(self, poller: _Epoll | _Selector, numbers: Iterable[int]) -> None:
+    def _hung_up(self, waiting: Poller | _Selector, found: Iterable[tuple[int, bool]]) -> None:
         # Asked again under the lock: meanwhile the number may have become another client's.
         with self._lock:
-            there = [number for number in numbers if number in self._by_number]
-            gone = [self._by_number[number] for number in there if poller.at_end(number)]
+            there = [number for number, is_gone in found if is_gone and number in self._by_number]
+            gone = [self._by_number[number] for number in there if waiting.at_end(number)]
         for connection in gone:
             connection.close("hang-up")
 
@@ -203,70 +200,15 @@ class Watcher:
         self.cut((connection.connection,))
 
 
-class _Alarm:
-    """Wake a thread that waits for sockets: one more socket, of our own."""
+class _Selector:
+    """A poller for systems without epoll: wait until a socket is readable, then look whether that means its end."""
 
     def __init__(self) -> None:
-        self._far, self.near = socket.socketpair()
+        self._far, self._near = socket.socketpair()
         self._far.setblocking(False)
-        self.near.setblocking(False)
-
-    def ring(self) -> None:
-        with contextlib.suppress(OSError):  # full: it rings already; closed: nobody is left to wake
-            self._far.send(b"!")
-
-    def silence(self) -> None:
-        with contextlib.suppress(OSError):
-            self.near.recv(4096)
-
-    def close(self) -> None:
-        self._far.close()
-        self.near.close()
-
-
-class _Epoll(_Alarm):
-    """Linux: the kernel says when the other end has finished sending, whatever else lies in the socket."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._epoll = select.epoll()
-        self._epoll.register(self.near.fileno(), select.EPOLLIN)
-
-    def add(self, number: int) -> None:
-        # No EPOLLIN: a request that the client sends ahead is not our business. ONESHOT: told once is enough.
-        flags = select.EPOLLRDHUP | select.EPOLLONESHOT
-        try:
-            self._epoll.register(number, flags)
-        except FileExistsError:
-            self._epoll.modify(number, flags)
-
-    def remove(self, number: int) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._epoll.unregister(number)
-
-    def wait(self, timeout: float) -> list[int]:
-        numbers = [number for number, _ in self._epoll.poll(timeout)]
-        if self.near.fileno() in numbers:
-            self.silence()
-        return numbers
-
-    def at_end(self, number: int) -> bool:
-        asked = select.poll()
-        asked.register(number, select.POLLRDHUP)
-        return bool(asked.poll(0))
-
-    def close(self) -> None:
-        super().close()
-        self._epoll.close()
-
-
-class _Selector(_Alarm):
-    """Elsewhere, and under gevent: wait until a socket is readable, then look whether that means its end."""
-
-    def __init__(self) -> None:
-        super().__init__()
+        self._near.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self.near, selectors.EVENT_READ)
+        self._selector.register(self._near, selectors.EVENT_READ)
         # A selector may not change while it waits, so its own thread makes the changes.
         self._changes: collections.deque[tuple[bool, int]] = collections.deque()
 
@@ -278,15 +220,20 @@ class _Selector(_Alarm):
         self._changes.append((False, number))
         self.ring()
 
-    def wait(self, timeout: float) -> list[int]:
+    def ring(self) -> None:
+        with contextlib.suppress(OSError):  # full: it rings already; closed: nobody is left to wake
+            self._far.send(b"!")
+
+    def wait(self, timeout: float) -> list[tuple[int, bool]]:
         while self._changes:
             self._change(*self._changes.popleft())
         ready: list[Any] = [key.fd for key, _ in self._selector.select(timeout)]
-        self.silence()
-        ready = [number for number in ready if number != self.near.fileno()]
+        with contextlib.suppress(OSError):
+            self._near.recv(4096)
+        ready = [number for number in ready if number != self._near.fileno()]
         for number in ready:  # data or the end: either way it has been seen, and would only spin
             self._change(False, number)
-        return ready
+        return [(number, True) for number in ready]
 
     def at_end(self, number: int) -> bool:
         try:
@@ -305,10 +252,10 @@ class _Selector(_Alarm):
                 self._selector.unregister(number)
 
     def close(self) -> None:
-        super().close()
         self._selector.close()
+        self._far.close()
+        self._near.close()
 
 
-def _make_poller() -> _Epoll | _Selector:
-    # Looked up now: gevent patches after import, and takes epoll away.
-    return _Epoll() if hasattr(select, "epoll") else _Selector()
+def _make_poller() -> Poller | _Selector:
+    return Poller(once=True) if poller.is_available() else _Selector()
