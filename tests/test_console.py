@@ -289,6 +289,19 @@ def test_the_page_fits_its_window(browser: Any, port: int, width: int) -> None:
         other.close()
 
 
+def test_the_console_sends_its_token_and_shows_why_it_is_refused(browser: Any) -> None:
+    number = free_port()
+    with serving(number, "--token", "secret"):
+        tab = Tab(browser, number, "ada", connect=False)
+        tab.click("connect")
+        tab.wait_until("return document.getElementById('error').textContent.includes('token')")
+        tab.fill("token", "secret")
+        tab.click("connect")
+        tab.wait_until("return document.getElementById('state').dataset.state === 'open'")
+        tab.send("send-client", "hello", to_client="ada", to_zone="")
+        tab.wait_for("hello")
+
+
 def _take_picture(tab: Tab, port: int, folder: Path) -> None:
     """Let half a minute go by, so that there is a rate to be drawn, and keep what the page looks like."""
     tab.fill("to-client", "bob")

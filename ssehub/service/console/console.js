@@ -42,13 +42,14 @@ function open() {
   follow(mine.signal);
 }
 
-// The stream is read with fetch: an EventSource only shows events of the types that it was told before.
+// The stream is read with fetch: an EventSource only shows events of the types that it was told before, and cannot send
+// the token, which it takes to follow as a client.
 async function follow(signal) {
   let retry = TRY_AGAIN;
   while (!signal.aborted) {
     show("connecting");
     try {
-      const response = await fetch(streamUrl(), {cache: "no-store", signal});
+      const response = await fetch(streamUrl(), {cache: "no-store", headers: headers(), signal});
       if (response.ok) {
         show("open");
         await read(response.body, take, milliseconds => retry = milliseconds);
