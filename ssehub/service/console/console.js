@@ -65,7 +65,7 @@ async function follow(signal) {
   }
 }
 
-// https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+// WHATWG HTML, section 9.2.6, "Interpreting an event stream"
 async function read(body, dispatch, setRetry) {
   const reader = body.getReader(), decoder = new TextDecoder();
   let rest = "", data = [], type = "", lastEventId = lastId;
