@@ -14,6 +14,8 @@ from typing import Any
 
 #: Bytes of a head at the most, interim responses included. Precedent: curl's limit is 300 KiB.
 _MOST = 256 << 10
+#: Bytes of the buffer: each refill takes a few calls in Python.
+_BUFFER = 65_536
 
 
 class Bounded(io.RawIOBase):
@@ -30,8 +32,11 @@ class Bounded(io.RawIOBase):
 
     def limit(self, seconds: float | None) -> None:
         """Set how long all reads from now on may take in total, in seconds; None removes the limit."""
-        self._until = None if seconds is None else time.monotonic() + seconds
-        self._sock.settimeout(seconds)
+        if seconds is not None:
+            self._until = time.monotonic() + seconds
+        elif self._until is not None:
+            self._until = None
+            self._sock.settimeout(None)
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what has arrived; called by ``io``.
@@ -61,7 +66,7 @@ class Answer(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp.close()
-        self.fp = io.BufferedReader(Bounded(sock))
+        self.fp = io.BufferedReader(Bounded(sock), _BUFFER)
 
     def begin(self) -> None:
         """Read the head; called by ``http.client``.
