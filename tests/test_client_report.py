@@ -19,6 +19,7 @@ from requests.adapters import HTTPAdapter
 
 import ssehub
 from ssehub import Client, StreamRefused, SubscriptionClosed
+from ssehub.client import reason
 from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
 from tests.servers import ROOT, free_port
 from tests.streams import GUARD, until
@@ -129,6 +130,23 @@ def test_a_certificate_may_become_valid_with_time_but_not_another_hosts(code: in
         with pytest.raises(requests.exceptions.SSLError):
             client.run()
     assert len(sent) == calls
+
+
+@pytest.mark.parametrize(
+    ("below", "expected"),
+    [
+        ("HTTPConnection(host='x', port=1): Failed to establish a new connection: [Errno 111] Connection refused",
+         "[Errno 111] Connection refused"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1006)",
+         "self-signed certificate (_ssl.c:1006)"),
+        ("[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure (_ssl.c:1006)",
+         "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure (_ssl.c:1006)"),
+    ],
+)  # fmt: skip
+def test_a_reason_is_the_last_part_of_what_urllib3_says(below: str, expected: str) -> None:
+    error = urllib3.exceptions.MaxRetryError(None, "/?token=geheim", urllib3.exceptions.SSLError(below))  # type: ignore[arg-type]
+    assert reason(requests.ConnectionError(error)) == f"the server: {expected}"
+    assert reason(ValueError("no")) == "no"
 
 
 # Its thread

@@ -20,7 +20,7 @@ from ssehub.client.listeners import check_type
 from ssehub.client.patience import Patience
 from ssehub.client.refusal import RETRY_STATUS, StreamRefused, bare, reason
 from ssehub.client.report import Report
-from ssehub.client.request import Body, Headers, Provided, Request
+from ssehub.client.request import Body, Headers, Provided, Request, checked_id
 from ssehub.client.settings import Settings
 from ssehub.client.subscription import Subscription
 from ssehub.client.transport import Timeout, Transport, check_scheme
@@ -148,7 +148,7 @@ class Client(Hooks):
     @last_event_id.setter
     def last_event_id(self, value: str) -> None:
         """Set it; see above."""
-        self._last_event_id = _checked_id(value)
+        self._last_event_id = checked_id(value)
 
     @property
     def error(self) -> Exception | None:
@@ -205,7 +205,7 @@ class Client(Hooks):
             state = f"over, it has failed: {reason(self._error)}"
         else:
             place = f"followed in process {self._process}" if self._is_elsewhere else self._report.state
-            state = "over" if self._is_over else place if self._is_following else "not followed"
+            state = place if self._is_following else "over" if self._stopped else "not followed"
         return f"<Client of {self._name}, {state}>"
 
     def run(self) -> None:
@@ -266,7 +266,7 @@ class Client(Hooks):
         """
         self._check_process()
         if last_event_id is not None:
-            self._restart_from = _checked_id(last_event_id)
+            self._restart_from = checked_id(last_event_id)
         self._interrupt()
 
     def subscribe(self, type: str | None = None, *, size: int = 1000, drop_oldest: bool = False) -> Subscription:
@@ -385,13 +385,3 @@ class Client(Hooks):
             if self._thread is not None:
                 self._thread.join(max(0.0, deadline - time.monotonic()))
         return self._idle.is_set() and not (self._thread and self._thread.is_alive())
-
-
-def _checked_id(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"last_event_id must be a str, not {type(value).__name__}")
-    if "\n" in value or "\r" in value or "\0" in value:
-        raise ValueError(f"last_event_id has a line break or a NUL, which no stream can have given: {value!r}")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"last_event_id has half of a surrogate pair, which UTF-8 cannot say: {value!r}")
-    return value

@@ -31,6 +31,8 @@ _REASONS = ("error", "detail", "title", "message", "error_description", "reason"
 #: The values of a header, which are separated by commas outside quotes, and a MIME type.
 _VALUES = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",]|")+')
 _TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
+#: What separates the parts of a text of urllib3's, but not those of "[SSL: NAME]".
+_LAST_PART = re.compile(r": (?![A-Z0-9_]+\])")
 #: An address within a text.
 _ADDRESS = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]*")
 
@@ -154,7 +156,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, requests.ConnectionError) and below is not None:
         request = error.request
         host = urlsplit(request.url).netloc.rpartition("@")[2] if request is not None and request.url else "the server"
-        return printable(f"{host}: {str(below).rpartition(': ')[2]}")
+        return printable(f"{host}: {_LAST_PART.split(str(below))[-1]}")
     if isinstance(error, requests.RequestException):
         return printable(_ADDRESS.sub(lambda found: bare(found[0]), str(error)))
     return printable(str(error))

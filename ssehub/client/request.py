@@ -108,6 +108,21 @@ class Request:
         return self.auth()
 
 
+def checked_id(value: object) -> str:
+    """Return what can be a last event id.
+
+    :raises TypeError: if it is not a str.
+    :raises ValueError: if it has what no stream can have given.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"last_event_id must be a str, not {type(value).__name__}")
+    if "\n" in value or "\r" in value or "\0" in value:
+        raise ValueError(f"last_event_id has a line break or a NUL, which no stream can have given: {value!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"last_event_id has half of a surrogate pair, which UTF-8 cannot say: {value!r}")
+    return value
+
+
 def _now(provided: Any) -> Any:
     return provided() if callable(provided) else provided
 
