@@ -12,7 +12,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from ssehub.client.refusal import bare
-from ssehub.client.transport import check_url
+from ssehub.client.transport import check_header, check_url
 from ssehub.hooks import check_plain
 
 T = TypeVar("T")
@@ -149,10 +149,7 @@ def _check_headers(headers: object) -> None:
             "".join(part for part in (name, value) if isinstance(part, str)).encode("latin-1")
         except UnicodeEncodeError:
             raise ValueError(f"the header {name!r} does not fit latin-1; give it as bytes") from None
-        text = value if isinstance(value, str) else value.decode("latin-1")
-        if "\n" in text or "\r" in text or text[:1].isspace():
-            # The value is not shown: a token that was read from a file often ends with a line break.
-            raise ValueError(f"the header {name!r} has a line break in it, or begins with a blank")
+        check_header(name, value)
 
 
 def _check_body(body: object) -> None:

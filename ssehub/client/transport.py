@@ -76,6 +76,9 @@ class Transport:
 
     def _named(self, headers: Mapping[str, str | bytes] | None) -> CaseInsensitiveDict[str | bytes]:
         """Add a User-Agent, unless there is one of the user's or of the session's."""
+        for name, value in self._session.headers.items():
+            if isinstance(value, str | bytes):
+                check_header(name, value)
         named: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict(headers or {})
         default = requests.utils.default_user_agent()
         if self._session.headers.get("User-Agent") == default:
@@ -169,6 +172,16 @@ def check_url(url: str) -> None:
         raise requests.exceptions.InvalidURL(f"not an address: {bare(url)}") from None
     if any(letter.isspace() for letter in host):
         raise requests.exceptions.InvalidURL(f"the host has a blank in it: {bare(url)}")
+
+
+def check_header(name: str | bytes, value: str | bytes) -> None:
+    """Refuse a header that cannot be sent. The value is not shown: a token from a file often ends with a line break.
+
+    :raises requests.exceptions.InvalidHeader: a ``ValueError``.
+    """
+    text = value if isinstance(value, str) else value.decode("latin-1")
+    if "\n" in text or "\r" in text or text[:1].isspace():
+        raise requests.exceptions.InvalidHeader(f"the header {name!r} has a line break in it, or begins with a blank")
 
 
 def check_scheme(session: requests.Session, url: str) -> None:
