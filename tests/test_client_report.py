@@ -169,6 +169,18 @@ def test_its_thread_ends_loudly_and_nobody_waits_for_ever(
     assert client.stop(GUARD) and error.__name__ in caplog.text
 
 
+def test_a_session_that_cannot_be_used_is_a_final_failure_and_nobody_waits_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(requests.Session):
+        def __init_subclass__(cls) -> None:
+            raise LookupError("no subclass of mine")
+
+    client = Client("http://127.0.0.1/", session=Broken())
+    client.start()
+    assert client.stop(GUARD) and isinstance(client.error, LookupError) and "no subclass" in caplog.text
+
+
 def test_a_thread_that_cannot_be_started_is_an_error_and_no_end(
     follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,37 +168,16 @@ class Client(Hooks):
         :raises Exception: what ``response_callback`` or one of the functions that make the request has raised.
         """
         self._begin()
-        patience, report = Patience(self._settings), self._report
-        transport = Transport(self._session, self._settings.timeouts)
         try:
-            while attempt := self._next_attempt():
-                report.connecting()
-                error: Exception | None = None
-                try:
-                    yield from self._messages(attempt, transport)
-                except Exception as caught:
-                    error = caught
-                patience.learn(attempt.decoder.reconnection_time)
-                if self._is_last(attempt, error):
-                    self._stopped = True
-                elif not attempt.canceller.cancelled:
-                    if error is None and not attempt.good:
-                        error = attempt.empty()
-                    delay = patience.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
-                    report.waits(error, patience.failures, delay)
-                    if error is not None:
-                        self.on_error.fire(error, delay)
-                    attempt.canceller.wait(delay)
+            with contextlib.closing(Transport(self._session, self._settings.timeouts)) as transport:
+                yield from self._follow(transport)
         except Exception as final:
             self._stopped = True
             self._error = final
             self.on_error.fire(final, None)
             raise
         finally:
-            try:
-                transport.close()
-            finally:
-                self._end()
+            self._end()
 
     def __repr__(self) -> str:
         if self._error is not None:
@@ -322,6 +301,28 @@ class Client(Hooks):
             raise RuntimeError(
                 f"this client is followed in process {self._process}, from which this one was forked; make another here"
             )
+
+    def _follow(self, transport: Transport) -> Iterator[Message]:
+        """Connect again and again, until the client is stopped or an error is final."""
+        patience, report = Patience(self._settings), self._report
+        while attempt := self._next_attempt():
+            report.connecting()
+            error: Exception | None = None
+            try:
+                yield from self._messages(attempt, transport)
+            except Exception as caught:
+                error = caught
+            patience.learn(attempt.decoder.reconnection_time)
+            if self._is_last(attempt, error):
+                self._stopped = True
+            elif not attempt.canceller.cancelled:
+                if error is None and not attempt.good:
+                    error = attempt.empty()
+                delay = patience.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
+                report.waits(error, patience.failures, delay)
+                if error is not None:
+                    self.on_error.fire(error, delay)
+                attempt.canceller.wait(delay)
 
     def _next_attempt(self) -> Attempt | None:
         # In this order: whoever stops or restarts the client first says so, and then cancels the attempt he sees.
