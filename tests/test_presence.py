@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssehub import Hub, LogError, RedisLog, UnknownClient
+from ssehub.log.redis.ledger import Ledger
 from tests.followers import Follower
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
@@ -272,6 +275,87 @@ def test_a_thousand_who_come_and_go_at_once_are_all_seen_and_all_forgotten(make:
     for stream in kept:
         stream.close()  # type: ignore[attr-defined]
     until(lambda: all(hub.connections(everywhere=True) == [] and hub.zones() == {} for hub in hubs))
+
+
+def test_a_client_with_many_sessions_is_seen_whole_however_they_come_and_go(
+    make: MakeHub, redis_server: RedisServer
+) -> None:
+    here, there = make(), make()
+    streams: dict[Hub, list[Any]] = {here: [], there: []}
+
+    def come(hub: Hub, count: int, **options: Any) -> None:
+        for n in range(count):
+            streams[hub].append(hub.stream(client_id="guest", zone=f"zone {n % 3}", **options))
+            next(streams[hub][-1])
+
+    def check(hub: Hub) -> None:
+        until(lambda: len(hub.connections(client_id="guest", everywhere=True)) == sum(map(len, streams.values())))
+        until(lambda: not [one for one in hub.connections(everywhere=True) if one.client_id != "guest"])
+        found = hub.connections(everywhere=True)
+        assert {str(one.metadata) for one in found} <= {"{'who': 'all'}"}
+        there = [one for own in streams for one in own.connections()]
+        assert sorted((one.id, one.zone) for one in found) == sorted((one.id, one.zone) for one in there)
+
+    come(here, 100, metadata={"who": "all"})
+    come(there, 40)
+    bob = Follower(here, client_id="bob", metadata={"who": "all"})
+    assert here.is_present("guest") and len(there.connections(client_id="guest", everywhere=True)) == 140
+    assert there.get_metadata("guest") == {"who": "all"}, "it is shared"
+    bob.leave(here)
+    until(lambda: not here.is_present("bob"))
+    for hub in streams:
+        check(hub)
+    rng = random.Random(7)
+    for size in (60, 120, 5, 50, 0, 33):
+        for hub, own in streams.items():
+            rng.shuffle(own)
+            while len(own) > size:
+                own.pop().close()
+            come(hub, size - len(own), metadata={"who": "all"})
+        for hub in streams:
+            check(hub)
+    for own in streams.values():
+        while own:
+            own.pop().close()
+    for hub in streams:
+        check(hub)
+    for key in redis_server.client.scan_iter("*:clients:*"):
+        names = redis_server.client.hkeys(key)
+        assert not [name for name in names if name.startswith(b"guest")], names
+
+
+def test_what_a_client_costs_that_comes_does_not_depend_on_its_other_sessions(
+    make: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = make(), make()
+    written: list[int] = []
+    tell = Ledger.tell
+
+    def count(self: Ledger, process: str, itself: str, clients: Mapping[str, str], *more: Any) -> bool:
+        written.append(sum(len(page) for name, page in clients.items()))
+        return tell(self, process, itself, clients, *more)
+
+    monkeypatch.setattr(Ledger, "tell", count)
+    read: list[int] = []
+    look = Ledger.look
+
+    def measure(self: Ledger, *arguments: Any, **options: Any) -> Any:
+        found = look(self, *arguments, **options)
+        read.append(sum(len(first) + len(further) for _, first, further in found))
+        return found
+
+    monkeypatch.setattr(Ledger, "look", measure)
+    streams = [hub.stream(client_id="guest") for hub in (here, there) for _ in range(300)]
+    for stream in streams:
+        next(stream)
+    written.clear()
+    read.clear()
+    for _ in range(3):
+        streams.append(here.stream(client_id="guest"))
+        next(streams[-1])
+    assert len(read) >= 3 and max(read) < 4000 and max(written) < 8000, "300 sessions are some 20,000 characters"
+    for stream in streams:
+        stream.close()  # type: ignore[attr-defined]
 
 
 def test_orders_that_were_written_while_a_process_could_not_follow_are_obeyed(

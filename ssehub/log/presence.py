@@ -97,8 +97,12 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    def changed(self, client_id: str, zones: Sequence[str]) -> None:
-        """Note that a client of this process has come, gone, or had its metadata replaced. Does not block."""
+    def changed(self, one: Here, is_here: bool) -> None:
+        """Note that a connection of this process has come or gone. Does not block."""
+
+    @abstractmethod
+    def renoted(self, client_id: str) -> None:
+        """Note that the metadata of a client of this process was replaced. Does not block."""
 
     @abstractmethod
     def settle(self) -> bool:
@@ -110,6 +114,15 @@ class Presence(ABC):
     @abstractmethod
     def others(self, client_id: str | All = ALL, zone: str | All = ALL) -> list[Session]:
         """Return the sessions at other processes: all, or those of a client, a zone, or both.
+
+        :raises LogError: if it cannot be found out.
+        """
+
+    @abstractmethod
+    def metadata(self, client_id: str) -> list[Any]:
+        """Return what each of the other processes that a client is connected to has noted about it.
+
+        The cost does not depend on how many sessions the client has.
 
         :raises LogError: if it cannot be found out.
         """

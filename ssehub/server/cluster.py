@@ -48,13 +48,13 @@ class Cluster:
         presence = self._log.presence
         if presence is None:
             return
-        presence.changed(connection.client_id, connection.zones)
+        presence.changed(connection, True)
         if connection.client_id == connection.id:  # no other session has that id, and nobody can ask for it yet
             return
         if not presence.settle():
             return
         try:
-            known = [one.metadata for one in presence.others(connection.client_id)]
+            known = presence.metadata(connection.client_id)
             if metadata is None:
                 self._take_over(connection, known)
             elif any(one != metadata for one in known):
@@ -65,7 +65,7 @@ class Cluster:
     def leave(self, connection: Connection) -> None:
         """Tell the others that a connection is gone."""
         if self._log.presence:
-            self._log.presence.changed(connection.client_id, connection.zones)
+            self._log.presence.changed(connection, False)
 
     def sessions(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Session]:
         """Return the sessions of all processes: all, or those of a zone, a client or both."""
@@ -190,7 +190,7 @@ class Cluster:
         with contextlib.suppress(UnknownClient):  # it is not here, or has just gone
             self._registry.set_metadata(client_id, data, version)
             if self._log.presence:
-                self._log.presence.changed(client_id, ())
+                self._log.presence.renoted(client_id)
 
     def _take_over(self, connection: Connection, known: list[Any]) -> None:
         noted = next((one for one in known if one is not None), None)

@@ -1,10 +1,10 @@
 """Ledger: what a hub's presence is on Redis, its keys and the scripts that keep it. Knows nothing of threads.
 
 Of every process that serves streams there are three keys. ``alive:<process>`` expires with its lease and says where it
-runs and its numbers. ``clients:<process>`` is a hash of its clients: what is noted about each, and its sessions.
-``zones:<process>`` is a hash of the number of connections by zone. The set ``processes`` names them all, and the hash
-``where`` names for each client the processes that it is connected to: to find a client costs the same however many
-processes there are.
+runs and its numbers. ``clients:<process>`` is a hash of its clients: what is noted about each, and its sessions, in
+pages (:mod:`ssehub.log.redis.pages`). ``zones:<process>`` is a hash of the number of connections by zone. The set
+``processes`` names them all, and the hash ``where`` names for each client the processes that it is connected to: to
+find a client costs the same however many processes there are.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ for n = 6, last, 2 do
   if ARGV[n + 1] == '' then
     redis.call('HDEL', KEYS[3], ARGV[n])
     drop(ARGV[n], process)
-  elseif redis.call('HSET', KEYS[3], ARGV[n], ARGV[n + 1]) == 1 then
+  elseif redis.call('HSET', KEYS[3], ARGV[n], ARGV[n + 1]) == 1 and not string.find(ARGV[n], '\\n') then
     local others = redis.call('HGET', KEYS[1], ARGV[n])
     redis.call('HSET', KEYS[1], ARGV[n], others and others .. ' ' .. process or process)
   end
@@ -67,16 +67,23 @@ if redis.call('EXISTS', KEYS[5]) == 0 then
 end
 """
 )
-#: Arguments: a client, a process not to look at, and what the names of the keys of clients and of the living begin
-#: with. Gives the processes where the client is, each with its record.
+#: Arguments: a client, a process not to look at, what the names of the keys of clients and of the living begin with,
+#: and whether the first page of each will do. Gives the processes where the client is, each with its first page and an
+#: array of the others.
 _LOOK = """
 local found = {}
 for process in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '%S+') do
   if process ~= ARGV[2] and redis.call('EXISTS', ARGV[4] .. process) == 1 then
-    local record = redis.call('HGET', ARGV[3] .. process, ARGV[1])
-    if record then
+    local key, further = ARGV[3] .. process, {}
+    local first = redis.call('HGET', key, ARGV[1])
+    local count = ARGV[5] == '0' and redis.call('HGET', key, ARGV[1] .. '\\n') or 1
+    for n = 1, count - 1 do
+      further[#further + 1] = redis.call('HGET', key, ARGV[1] .. '\\n' .. n) or nil
+    end
+    if first then
       found[#found + 1] = process
-      found[#found + 1] = record
+      found[#found + 1] = first
+      found[#found + 1] = '[' .. table.concat(further, ',') .. ']'
     end
   end
 end
@@ -136,11 +143,15 @@ class Ledger:
         names: Any = self._connect().srandmember(self._processes, count)
         return [name.decode() for name in names]
 
-    def look(self, client_id: str, but: str) -> list[tuple[str, bytes]]:
-        """Return the processes that a client is connected to, but one, with the client's record at each."""
+    def look(self, client_id: str, but: str, first_only: bool = False) -> list[tuple[str, bytes, bytes]]:
+        """Return where a client is connected to, but one process: each with the client's first page, and the others.
+
+        :param first_only: whether the first page will do; the array of the others is empty then.
+        """
         look = self._connect().register_script(_LOOK)
-        found: Any = look(keys=[self._where], args=[client_id, but, self._clients, self._alive])
-        return [(process.decode(), record) for process, record in zip(found[::2], found[1::2], strict=True)]
+        found: Any = look(keys=[self._where], args=[client_id, but, self._clients, self._alive, int(first_only)])
+        triples = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return [(process.decode(), first, further) for process, first, further in triples]
 
     def clients(self, but: str) -> list[Found]:
         """Return the processes that live, but one, with their clients' records."""

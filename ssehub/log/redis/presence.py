@@ -21,9 +21,10 @@ from typing import Any
 from ssehub.background import Background
 from ssehub.exceptions import LogError
 from ssehub.log.packet import ALL, All
-from ssehub.log.presence import Local, Presence, Process, Session
+from ssehub.log.presence import Here, Local, Presence, Process, Session
 from ssehub.log.redis.ledger import Found, Ledger
 from ssehub.log.redis.link import ERRORS, Client
+from ssehub.log.redis.pages import PAGE, Pages, read_client, read_everybody, read_metadata, record
 
 logger = logging.getLogger("ssehub")
 
@@ -53,10 +54,13 @@ class RedisPresence(Presence):
         #: What that gave when the lease was last renewed.
         self._stats: Mapping[str, Any] = {}
         self._changed = threading.Condition()
-        self._dirty_clients: set[str] = set()
+        #: By client, the sessions that have come, or are gone (None).
+        self._dirty_clients: dict[str, dict[str, Here | None]] = {}
         self._dirty_zones: set[str] = set()
         #: Changes noted, and how many of them the others can see.
         self._noted = self._told = 0
+        #: Of clients with many sessions. Only the thread uses them.
+        self._pages: dict[str, Pages] = {}
         self._closed = False
         #: Whether the others have forgotten this process.
         self._left = False
@@ -76,12 +80,19 @@ class RedisPresence(Presence):
         """Begin to tell the others, in a thread that starts with the first change."""
         self._local, self._measure = local, stats
 
-    def changed(self, client_id: str, zones: Sequence[str]) -> None:
-        """Note that a client of this process has come, gone, or had its metadata replaced."""
+    def changed(self, one: Here, is_here: bool) -> None:
+        """Note that a connection of this process has come or gone."""
+        self._note(one.client_id, {one.id: one if is_here else None}, one.zones)
+
+    def renoted(self, client_id: str) -> None:
+        """Note that the metadata of a client of this process was replaced."""
+        self._note(client_id, {}, ())
+
+    def _note(self, client_id: str, sessions: Mapping[str, Here | None], zones: Sequence[str]) -> None:
         with self._changed:
             if self._closed or self._local is None:
                 return
-            self._dirty_clients.add(client_id)
+            self._dirty_clients.setdefault(client_id, {}).update(sessions)
             self._dirty_zones.update(zones)
             self._noted += 1
             self._changed.notify_all()
@@ -105,12 +116,17 @@ class RedisPresence(Presence):
         with _asking():
             if client_id is ALL:
                 everybody = self._ledger.clients(but=self.process)
-                records = [(one.process, name, record) for one in everybody for name, record in one.part.items()]
+                sessions = [session for one in everybody for session in read_everybody(one.process, one.part)]
             else:
                 found = self._ledger.look(client_id, but=self.process)
-                records = [(process, client_id.encode(), record) for process, record in found]
-            sessions = [session for record in records for session in _sessions(*record)]
+                sessions = [one for process, *pages in found for one in read_client(process, client_id, *pages)]
         return [one for one in sessions if zone is ALL or zone in one.zones]
+
+    def metadata(self, client_id: str) -> list[Any]:
+        """Return what each of the other processes has noted about a client."""
+        with _asking():
+            found = self._ledger.look(client_id, self.process, first_only=True)
+            return [metadata for _, page, _ in found for metadata in read_metadata(page)]
 
     def zones(self) -> dict[str, int]:
         """Return the zones that have connections at other processes, and how many."""
@@ -182,18 +198,19 @@ class RedisPresence(Presence):
                 self._changed.wait_for(lambda: self._closed or self._told < self._noted, patience)
         time.sleep(_GATHER)
 
-    def _take(self) -> tuple[int, set[str], set[str]]:
+    def _take(self) -> tuple[int, dict[str, dict[str, Here | None]], set[str]]:
         with self._changed:
-            clients, self._dirty_clients = self._dirty_clients, set()
+            clients, self._dirty_clients = self._dirty_clients, {}
             zones, self._dirty_zones = self._dirty_zones, set()
             return self._noted, clients, zones
 
-    def _tell(self, clients: set[str], zones: set[str]) -> bool:
+    def _tell(self, clients: dict[str, dict[str, Here | None]], zones: set[str]) -> bool:
         """Write what has changed, or all; False if this process was forgotten, so that all has to be written."""
         assert self._local is not None
         whole = self._whole
         if whole:
-            clients = {one.client_id for one in self._local.find()}
+            clients = {one.client_id: {} for one in self._local.find()}
+            self._pages.clear()
             zones = set(self._local.zones())
         is_time = time.monotonic() > self._looked + self._lease / 3
         if is_time:
@@ -201,7 +218,9 @@ class RedisPresence(Presence):
             if self._stats["log_lag"] is None:  # the server does not answer: do not wait for it once more
                 raise LogError("the log cannot be asked")
         itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count(), self._stats])
-        records = {client_id: self._record(client_id) for client_id in clients}
+        records: dict[str, str] = {}
+        for client_id, sessions in clients.items():
+            records |= self._fields(client_id, sessions)
         known = self._ledger.tell(
             self.process, itself, records, {zone: self._local.count(zone) for zone in zones}, whole
         )
@@ -214,17 +233,23 @@ class RedisPresence(Presence):
         for process in self._ledger.some(_NEIGHBOURS):
             self._ledger.reap(process)
 
-    def _record(self, client_id: str) -> str:
+    def _fields(self, client_id: str, sessions: Mapping[str, Here | None]) -> dict[str, str]:
+        """Return the fields to write of a client, some of whose sessions have come or gone."""
         assert self._local is not None
+        pages = self._pages.get(client_id)
+        if pages is not None:
+            fields = pages.change(sessions)
+            if len(pages) > PAGE // 2:
+                return fields
+            del self._pages[client_id]
+            fields = pages.none()
+        else:
+            fields = {}
         found = self._local.find(client_id=client_id)
-        if not found:
-            return ""
-        sessions = [[one.id, one.connected_at, *one.zones] for one in found]
-        try:
-            return json.dumps([found[0].metadata, *sessions])
-        except (TypeError, ValueError) as error:  # the application has changed it since
-            logger.error("the metadata of client %r is not told to other processes: %s", client_id, error)
-            return json.dumps([None, *sessions])
+        if len(found) > PAGE:
+            pages = self._pages[client_id] = Pages(client_id, found)
+            return fields | pages.all()
+        return {**fields, client_id: record(client_id, found, found[0].metadata) if found else ""}
 
 
 @contextlib.contextmanager
@@ -235,17 +260,6 @@ def _asking() -> Iterator[None]:
         raise
     except Exception as error:  # a client that is closed meanwhile raises this and that
         raise LogError(f"who is connected elsewhere cannot be found out: {error}") from error
-
-
-def _sessions(process: str, client_id: bytes, record: bytes) -> list[Session]:
-    """Read the sessions of a client; none if another program has written the record."""
-    try:
-        metadata, *sessions = json.loads(record)
-        name = client_id.decode()
-        return [Session(id, name, tuple(zones), float(since), metadata, process) for id, since, *zones in sessions]
-    except Exception:
-        logger.debug("a record of process %r cannot be read", process)
-        return []
 
 
 def _process(found: Found) -> Process | None:
