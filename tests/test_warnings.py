@@ -17,8 +17,8 @@ from asgiref.wsgi import WsgiToAsgi
 from ssehub import Hub
 from ssehub.service import create_app
 from ssehub.wsgi import warnings
-from tests.servers import ROOT
-from tests.streams import GUARD
+from tests.servers import ROOT, answers, free_port, missing
+from tests.streams import GUARD, Stream, until
 
 MakeHub = Callable[..., Hub]
 
@@ -71,6 +71,42 @@ def test_a_stream_through_uvicorns_wrapper_is_warned_of(make_hub: MakeHub, caplo
     through_asgi(wrapper, hub)
     wrapper.executor.shutdown()
     assert "wrapper from ASGI to WSGI" in caplog.text and "several processes" not in caplog.text
+
+
+@pytest.mark.parametrize("detach", [None, True, False])
+def test_through_a2wsgi_a_client_that_leaves_is_noticed_at_once(
+    detach: bool | None, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        from a2wsgi import WSGIMiddleware
+    except ImportError:
+        missing("a2wsgi")
+    import uvicorn
+
+    hub, left = make_hub(heartbeat=3600.0, detach=detach), []
+    hub.on_disconnect(lambda connection: left.append(connection.closed))
+    wrapper, port = WSGIMiddleware(create_app(hub)), free_port()
+    server = uvicorn.Server(uvicorn.Config(wrapper, port=port, log_level="error", lifespan="off"))
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    try:
+        until(lambda: answers(port), "uvicorn to answer")
+        streams = [Stream(port, "/events") for _ in range(8)]
+        for stream in streams:
+            stream.opened()
+        hub.broadcast("hello")
+        for stream in streams:
+            assert stream.message().data == "hello"
+            stream.close()
+        until(lambda: left == ["hang-up"] * 8)
+        assert answers(port) and "wrapper from ASGI" in caplog.text
+        Stream(port, "/events").opened()
+    finally:
+        hub.close()
+        server.should_exit = True
+        serving.join(GUARD)
+        wrapper.executor.shutdown()
+    assert left[8:] == ["shutdown"]
 
 
 @pytest.mark.parametrize(

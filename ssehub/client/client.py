@@ -302,7 +302,7 @@ class Client(Hooks):
                 f"this client is followed in process {self._process}, from which this one was forked; make another here"
             )
 
-    def _follow(self, transport: Transport) -> Iterator[Message]:
+    def _follow(self, transport: Transport) -> Iterator[Received]:
         """Connect again and again, until the client is stopped or an error is final."""
         patience, report = Patience(self._settings), self._report
         while attempt := self._next_attempt():

@@ -20,6 +20,7 @@ from ssehub.server.dispatcher import Dispatcher, Hooks
 from ssehub.server.settings import HubSettings, check_number
 from ssehub.server.start_position import Since, StartPosition
 from ssehub.wsgi import gunicorn_worker, poller, sockets
+from ssehub.wsgi.asgi import find_receiver
 from ssehub.wsgi.response import (
     Request,
     Response,
@@ -491,7 +492,8 @@ def _source_of(environ: dict[str, Any], detach: bool | None) -> Source:
     if obstacle is None and not poller.is_available():
         obstacle = "the system has no epoll"
     alone = has_one_thread(environ)
-    return Source(number, obstacle, obstacle is None and (alone if detach is None else detach), alone)
+    detaches = obstacle is None and (alone if detach is None else detach)
+    return Source(number, obstacle, detaches, alone, find_receiver(environ))
 
 
 def _check_zone(zone: str | All) -> str | All:

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
@@ -29,6 +29,7 @@ from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
 from ssehub.wire import Message
 from ssehub.wsgi import poller, sockets
+from ssehub.wsgi.asgi import Receiver
 from ssehub.wsgi.body import Bodies, Body, OnClose
 from ssehub.wsgi.hook_pool import HookPool, StreamHooks
 from ssehub.wsgi.stream import Stream
@@ -36,6 +37,9 @@ from ssehub.wsgi.takeover import NotTaken, Takeover
 from ssehub.wsgi.threads import ThreadStream
 from ssehub.wsgi.watcher import Watcher
 from ssehub.wsgi.writer import Writer
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 logger = logging.getLogger("ssehub")
 
@@ -56,6 +60,8 @@ class Source(NamedTuple):
     detaches: bool = False
     #: Whether the server has one thread for all requests.
     has_one_thread: bool = False
+    #: How a wrapper from ASGI tells that the client has left.
+    receiver: Receiver | None = None
 
 
 #: Of a stream without HTTP.
@@ -185,11 +191,14 @@ class Streams:
         reason = "error"
         stream = ThreadStream(self._dispatcher, connection, max_age)
         hooks: StreamHooks | None = None  # until the writer has the stream
+        leaving: Future[None] | None = None
         try:
             self._dispatcher.cluster.enter(connection, metadata)
             if source.socket is not None:
                 with contextlib.suppress(OSError):
                     sockets.tune(source.socket, self._settings.heartbeat, self._settings.stall_timeout)
+            if source.receiver is not None:
+                leaving = source.receiver.watch(lambda: connection.close("hang-up"))
             self._dispatcher.hooks.on_connection.fire(connection)
             if not self._dispatcher.takes_streams:  # close() may have looked for connections just before
                 connection.close("shutdown")
@@ -217,6 +226,8 @@ class Streams:
             raise
         finally:
             self._watcher.unwatch(stream)
+            if leaving is not None:
+                leaving.cancel()
             if hooks is None:
                 self._dispatcher.end(connection, reason)
 
