@@ -106,6 +106,8 @@ def test_ten_lines_lead_to_streams_on_several_workers(tmp_path: Path, redis_serv
     with process(sys.executable, "-m", *command, "--chdir", str(tmp_path), "-b", f"127.0.0.1:{port}", "hub:app"):
         until(lambda: _is_there(port))
         assert b"console" in call(port, "GET", "/")[1]
+        workers: set[int] = set()
+        until(lambda: workers.add(call(port, "GET", "/stats")[1]["server"]["pid"]) or len(workers) == 4, "all workers")
         streams = [Stream(port, f"/events?client_id=c{n}") for n in range(24)]
         for stream in streams:
             stream.opened()
