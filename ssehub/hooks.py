@@ -29,7 +29,7 @@ class Hook(Generic[P]):
         self._callbacks: tuple[Callable[P, object], ...] = ()
 
     def __bool__(self) -> bool:
-        """Tell whether there is a callback."""
+        """Return whether there is a callback."""
         return bool(self._callbacks)
 
     def __call__(self, callback: Callable[P, R]) -> Callable[P, R]:

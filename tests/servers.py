@@ -148,7 +148,7 @@ def _answers(port: int, started: list[subprocess.Popen[bytes]]) -> bool:
 
 
 def answers(port: int, path: str = "/health") -> bool:
-    """Tell whether a service, or an application that has this path, answers on a port."""
+    """Return whether a service, or an application that has this path, answers on a port."""
     try:
         return call(port, "GET", path)[0] == 200
     except OSError:

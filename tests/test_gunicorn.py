@@ -68,7 +68,7 @@ def opened(port: int, workers: int = 1) -> list[Stream]:
 
 
 def is_idle(worker: int) -> bool:
-    """Tell whether a worker's main thread waits for connections.
+    """Return whether a worker's main thread waits for connections.
 
     A signal that comes while gunicorn's gthread worker hands a request to its pool can find the pool locked, and
     gunicorn's handler then waits for that lock for ever.

@@ -178,7 +178,7 @@ def test_a_process_that_is_killed_is_forgotten_and_one_that_lives_is_not(
 
 
 def _renewed(server: RedisServer, name: str, times: int) -> bool:
-    """Tell whether every lease was renewed so many times."""
+    """Return whether every lease was renewed so many times."""
     keys = sorted(server.client.scan_iter(f"{{{name}}}:alive:*"))
     for key in keys * times:
         last = [server.client.pttl(key)]

@@ -332,7 +332,7 @@ class Client(Hooks):
         return None if self._stopped else attempt
 
     def _is_last(self, attempt: Attempt, error: Exception | None) -> bool:
-        """Tell whether an attempt has ended in order, and so that there is to be no other."""
+        """Return whether an attempt has ended in order, and so that there is to be no other."""
         if error is None:
             return not self._settings.repeats and not attempt.canceller.cancelled
         # "Clients can be told to stop reconnecting using the HTTP 204 No Content response code."

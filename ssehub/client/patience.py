@@ -93,13 +93,13 @@ class Patience:
 
 
 def _was_never_connected(error: Exception) -> bool:
-    """Tell whether no request can have been sent."""
+    """Return whether no request can have been sent."""
     kinds = requests.ConnectTimeout | requests.exceptions.ProxyError | urllib3.exceptions.NewConnectionError
     return any(isinstance(one, kinds) for one in _chain(error))
 
 
 def _is_untrusted(error: Exception) -> bool:
-    """Tell whether a certificate was refused for a reason that does not pass with time: its name or its issuer."""
+    """Return whether a certificate was refused for a reason that does not pass with time: its name or its issuer."""
     refused = (one for one in _chain(error) if isinstance(one, ssl.SSLCertVerificationError))
     return any(one.verify_code not in _PASSING for one in refused)
 

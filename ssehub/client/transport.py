@@ -152,7 +152,7 @@ class Stream:
 
 
 def _is_garbled(error: BaseException) -> bool:
-    """Tell whether an answer was no HTTP, though ``requests`` puts it in another way or has not translated it."""
+    """Return whether an answer was no HTTP, though ``requests`` puts it in another way or has not translated it."""
     if isinstance(error, requests.exceptions.InvalidHeader) and error.args:
         return isinstance(error.args[0], urllib3.exceptions.HTTPError)  # the response's, and not one of ours
     if isinstance(error, requests.RequestException):

@@ -101,11 +101,11 @@ class Readable(ABC):
 
     @abstractmethod
     def is_at_end(self, place: Place) -> bool:
-        """Tell whether no entry can be read after a place. It is quick, never blocks, and raises nothing."""
+        """Return whether no entry can be read after a place. It is quick, never blocks, and raises nothing."""
 
     @abstractmethod
     def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Tell whether messages for the interest's client alone lie, or lay, between two places.
+        """Return whether messages for the interest's client alone lie, or lay, between two places.
 
         :param upto: the second place; None for the end.
 

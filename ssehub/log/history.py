@@ -129,7 +129,7 @@ class History:
             return sum(channel.held.count(after.offset) for channel in self._index.channels(interest))
 
     def is_addressed(self, interest: Interest, begin: Place, end: Place | None = None) -> bool:
-        """Tell whether messages for a client alone lie, or lay, between two places."""
+        """Return whether messages for a client alone lie, or lay, between two places."""
         after = begin.parts[0]
         upto = self.end if end is None else end.parts[0]
         if self._index.has_no(interest.client_id):
@@ -161,7 +161,7 @@ class History:
             return self._before(offsets[0]) if offsets else self.end
 
     def holds(self, place: Position) -> bool:
-        """Tell whether a place is one of this log's: of an entry that is held, or was dropped."""
+        """Return whether a place is one of this log's: of an entry that is held, or was dropped."""
         with self._lock:
             return self._lineage(place) is None
 

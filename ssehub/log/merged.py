@@ -65,11 +65,11 @@ class MergedPartitions(Readable):
         return sum(self._partitions[part.partition].count(part, own) for part, own in self._split(after, interest))
 
     def is_at_end(self, place: Place) -> bool:
-        """Tell whether no entry can be read after a place, in any of the partitions."""
+        """Return whether no entry can be read after a place, in any of the partitions."""
         return all(self._partitions[part.partition].is_at_end(part) for part in place.parts)
 
     def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Tell whether a client has messages of its own between two places, in any of the partitions."""
+        """Return whether a client has messages of its own between two places, in any of the partitions."""
         ends = _by_number(upto)
         return any(
             self._partitions[part.partition].is_addressed(own, part, ends.get(part.partition))

@@ -98,7 +98,7 @@ class Cluster:
         return {**self._stats(), "log_lag": lag}
 
     def is_present(self, client_id: str, zone: str | All) -> bool:
-        """Tell whether a client is connected anywhere, or anywhere in a zone."""
+        """Return whether a client is connected anywhere, or anywhere in a zone."""
         return bool(self._registry.find(zone, client_id) or self._elsewhere(client_id, zone))
 
     def zones(self) -> dict[str, int]:

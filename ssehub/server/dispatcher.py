@@ -172,7 +172,7 @@ class Dispatcher:
             self.fire_disconnect(connection)
 
     def is_full(self, client_id: str | None, limit: int | None) -> bool:
-        """Tell whether a client that comes now would be refused.
+        """Return whether a client that comes now would be refused.
 
         :param client_id: the client's id, if it has one.
         :param limit: connections at most.

@@ -101,7 +101,7 @@ class Reader:
         self.invalid = True
 
     def is_level(self) -> bool:
-        """Tell whether there is nothing to take. It never blocks."""
+        """Return whether there is nothing to take. It never blocks."""
         if self._gap or self._private or self.invalid:
             return False
         return not self.lag

@@ -44,7 +44,7 @@ class Registry:
         return len(self._sessions)
 
     def is_unused(self) -> bool:
-        """Tell whether there is no connection, and none is to come."""
+        """Return whether there is no connection, and none is to come."""
         with self._lock:
             return not self._sessions and not self._expected
 

@@ -175,7 +175,7 @@ def _host_name(request: Request) -> str:
 
 
 def _is_local(name: str) -> bool:
-    """Tell whether a name or an address is this machine's own."""
+    """Return whether a name or an address is this machine's own."""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:

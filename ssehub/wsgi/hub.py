@@ -357,7 +357,7 @@ class Hub(Forked):
         return self._own.dispatcher.cluster.processes()
 
     def is_present(self, client_id: str, zone: str | All = ALL) -> bool:
-        """Tell whether a client is connected, in any zone or in one, to any of the processes that share the log.
+        """Return whether a client is connected, in any zone or in one, to any of the processes that share the log.
 
         :raises LogError: if it is not connected here, and it cannot be found out whether it is elsewhere.
         """

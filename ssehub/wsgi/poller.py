@@ -11,13 +11,13 @@ from typing import Any
 
 
 def uses_greenlets() -> bool:
-    """Tell whether gevent has replaced threads by greenlets in this process."""
+    """Return whether gevent has replaced threads by greenlets in this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def is_available() -> bool:
-    """Tell whether this system has what a :class:`Poller` needs."""
+    """Return whether this system has what a :class:`Poller` needs."""
     return _epoll() is not None
 
 

@@ -49,7 +49,7 @@ def find_socket(environ: dict[str, Any]) -> int | None:
 
 
 def is_tls(environ: dict[str, Any]) -> bool:
-    """Tell whether the server's socket encrypts: its descriptor carries ciphertext."""
+    """Return whether the server's socket encrypts: its descriptor carries ciphertext."""
     return any(hasattr(environ.get(key), "cipher") for key in _KEYS) or any(
         hasattr(_follow(environ.get("wsgi.input"), path), "cipher") for path in _PATHS
     )

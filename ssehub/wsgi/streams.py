@@ -19,7 +19,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssehub.server.connection import Connection
@@ -191,14 +191,8 @@ class Streams:
         reason = "error"
         stream = ThreadStream(self._dispatcher, connection, max_age)
         hooks: StreamHooks | None = None  # until the writer has the stream
-        leaving: Future[None] | None = None
         try:
             self._dispatcher.cluster.enter(connection, metadata)
-            if source.socket is not None:
-                with contextlib.suppress(OSError):
-                    sockets.tune(source.socket, self._settings.heartbeat, self._settings.stall_timeout)
-            if source.receiver is not None:
-                leaving = source.receiver.watch(lambda: connection.close("hang-up"))
             self._dispatcher.hooks.on_connection.fire(connection)
             if not self._dispatcher.takes_streams:  # close() may have looked for connections just before
                 connection.close("shutdown")
@@ -213,9 +207,7 @@ class Streams:
                 hooks = self._finish_takeover(takeover, stream, source, preamble, on_close)
                 preamble = b""
             if hooks is None:
-                if not self._watcher.watch(stream, source.socket):  # it would have no heartbeats: it comes back later
-                    connection.close("error")
-                yield from stream.chunks(preamble)
+                yield from self._serve_on_thread(stream, source, preamble)
             elif takeover is not None and not source.detaches:
                 try:
                     hooks.serve()
@@ -225,11 +217,29 @@ class Streams:
             reason = "hang-up"
             raise
         finally:
+            if hooks is None:
+                self._dispatcher.end(connection, reason)
+
+    def _serve_on_thread(self, stream: ThreadStream, source: Source, preamble: bytes) -> Iterator[bytes]:
+        """Give the chunks of a stream that was not taken over, from the preamble on if that was not sent yet."""
+        leaving: Future[None] | None = None
+        try:
+            self._tune(source.socket)
+            if not self._watcher.watch(stream, source.socket):  # it would have no heartbeats: it comes back later
+                stream.close("error")
+            if source.receiver is not None:
+                leaving = source.receiver.watch(lambda: stream.close("hang-up"))
+            yield from stream.chunks(preamble)
+        finally:
             self._watcher.unwatch(stream)
             if leaving is not None:
                 leaving.cancel()
-            if hooks is None:
-                self._dispatcher.end(connection, reason)
+
+    def _tune(self, number: int | None) -> None:
+        """Have the kernel notice a peer that has vanished."""
+        if number is not None:
+            with contextlib.suppress(OSError):
+                sockets.tune(number, self._settings.heartbeat, self._settings.stall_timeout)
 
     # Taking over
 
@@ -240,6 +250,7 @@ class Streams:
         if obstacle is None and not self._writer.start():
             obstacle = "no thread can be started"
         if obstacle is None and source.socket is not None:
+            self._tune(source.socket)
             try:
                 return Takeover(source.socket)
             except OSError as error:
@@ -317,7 +328,7 @@ def most_streams(settings: HubSettings, each: int) -> int:
 
 
 def has_one_thread(environ: dict[str, Any]) -> bool:
-    """Tell whether a server has one thread for everything. ``wsgi.multithread`` also says so of greenlets."""
+    """Return whether a server has one thread for everything. ``wsgi.multithread`` also says so of greenlets."""
     return not environ.get("wsgi.multithread") and not poller.uses_greenlets()
 
 

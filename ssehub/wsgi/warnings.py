@@ -64,26 +64,26 @@ def _warn_of_the_unheard() -> None:
 
 
 def is_test(environ: dict[str, Any]) -> bool:
-    """Tell whether a request was made by the test client of Flask, werkzeug or Django: what it says of its server is
+    """Return whether a request was made by the test client of Flask, werkzeug or Django: what it says of its server is
     not true.
     """
     return _has_no_server(environ) and not _is_everything(environ)
 
 
 def _is_wrapped(environ: dict[str, Any]) -> bool:
-    """Tell whether a request was made by a wrapper from ASGI to WSGI. a2wsgi names its scope, others do not."""
+    """Return whether a request was made by a wrapper from ASGI to WSGI. a2wsgi names its scope, others do not."""
     return "asgi.scope" in environ or (_has_no_server(environ) and _is_everything(environ))
 
 
 def _has_no_server(environ: dict[str, Any]) -> bool:
-    """Tell whether no server has made a request: its body is in memory, and no server is named."""
+    """Return whether no server has made a request: its body is in memory, and no server is named."""
     body = environ.get("wsgi.input")
     is_held = isinstance(body, io.BytesIO | tempfile.SpooledTemporaryFile)
     return "SERVER_SOFTWARE" not in environ and (is_held or type(body).__module__ == "django.test.client")
 
 
 def _is_everything(environ: dict[str, Any]) -> bool:
-    """Tell whether there are both several threads and several processes: asgiref and uvicorn always say so."""
+    """Return whether there are both several threads and several processes: asgiref and uvicorn always say so."""
     return environ.get("wsgi.multithread") is True and environ.get("wsgi.multiprocess") is True
 
 

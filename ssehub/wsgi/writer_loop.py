@@ -111,7 +111,7 @@ class WriterLoop:
             self._thread.join(timeout)
 
     def is_behind(self) -> bool:
-        """Tell whether so much was announced since the last round that senders should wait."""
+        """Return whether so much was announced since the last round that senders should wait."""
         if self.announced - self.served < _AHEAD or self.has_ended or self._stopped:
             return False
         return self._thread is not threading.current_thread()

@@ -92,7 +92,7 @@ def _judge(exam: Examination, served: Served | None) -> Iterator[Finding]:
 
 
 def is_single(facts: dict[str, Any]) -> bool:
-    """Tell whether the server has one thread for all requests. Only gunicorn can be believed in this."""
+    """Return whether the server has one thread for all requests. Only gunicorn can be believed in this."""
     is_gunicorn = str(facts.get("software", "")).startswith("gunicorn")
     return facts.get("worker") == "sync" or (is_gunicorn and not facts.get("multithread"))
 

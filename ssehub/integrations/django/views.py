@@ -153,5 +153,5 @@ class _Released(Iterator[bytes]):
 
 
 def _is_testcases(connection: Any) -> bool:
-    """Tell whether a connection's transactions are only those that ``TestCase`` wraps around each test."""
+    """Return whether a connection's transactions are only those that ``TestCase`` wraps around each test."""
     return all(block._from_testcase for block in connection.atomic_blocks)

@@ -239,11 +239,11 @@ class RedisLog(Forked, Log):
         return self._follow_all().count(after, interest)
 
     def is_at_end(self, place: Place) -> bool:
-        """Tell whether no entry can be read after a place."""
+        """Return whether no entry can be read after a place."""
         return self._follow_all().is_at_end(place)
 
     def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Tell whether a client has messages of its own between two places."""
+        """Return whether a client has messages of its own between two places."""
         return self._follow_all().is_addressed(interest, after, upto)
 
     def locate(self, last_event_id: str) -> Place | Gap:
