@@ -72,6 +72,8 @@ def test_after_a_thousand_and_a_hundred_failures_in_a_row_all_goes_on(
     health = Client(create_app(hub)).get("/health")
     assert health.status_code == 200
     assert health.json == {"status": "degraded", "failing": ["follower", "outbox", "presence"]}
+    stranger = Client(create_app(hub)).get("/stats")
+    assert stranger.json["stats"]["failing"] == {"follower": "", "outbox": "", "presence": ""}
     registry = CollectorRegistry()
     registry.register(HubCollector(hub))
     assert generate_latest(registry).decode().count("ssehub_failing{") == 3

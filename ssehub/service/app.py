@@ -156,12 +156,12 @@ class App:
         return _json({"id": receipt.id, "queued": receipt.queued})
 
     def _stats(self, request: Request) -> Response:
-        stats: dict[str, Any] = {"stats": self._hub.stats()}
+        stats = self._hub.stats()
         try:
             self._guard.check_look(request)
-        except HTTPException:
-            return _json(stats)  # numbers are for everyone, names are not
-        return _json({**stats, **self._who(), "server": server_info(request.environ, self._hub)})
+        except HTTPException:  # numbers are for everyone; names, and the reasons of failures, are not
+            return _json({"stats": {**stats, "failing": dict.fromkeys(stats["failing"], "")}})
+        return _json({"stats": stats, **self._who(), "server": server_info(request.environ, self._hub)})
 
     def _metrics(self, request: Request) -> Response:
         zones, names = "zones" in request.args, True
