@@ -15,7 +15,7 @@ from benchmarks.fleet import Fleet
 from benchmarks.processes import Cores
 from benchmarks.server import Launch, Server, greenlets, gunicorn, threads
 from benchmarks.table import table
-from ssehub.bench import raise_file_limit
+from ssehub.tools.bench import raise_file_limit
 from tests.servers import free_port
 
 #: How streams are served: the worker's options, and the hub's ``detach``.

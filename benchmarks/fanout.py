@@ -23,7 +23,7 @@ from benchmarks.processes import Cores, two_cores
 from benchmarks.steps import FULL, QUICK, Step
 from benchmarks.table import table
 from benchmarks.trials import WRONG, Figure, Figures
-from ssehub.bench.target import BenchError, raise_file_limit
+from ssehub.tools.bench.target import BenchError, raise_file_limit
 
 NAMES = [one.name for one in APPLICATIONS]
 #: What the others are compared with: the first of these that runs.

@@ -1,6 +1,6 @@
 """A fleet of SSE subscribers in a process of its own: it counts what arrives and checks the order on every stream.
 
-It is ``ssehub.bench``'s crowd of streams, commanded from a test or benchmark. A message is expected to carry
+It uses the subscribers of ``ssehub.tools.bench``, commanded from a test or benchmark. A message is expected to carry
 ``<sequence number> <time.monotonic() of sending>`` in front of its padding, which is comparable across the processes of
 one machine. A number with ``@`` in front is one of another sequence: that of the messages to this client alone.
 """
@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
 
-from ssehub.bench.crowd import Crowd
-from ssehub.bench.loop import READ, Loop
-from ssehub.bench.tally import Numbered, Tally, ToldGap
-from ssehub.bench.target import Target, raise_file_limit
+from ssehub.tools.bench.loop import READ, Loop
+from ssehub.tools.bench.subscribers import Subscribers
+from ssehub.tools.bench.tally import Numbered, Tally, ToldGap
+from ssehub.tools.bench.target import Target, raise_file_limit
 
 ROOT = Path(__file__).resolve().parent.parent
 READ_SIZE = 1 << 16
@@ -74,7 +74,7 @@ class _Commanded:
         self._wait: tuple[Callable[[], bool], float] | None = None
         self._loop = Loop()
         self._tally = Tally(read_number)
-        self._crowd = Crowd(self._loop, self._tally.take)
+        self._subscribers = Subscribers(self._loop, self._tally.take)
         self._used = time.process_time()
         self._loop.watch(commands, READ, lambda events: self._read_commands())
 
@@ -83,10 +83,10 @@ class _Commanded:
         while self._running:
             self._loop.turn(0.01)
             if self._wait is not None and (self._wait[0]() or time.monotonic() >= self._wait[1]):
-                self._crowd.look_at_all()
+                self._subscribers.look_at_all()
                 condition, self._wait = self._wait[0], None
                 self._reply(condition())
-        self._crowd.close()
+        self._subscribers.close()
 
     def _read_commands(self) -> None:
         data = os.read(self._commands, READ_SIZE)
@@ -104,21 +104,21 @@ class _Commanded:
     def _on_start(self, *, url: str, n: int, paused: int, first: int | None, receive_buffer: int | None) -> None:
         target = Target(url)
         if "{n}" not in url:
-            self._crowd.add(target, n, first=first, paused=paused, receive_buffer=receive_buffer)
+            self._subscribers.add(target, n, first=first, paused=paused, receive_buffer=receive_buffer)
         else:
-            for number in range(len(self._crowd.streams), len(self._crowd.streams) + n):
+            for number in range(len(self._subscribers.streams), len(self._subscribers.streams) + n):
                 own = copy.copy(target)
                 own.path = target.path.replace("{n}", str(number))
-                self._crowd.add(own, 1, first=first, paused=paused > 0, receive_buffer=receive_buffer)
+                self._subscribers.add(own, 1, first=first, paused=paused > 0, receive_buffer=receive_buffer)
                 paused -= 1
         self._reply()
 
     def _on_wait_connected(self, timeout: float) -> None:
-        streams = self._crowd.streams
+        streams = self._subscribers.streams
         self._wait = (lambda: all(stream.is_open for stream in streams)), time.monotonic() + timeout
 
     def _on_expect(self, count: int, timeout: float) -> None:
-        reading = [stream for stream in self._crowd.streams if not stream.paused]
+        reading = [stream for stream in self._subscribers.streams if not stream.paused]
         self._wait = (lambda: all(s.order("").received >= count for s in reading)), time.monotonic() + timeout
 
     def _on_expect_in_all(self, count: int, timeout: float, quiet: float) -> None:
@@ -130,32 +130,32 @@ class _Commanded:
         self._wait = is_over, began + timeout
 
     def _on_report(self) -> None:
-        self._crowd.look_at_all()
+        self._subscribers.look_at_all()
         self._reply()
 
     def _on_reset(self) -> None:
-        self._crowd.look_at_all()
+        self._subscribers.look_at_all()
         self._tally.reset()
         self._used = time.process_time()
-        for stream in self._crowd.streams:
+        for stream in self._subscribers.streams:
             for order in stream.orders.values():
                 order.reset()
         self._reply()
 
     def _on_resume_paused(self) -> None:
-        for stream in self._crowd.streams:
+        for stream in self._subscribers.streams:
             if stream.paused:
                 stream.resume()
         self._reply()
 
     def _report(self, complete: bool) -> Report:
-        streams, tally, crowd = self._crowd.streams, self._tally, self._crowd
+        streams, tally, subscribers = self._subscribers.streams, self._tally, self._subscribers
         orders = [order for stream in streams for order in stream.orders.values()]
         return {
             "complete": complete,
             "connected": sum(bool(stream.opened) for stream in streams),
-            "ended": sum(crowd.ends.values()),
-            "refused": sum(crowd.refusals.values()),
+            "ended": sum(subscribers.ends.values()),
+            "refused": sum(subscribers.refusals.values()),
             "received": sum(one.received for one in orders),
             "least": min((s.order("").received for s in streams if s.is_open and not s.paused), default=0),
             "missing": sum(len(one.missing) for one in orders),

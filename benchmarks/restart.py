@@ -29,10 +29,10 @@ from benchmarks.hubapp import ZONE
 from benchmarks.machine import machine
 from benchmarks.table import table
 from ssehub import Hub, RedisLog
-from ssehub.bench.crowd import Crowd
-from ssehub.bench.loop import Loop
-from ssehub.bench.tally import Tally
-from ssehub.bench.target import BenchError, Target, raise_file_limit
+from ssehub.tools.bench.loop import Loop
+from ssehub.tools.bench.subscribers import Subscribers
+from ssehub.tools.bench.tally import Tally
+from ssehub.tools.bench.target import BenchError, Target, raise_file_limit
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, children, free_port
 
@@ -120,22 +120,24 @@ class Restart:
         self._hub = Hub(RedisLog(redis_url))
         self._loop = Loop()
         self._tally = Tally(read_number)
-        self._crowd = Crowd(self._loop, self._tally.take, at_once=streams, keep=True)
+        self._subscribers = Subscribers(self._loop, self._tally.take, at_once=streams, keep=True)
         self._sent = 0
         self._sending = False
 
     def run(self) -> Result:
         """Connect, restart, and judge."""
         target = self._target()
-        self._crowd.add(target, self._streams, first=0)
-        self._turn(lambda: self._crowd.open == self._streams, "the streams to connect")
+        self._subscribers.add(target, self._streams, first=0)
+        self._turn(lambda: self._subscribers.open == self._streams, "the streams to connect")
         self._turn_for(0.5)
         self._sending = True
         self._send()
         self._turn_for(self._steady)
         told = time.monotonic()
         gone = self._restart()
-        self._turn(lambda: all(one.opened > 1 and one.is_open for one in self._crowd.streams), "the streams to be back")
+        self._turn(
+            lambda: all(one.opened > 1 and one.is_open for one in self._subscribers.streams), "the streams to be back"
+        )
         self._turn_for(self._steady)
         self._sending = False
         self._turn(lambda: not self._missing(), "", 10.0)
@@ -144,7 +146,7 @@ class Restart:
 
     def close(self) -> None:
         """Let go of everything but the server."""
-        self._crowd.close()
+        self._subscribers.close()
         self._loop.close()
         self._hub.close()
 
@@ -182,7 +184,9 @@ class Restart:
         while not condition():
             if time.monotonic() > deadline:
                 if what:
-                    raise RuntimeError(f"waited in vain for {what}: {self._crowd.failures} {self._crowd.refusals}")
+                    raise RuntimeError(
+                        f"waited in vain for {what}: {self._subscribers.failures} {self._subscribers.refusals}"
+                    )
                 return
             self._turn_for(0.01)
 
@@ -192,18 +196,18 @@ class Restart:
             self._loop.turn(left)
 
     def _missing(self) -> int:
-        self._crowd.look_at_all()
-        orders = [stream.order("") for stream in self._crowd.streams]
+        self._subscribers.look_at_all()
+        orders = [stream.order("") for stream in self._subscribers.streams]
         return sum(self._sent - (one.next or 0) + len(one.missing) for one in orders)
 
     def _judge(self, told: float, gone: float) -> Result:
-        orders = [stream.order("") for stream in self._crowd.streams]
-        comings = [moment for moment in self._crowd.comings if moment > told]
+        orders = [stream.order("") for stream in self._subscribers.streams]
+        comings = [moment for moment in self._subscribers.comings if moment > told]
         return Result(
             gone=gone - told,
             back=max(comings) - told,
-            clump=largest((moment for moment in self._crowd.attempts if moment > told), CLUMP),
-            failed=sum(self._crowd.failures.values()),
+            clump=largest((moment for moment in self._subscribers.attempts if moment > told), CLUMP),
+            failed=sum(self._subscribers.failures.values()),
             late=self._tally.latency.rank(1.0),
             sent=self._sent,
             missed=self._missing(),

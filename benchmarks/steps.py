@@ -13,7 +13,7 @@ from benchmarks.applications import Application, Place
 from benchmarks.fleet import Fleet
 from benchmarks.processes import Cores, on_core
 from benchmarks.server import Server
-from benchmarks.trials import WRONG, Burst, Each, Figure, Figures, Rate, Trial
+from benchmarks.trials import WRONG, Burst, Each, Figure, Figures, Rate, Run
 
 #: Streams that are connected before memory is measured: what a server makes once is no cost of a stream.
 FIRST = 10
@@ -58,7 +58,7 @@ class Step:
             figures: Figures = {self._memory_column: Figure(memory)} if self.memory else {}
             wrong = 0.0
             for load in loads:
-                figures |= load.run(Trial(server, fleet, self.streams))
+                figures |= load.run(Run(server, fleet, self.streams))
                 wrong += figures[WRONG].value
         return {**figures, WRONG: Figure(wrong)}
 

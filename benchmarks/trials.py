@@ -32,7 +32,7 @@ Figures = dict[str, Figure]
 WRONG = "wrong"
 
 
-class Trial(NamedTuple):
+class Run(NamedTuple):
     """A server, and a fleet that is connected to it."""
 
     server: Server
@@ -68,7 +68,7 @@ class Rate:
             " server's seconds of processor for a million deliveries"
         )
 
-    def run(self, trial: Trial) -> Figures:
+    def run(self, trial: Run) -> Figures:
         """Measure latency, and the server's processor time for a million deliveries."""
         before = trial.server.processor_seconds()
         count = int(self.per_second * self.seconds)
@@ -98,7 +98,7 @@ class Burst:
         """Say what its figure is."""
         return f"deliveries a second of {self.count:,} messages, as fast as it goes, to {streams:,} streams"
 
-    def run(self, trial: Trial) -> Figures:
+    def run(self, trial: Run) -> Figures:
         """Measure deliveries a second, from the first call to the last arrival."""
         started = trial.put(f"/burst?n={self.count}", PATIENCE)
         report = trial.fleet.expect(self.count, PATIENCE)
@@ -122,7 +122,7 @@ class Each:
         """Say what its figures are."""
         return f"messages a second, of {self.count:,} that each go to one random stream of {streams:,}; and those lost"
 
-    def run(self, trial: Trial) -> Figures:
+    def run(self, trial: Run) -> Figures:
         """Measure messages a second, from the first call to the last arrival, and how many did not arrive."""
         started = trial.put(f"/each?n={self.count}&clients={trial.streams}", PATIENCE)
         report = trial.fleet.expect_in_all(self.count, PATIENCE, QUIET)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssehub.client import Backoff, Client, StreamRefused, Subscription, Timeout
+    from ssehub.events import Decoder, Message, Received, decode
     from ssehub.exceptions import (
         Backlogged,
         EventTooLarge,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
     from ssehub.log.redis import RedisLog
     from ssehub.server.connection import Connection
-    from ssehub.wire import Decoder, Message, Received, decode
     from ssehub.wsgi.hub import Hub, close_all, end_all_streams
     from ssehub.wsgi.response import event_stream, last_event_id
 
@@ -78,7 +78,7 @@ _HOMES = {
     "ssehub.server.connection": ("Connection",),
     "ssehub.wsgi.hub": ("Hub", "close_all", "end_all_streams"),
     "ssehub.wsgi.response": ("event_stream", "last_event_id"),
-    "ssehub.wire": ("Decoder", "Message", "Received", "decode"),
+    "ssehub.events": ("Decoder", "Message", "Received", "decode"),
 }
 
 

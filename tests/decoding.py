@@ -6,8 +6,8 @@ import random
 import re
 from collections.abc import Iterable
 
+from ssehub.events import Decoder, Message
 from ssehub.exceptions import EventTooLarge
-from ssehub.wire import Decoder, Message
 
 #: Events, the last event id, the reconnection time, the comments (each with the number of events before it), and
 #: whether an event was too large.

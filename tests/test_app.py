@@ -455,10 +455,10 @@ def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve
     assert call(here.port, "GET", "/events?zone=open")[0] == 401
     ada = {"Cookie": "user=ada"}
     assert call(here.port, "GET", "/events?zone=open&zone=bob", None, **ada)[0] == 403
-    assert hub.connections() == [] and asked[-1] == ("follow", ["open", "bob"], None)
+    assert hub.connections() == [] and asked[-1] == ("subscribe", ["open", "bob"], None)
     stream = here.stream("/events?zone=open&zone=ada&client_id=a", **ada)
     stream.opened()
-    assert asked[-1] == ("follow", ["open", "ada"], "a")
+    assert asked[-1] == ("subscribe", ["open", "ada"], "a")
     assert call(here.port, "POST", "/send", {"data": "1", "zone": "ada", "broadcast": "true"}, **ada)[0] == 200
     assert call(here.port, "POST", "/send", {"data": "x", "zone": "bob", "broadcast": "true"}, **ada)[0] == 403
     assert call(here.port, "POST", "/send", {"data": "x", "broadcast": "true"}, **ada)[0] == 403
@@ -466,7 +466,7 @@ def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve
     token = {"Authorization": "Bearer secret"}
     assert call(here.port, "POST", "/send", {"data": "2", "broadcast": "true"}, **token)[0] == 200
     assert stream.data(2) == ["1", "2"]
-    assert "zones" not in call(here.port, "GET", "/stats", None, **ada)[1] and asked[-1] == ("look", ALL, None)
+    assert "zones" not in call(here.port, "GET", "/stats", None, **ada)[1] and asked[-1] == ("inspect", ALL, None)
     assert "zones" in call(here.port, "GET", "/stats", None, **token)[1]
     stream.close()
 

@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 
 from ssehub import Backoff, Client, Message, StreamRefused, Timeout
 from ssehub.client import reason
-from ssehub.client.answer import Bounded
+from ssehub.client.bounded_response import Bounded
 from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
 from tests.servers import free_port
 from tests.streams import GUARD, until

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ssehub.events import Decoder, Message, decode
+from ssehub.events.message import MAX_RETRY
 from ssehub.exceptions import EventTooLarge, SSEHubError
-from ssehub.wire import Decoder, Message, decode
-from ssehub.wire.message import MAX_RETRY
 from tests.decoding import Outcome, cuts, decode_every_way
 
 #: Seconds after which a test has hung. Nothing is measured by it.

@@ -203,7 +203,7 @@ def test_the_ready_made_view_asks_authorize(port: Callable[..., int]) -> None:
         return zones == ["a"]
 
     here = port(AUTHORIZE=authorize, CLIENT_ID=lambda request: request.GET.get("me"), ORIGINS=["https://app.example"])
-    assert call(here, "GET", "/events?zone=b&me=ada")[0] == 403 and asked == [("follow", ["b"], "ada")]
+    assert call(here, "GET", "/events?zone=b&me=ada")[0] == 403 and asked == [("subscribe", ["b"], "ada")]
     stream = Stream(here, "/events?zone=a&me=ada", {"Origin": "https://app.example"})
     assert stream.opened()["client_id"] == "ada"
     assert stream.response.headers["Access-Control-Allow-Origin"] == "https://app.example"

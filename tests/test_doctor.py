@@ -22,9 +22,9 @@ import requests
 
 from ssehub import Client, Hub, MemoryLog, StreamRefused
 from ssehub.cli.doctor import _line
-from ssehub.doctor import Case, Finding, examine
-from ssehub.doctor.questions import redis
 from ssehub.service import create_app
+from ssehub.tools.doctor import Case, Finding, examine
+from ssehub.tools.doctor.checks import redis
 from tests.apps.clinic import ORIGIN
 from tests.apps.compressing import compressed
 from tests.conftest import Site

@@ -127,7 +127,7 @@ def test_the_rule_asks_who_may_follow_before_anything_is_registered(
     assert call(here.port, "GET", "/events?zone=b&me=ada")[0] == 403
     logging.getLogger(app.name).disabled = True
     assert call(here.port, "GET", "/events?zone=c&me=ada")[0] == 500  # it forgot its return
-    assert sse.hub.connections() == [] and asked[1] == ("follow", ["b"], "ada")
+    assert sse.hub.connections() == [] and asked[1] == ("subscribe", ["b"], "ada")
     stream = here.stream("/events?zone=a&me=ada")
     assert stream.opened()["client_id"] == "ada"
     stream.close()

@@ -718,11 +718,11 @@ def test_a_place_that_makes_no_sense_is_refused_before_anything_is_registered(
 
 def test_the_lock_under_which_a_process_makes_its_own_is_one_that_gevent_knows() -> None:
     code = """
-import ssehub.forks
+import ssehub.process_local
 from gevent import monkey
 monkey.patch_all()
 from gevent.thread import LockType
-print(isinstance(ssehub.forks._making(), LockType))
+print(isinstance(ssehub.process_local._making(), LockType))
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks.fleet import Fleet, Report
-from ssehub.bench import raise_file_limit
+from ssehub.tools.bench import raise_file_limit
 from tests.servers import running
 from tests.streams import call
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssehub.wire import Message
-from ssehub.wire.message import MAX_RETRY, Received
+from ssehub.events import Message
+from ssehub.events.message import MAX_RETRY, Received
 from tests.decoding import decode_every_way
 
 texts = st.text(st.characters(codec="utf-8"))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ssehub import ALL, Hub, Message, Packet, event_stream
+from ssehub.events import decode
 from ssehub.log.packet import _warn_once
 from ssehub.log.position import Places, Position
-from ssehub.wire import decode
 
 PLACE, OTHER = Position(123456, 5, "0123abcd"), Position(99, 1, "00000000", 3)
 HELLO = Message("hello")

@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ssehub import ALL, Hub, MemoryLog, Packet, RedisLog
+from ssehub.events import Message
 from ssehub.integrations.prometheus import HubCollector
 from ssehub.log import Process
 from ssehub.service import create_app
-from ssehub.wire import Message
 from tests.apps.compressing import compressed
 from tests.redis_server import RedisServer
 from tests.servers import answers, free_port, process

@@ -6,9 +6,9 @@ import queue
 import threading
 from typing import Any, cast
 
+from ssehub.events import Message
 from ssehub.log import ALL, Entry, Packet, Position
 from ssehub.server.wakeups import TURNS, Wakeups
-from ssehub.wire import Message
 from tests.streams import GUARD, until
 
 

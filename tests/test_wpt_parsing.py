@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ssehub.wire import Message
+from ssehub.events import Message
 from tests.decoding import decode_every_way
 
 _TABLE = json.loads((Path(__file__).parent / "data" / "wpt_cases.json").read_text())

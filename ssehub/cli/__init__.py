@@ -12,7 +12,7 @@ import requests
 from ssehub import __version__
 from ssehub.cli import bench, doctor, listen, send, serve
 from ssehub.cli.terminal import say
-from ssehub.client.refusal import reason
+from ssehub.client.responses import reason
 from ssehub.exceptions import SSEHubError
 
 _COMMANDS = (serve, listen, send, doctor, bench)

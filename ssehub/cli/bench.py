@@ -10,11 +10,11 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-from ssehub.bench.report import Report
-from ssehub.bench.trial import Plan, Trial
 from ssehub.cli.arguments import add_headers, add_token, split_http
 from ssehub.cli.terminal import say, show
 from ssehub.client.printable import printable
+from ssehub.tools.bench.report import Report
+from ssehub.tools.bench.run import Plan, Run
 
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands
@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("either --watch or --send-url")
     progress = _Progress()
     try:
-        report = Trial(_plan(options), progress.tell).run()
+        report = Run(_plan(options), progress.tell).run()
     finally:
         progress.end()
     show(json.dumps(report.as_json()) if options.json else _table(report))

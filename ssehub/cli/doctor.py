@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log
 from ssehub.client.printable import printable
-from ssehub.doctor import Case, Finding, examine
+from ssehub.tools.doctor import Finding, Target, examine
 
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands
@@ -44,7 +44,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    case = Case(
+    target = Target(
         options.url,
         headers=dict(options.header),
         token=options.token,
@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     in_colour = not options.json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if options.insecure:  # urllib3 would say so at each request
         warnings.simplefilter("ignore")
-    with contextlib.closing(examine(case)) as findings:
+    with contextlib.closing(examine(target)) as findings:
         finding = next(findings, None)
         while finding is not None:
             failed = failed or finding.verdict == "FAIL"

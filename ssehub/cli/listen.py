@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from ssehub.cli.arguments import add_headers
 from ssehub.cli.terminal import say, show
 from ssehub.client import Client, Timeout
-from ssehub.client.listeners import OWN, check_type
-from ssehub.client.refusal import bare, reason
-from ssehub.wire import Message
+from ssehub.client.responses import bare, reason
+from ssehub.client.subscription import OWN, check_type
+from ssehub.events import Message
 
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands

@@ -18,7 +18,7 @@ from urllib3.exceptions import NewConnectionError
 from ssehub.cli.arguments import add_headers, add_log, add_token, shared_log, split_http
 from ssehub.cli.terminal import say, show
 from ssehub.client import Backoff, publish
-from ssehub.client.refusal import reason
+from ssehub.client.responses import reason
 from ssehub.exceptions import SSEHubError
 from ssehub.service.fields import packet_of
 from ssehub.wsgi.hub import Hub

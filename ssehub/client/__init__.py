@@ -3,7 +3,7 @@
 from ssehub.backoff import Backoff
 from ssehub.client.client import Client
 from ssehub.client.publish import publish
-from ssehub.client.refusal import StreamRefused, reason
+from ssehub.client.responses import StreamRefused, reason
 from ssehub.client.subscription import Subscription
 from ssehub.client.transport import Timeout
 

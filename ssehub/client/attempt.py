@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator, Iterator
 
 import requests
 
-from ssehub.client.canceller import Canceller
-from ssehub.client.listeners import OWN
-from ssehub.client.refusal import check_stream
+from ssehub.client.cancellation import Cancellation
 from ssehub.client.request import Request
-from ssehub.client.settings import Settings
+from ssehub.client.responses import check_stream
+from ssehub.client.retry_policy import Settings
+from ssehub.client.subscription import OWN
 from ssehub.client.transport import Stream, Transport
-from ssehub.wire import Decoder, Message, Received
+from ssehub.events import Decoder, Message, Received
 
 
 class Attempt:
@@ -25,7 +25,7 @@ class Attempt:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         #: Ends the attempt, in whatever phase, and the wait after it.
-        self.canceller = Canceller()
+        self.cancellation = Cancellation()
         #: Knows the last event id of everything read, and the reconnection time.
         self.decoder = Decoder()
         #: Whether the connection was worth having: it brought a message, or lasted.
@@ -63,12 +63,12 @@ class Attempt:
         self.decoder = Decoder(last_event_id, max_event_size=limit, comments=True, skip=True)
         options, url = request.options(last_event_id), request.url_now()
         self.sent = True
-        with transport.open(self.canceller, request.method, url, **options) as stream:
+        with transport.open(self.cancellation, request.method, url, **options) as stream:
             callback = self._settings.response_callback
             if not (callback and callback(stream.response) is True):
                 check_stream(stream.response)
             stream.prepare()
-            if self.canceller.cancelled:
+            if self.cancellation.cancelled:
                 return
             error: Exception | None = None
             opened()
@@ -77,16 +77,16 @@ class Attempt:
                 yield from self._read(stream)
             except Exception as caught:
                 # Cut off by us it looks like an error, or like an end in order: only our own flag tells.
-                error = None if self.canceller.cancelled else caught
+                error = None if self.cancellation.cancelled else caught
                 raise
             finally:
                 self.good = self.good or self.lasted >= self._settings.backoff.reset_after
                 closed(error)
 
     def _read(self, stream: Stream) -> Iterator[list[Received]]:
-        decoder, canceller = self.decoder, self.canceller
+        decoder, cancellation = self.decoder, self.cancellation
         # A reader may get a hundred kilobytes more after it was cut off.
-        while not canceller.cancelled and (chunk := stream.read()):
+        while not cancellation.cancelled and (chunk := stream.read()):
             messages = decoder.feed(chunk)
             if not self.good:
                 # A hub's own events prove nothing: each connection begins with one.

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 import urllib3
 
-from ssehub.client.answer import Bounded
+from ssehub.client.bounded_response import Bounded
 from ssehub.client.watched import keep
 
 #: The most one read returns, in bytes.

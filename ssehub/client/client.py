@@ -15,16 +15,14 @@ import requests
 
 from ssehub.backoff import Backoff
 from ssehub.client.attempt import Attempt
-from ssehub.client.hooks import Hooks
-from ssehub.client.listeners import check_type
-from ssehub.client.patience import Patience
-from ssehub.client.refusal import RETRY_STATUS, StreamRefused, bare, reason
+from ssehub.client.callbacks import Hooks
 from ssehub.client.report import Report
 from ssehub.client.request import Body, Headers, Provided, Request, checked_id
-from ssehub.client.settings import Settings
-from ssehub.client.subscription import Subscription
+from ssehub.client.responses import RETRY_STATUS, StreamRefused, bare, reason
+from ssehub.client.retry_policy import RetryPolicy, Settings
+from ssehub.client.subscription import Subscription, check_type
 from ssehub.client.transport import Timeout, Transport, check_scheme
-from ssehub.wire import Received
+from ssehub.events import Received
 
 logger = logging.getLogger("ssehub")
 
@@ -41,7 +39,7 @@ class Client(Hooks):
 
     Nothing is connected before the client is followed. Hooks are called in the thread that follows, one after the
     other, in the order of the stream; one that raises is logged and ends nothing. Each may call any method of the
-    client. They are attributes, which :class:`~ssehub.client.hooks.Hooks` describes.
+    client. They are attributes, which :class:`~ssehub.client.callbacks.Hooks` describes.
 
     The parameters ``url``, ``headers``, ``params``, ``body``, ``json`` and ``auth`` are values, or functions without
     arguments that are called for each attempt. An error that one of them raises ends the client, unless it is a
@@ -304,7 +302,7 @@ class Client(Hooks):
 
     def _follow(self, transport: Transport) -> Iterator[Received]:
         """Connect again and again, until the client is stopped or an error is final."""
-        patience, report = Patience(self._settings), self._report
+        policy, report = RetryPolicy(self._settings), self._report
         while attempt := self._next_attempt():
             report.connecting()
             error: Exception | None = None
@@ -312,17 +310,17 @@ class Client(Hooks):
                 yield from self._messages(attempt, transport)
             except Exception as caught:
                 error = caught
-            patience.learn(attempt.decoder.reconnection_time)
+            policy.learn(attempt.decoder.reconnection_time)
             if self._is_last(attempt, error):
                 self._stopped = True
-            elif not attempt.canceller.cancelled:
+            elif not attempt.cancellation.cancelled:
                 if error is None and not attempt.good:
                     error = attempt.empty()
-                delay = patience.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
-                report.waits(error, patience.failures, delay)
+                delay = policy.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
+                report.waits(error, policy.failures, delay)
                 if error is not None:
                     self.on_error.fire(error, delay)
-                attempt.canceller.wait(delay)
+                attempt.cancellation.wait(delay)
 
     def _next_attempt(self) -> Attempt | None:
         # In this order: whoever stops or restarts the client first says so, and then cancels the attempt he sees.
@@ -334,20 +332,20 @@ class Client(Hooks):
     def _is_last(self, attempt: Attempt, error: Exception | None) -> bool:
         """Return whether an attempt has ended in order, and so that there is to be no other."""
         if error is None:
-            return not self._settings.repeats and not attempt.canceller.cancelled
+            return not self._settings.repeats and not attempt.cancellation.cancelled
         # "Clients can be told to stop reconnecting using the HTTP 204 No Content response code."
         return isinstance(error, StreamRefused) and error.response.status_code == 204
 
     def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Received]:
         """Hand on what one connection brings: to the hooks, to the subscriptions and to the loop."""
         batches = attempt.messages(transport, self._request, self._last_event_id, self._opened, self.on_disconnect.fire)
-        canceller = attempt.canceller
+        cancellation = attempt.cancellation
         with contextlib.closing(batches):
             for batch in batches:
                 for message in batch:
-                    if canceller.cancelled:
+                    if cancellation.cancelled:
                         return
-                    if handed_on := self._hand_on(message, canceller):
+                    if handed_on := self._hand_on(message, cancellation):
                         yield handed_on
                 # A block without data moves the id, too.
                 self._last_event_id = attempt.decoder.last_event_id
@@ -358,7 +356,7 @@ class Client(Hooks):
 
     def _interrupt(self) -> None:
         if self._attempt is not None:
-            self._attempt.canceller.cancel()
+            self._attempt.cancellation.cancel()
         self._subscriptions.wake()
         self._end_subscriptions_if_over()
 

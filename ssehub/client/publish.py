@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 from ssehub.client.body import beginning
-from ssehub.client.refusal import veil
+from ssehub.client.responses import veil
 
 _TIMEOUT = (3.05, 30.0)
 #: Bytes of an answer that are read, and characters of a reason in it, at the most.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from ssehub.client.refusal import reason
+from ssehub.client.responses import reason
 
 logger = logging.getLogger("ssehub")
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from ssehub.client.refusal import bare
+from ssehub.client.responses import bare
 from ssehub.client.transport import check_header, check_url
 from ssehub.hooks import check_plain
 

@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-from ssehub.client.listeners import OWN
+from ssehub.events import Received
 from ssehub.exceptions import SubscriptionClosed
-from ssehub.wire import Received
+
+#: What the names of a hub's own events begin with. They are only given to callbacks that ask for them by name.
+OWN = "ssehub."
 
 
 class Subscription:
@@ -158,3 +160,15 @@ class Subscriptions:
     def _remove(self, subscription: Subscription) -> None:
         with self._lock:
             self.all = tuple(pair for pair in self.all if pair[1] is not subscription)
+
+
+def check_type(type: object) -> None:
+    """Refuse what is no event's type.
+
+    :raises TypeError: if it is neither a str nor None.
+    :raises ValueError: if it is empty.
+    """
+    if type is not None and not isinstance(type, str):
+        raise TypeError(f"an event's type is a str, or None for all, not {type!r}")
+    if type == "":
+        raise ValueError("no event's type is empty; that of an event that names none is 'message'")

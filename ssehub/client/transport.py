@@ -15,8 +15,8 @@ from requests.structures import CaseInsensitiveDict
 
 import ssehub
 from ssehub.client.body import limiter, missing, reader, socket_of
-from ssehub.client.canceller import Canceller, connecting
-from ssehub.client.refusal import StreamRefused, bare, veil
+from ssehub.client.cancellation import Cancellation, connecting
+from ssehub.client.responses import StreamRefused, bare, veil
 from ssehub.client.watched import Watched, trim
 
 
@@ -44,10 +44,10 @@ class Transport:
         self._watched = Watched(self._session)
         self._timeout = timeout
 
-    def open(self, canceller: Canceller, method: str, url: str, **options: Any) -> Stream:
+    def open(self, cancellation: Cancellation, method: str, url: str, **options: Any) -> Stream:
         """Send a request and return the response as soon as its headers are there, whatever its status.
 
-        :param canceller: cuts it off, and the stream, until the stream is closed.
+        :param cancellation: cuts it off, and the stream, until the stream is closed.
         :param options: as ``requests.Session.request`` takes them.
         :raises requests.RequestException: if there is no response. One that is a ``ValueError`` too would come again.
         """
@@ -58,13 +58,13 @@ class Transport:
             options.setdefault("verify", self._session.verify)
         timeout = (self._timeout.connect, self._timeout.headers)
         try:
-            with connecting(canceller):
+            with connecting(cancellation):
                 response = self._watched.session.request(method, url, stream=True, timeout=timeout, **options)
-            return Stream(response, canceller, self._timeout.idle)
+            return Stream(response, cancellation, self._timeout.idle)
         except BaseException as error:
-            if canceller.answer is not None:
-                canceller.answer.close()
-            canceller.release()
+            if cancellation.answer is not None:
+                cancellation.answer.close()
+            cancellation.release()
             if _is_garbled(error):
                 error = requests.ConnectionError(f"the answer cannot be understood: {error}")
             if isinstance(error, requests.RequestException):
@@ -95,14 +95,14 @@ class Transport:
 class Stream:
     """Read an open response piece by piece. It belongs to one thread, which alone may close it."""
 
-    def __init__(self, response: requests.Response, canceller: Canceller, idle: float | None) -> None:
+    def __init__(self, response: requests.Response, cancellation: Cancellation, idle: float | None) -> None:
         self.response = response
-        self._canceller = canceller
+        self._cancellation = cancellation
         self._idle = idle
         self._read1: Callable[[], bytes] | None = None
         self._limit = limiter(response)
         if (connected := socket_of(response)) is not None:
-            canceller.watch(connected)
+            cancellation.watch(connected)
 
     def prepare(self) -> None:
         """Choose how the body is read; :meth:`read` does it otherwise.
@@ -140,7 +140,7 @@ class Stream:
         """Close the response and let go of its socket."""
         with contextlib.suppress(OSError):
             self.response.close()
-        self._canceller.release()
+        self._cancellation.release()
 
     def __enter__(self) -> Stream:
         return self

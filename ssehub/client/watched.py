@@ -9,7 +9,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from ssehub.client.canceller import WatchedAdapter
+from ssehub.client.cancellation import WatchedAdapter
 
 #: Cookies that are kept, and bytes of one: a server may set new ones with each answer. Precedent: RFC 6265 6.1 asks for
 #: 50 of 4096 bytes at least.

@@ -199,7 +199,7 @@ class SSEHub:
         zones = request.args.getlist("zone") or ["default"]
         client_id, max_age = self._client_id(), None
         if self._authorize is not None:
-            max_age = check(self._authorize, request, "follow", zones, client_id)
+            max_age = check(self._authorize, request, "subscribe", zones, client_id)
         elif zones != ["default"]:
             return {"error": "only the zone default is open here: the application has no authorize"}, 403
         try:

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ssehub.events import Message
 from ssehub.log import ALL, Log, Packet, Receipt
-from ssehub.wire import Message
 from ssehub.wsgi.hub import Hub
 
 #: The arguments of a hub, all but its log.

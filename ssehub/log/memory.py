@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from ssehub.exceptions import LogError
-from ssehub.forks import Forked
 from ssehub.log.base import Gap, Log
 from ssehub.log.held import Held
 from ssehub.log.history import History
 from ssehub.log.packet import Command, Entry, Packet, Receipt
 from ssehub.log.position import GENESIS, Position, new_nonce
+from ssehub.process_local import ProcessLocal
 
 
-class MemoryLog(Forked, Held, Log):
+class MemoryLog(ProcessLocal, Held, Log):
     """Keep the newest entries in memory.
 
     Each process has a log of its own, and each start of a process begins a new epoch: a client that comes back after

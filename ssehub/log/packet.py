@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
+from ssehub.events import Message
+from ssehub.events.message import Received
 from ssehub.log.position import Place, Position, parse_parts
-from ssehub.wire import Message
-from ssehub.wire.message import Received
 
 logger = logging.getLogger("ssehub")
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ssehub.events import Message
 from ssehub.exceptions import Backlogged
 from ssehub.log import Interest, Readable
 from ssehub.log.packet import check_fields, check_type, warn_of_type
@@ -15,7 +16,6 @@ from ssehub.server.page_cache import PageCache
 from ssehub.server.reader import Reader
 from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
-from ssehub.wire import Message
 
 if TYPE_CHECKING:
     import queue

@@ -6,10 +6,10 @@ import collections
 import json
 from typing import NamedTuple
 
+from ssehub.events import Message
 from ssehub.log import Gap, Interest, Page, Place, Readable
 from ssehub.server.page_cache import CHUNK, Chunk, PageCache
 from ssehub.server.start_position import Found
-from ssehub.wire import Message
 
 #: A comment, the smallest chunk there is: servers do not send an empty one.
 HEARTBEAT = b":\n\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ssehub.wire import Message
-from ssehub.wire.message import MAX_RETRY
+from ssehub.events import Message
+from ssehub.events.message import MAX_RETRY
 
 
 @dataclass(frozen=True)

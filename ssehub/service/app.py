@@ -136,7 +136,7 @@ class App:
     def _events(self, request: Request) -> Response:
         zones = request.args.getlist("zone") or ["default"]
         client_id = request.args.get("client_id")
-        max_age = self._guard.check_follow(request, zones, client_id)
+        max_age = self._guard.check_subscribe(request, zones, client_id)
         since = _since(request.args.get("since"))
         return self._hub.connect(request, zone=zones, client_id=client_id, since=since, max_age=max_age)
 
@@ -151,14 +151,14 @@ class App:
             packet = packet_of(fields_of(request))
         else:
             packet = packet_of(fields_of(request))
-            self._guard.check_send(request, packet)
+            self._guard.check_publish(request, packet)
         receipt = self._hub.send_message(packet)
         return _json({"id": receipt.id, "queued": receipt.queued})
 
     def _stats(self, request: Request) -> Response:
         stats = self._hub.stats()
         try:
-            self._guard.check_look(request)
+            self._guard.check_inspect(request)
         except HTTPException:  # numbers are for everyone; names, and the reasons of failures, are not
             return _json({"stats": {**stats, "failing": dict.fromkeys(stats["failing"], "")}})
         return _json({"stats": stats, **self._who(), "server": server_info(request.environ, self._hub)})
@@ -166,7 +166,7 @@ class App:
     def _metrics(self, request: Request) -> Response:
         zones, names = "zones" in request.args, True
         try:
-            self._guard.check_look(request)
+            self._guard.check_inspect(request)
         except HTTPException:
             if zones:
                 raise

@@ -8,8 +8,8 @@ from typing import Any
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Request
 
+from ssehub.events import Message
 from ssehub.log import ALL, Packet
-from ssehub.wire import Message
 
 _FIELDS = frozenset(("data", "event", "id", "retry", "comment", "zone", "client_id", "broadcast"))
 

@@ -85,7 +85,7 @@ class Guard:
         self._check_page(request)
         return True
 
-    def check_follow(self, request: Request, zones: Sequence[str], client_id: str | None) -> float | None:
+    def check_subscribe(self, request: Request, zones: Sequence[str], client_id: str | None) -> float | None:
         """Check whether a request may follow zones, as a client if one is named.
 
         :returns: for how many seconds it may, or None for no limit.
@@ -99,10 +99,10 @@ class Guard:
                     error.description = f"{error.description}. Without client_id, zones can be followed"
                     raise
         elif not self._knows_token(request):
-            return self._ask(request, "follow", zones, client_id)
+            return self._ask(request, "subscribe", zones, client_id)
         return None
 
-    def check_send(self, request: Request, packet: Packet) -> None:
+    def check_publish(self, request: Request, packet: Packet) -> None:
         """Check whether a request that is not trusted may send.
 
         :raises HTTPException: if it may not.
@@ -115,15 +115,15 @@ class Guard:
             raise Forbidden(f"a sender without the token cannot choose {' and '.join(given)}")
         if message.event in BROWSERS_TYPES:
             raise Forbidden(f"a sender without the token cannot use the type {message.event!r}, which browsers use")
-        self._ask(request, "send", ALL if packet.zone is ALL else [packet.zone], packet.client_id)
+        self._ask(request, "publish", ALL if packet.zone is ALL else [packet.zone], packet.client_id)
 
-    def check_look(self, request: Request) -> None:
+    def check_inspect(self, request: Request) -> None:
         """Check whether a request may see who is connected.
 
         :raises HTTPException: if it may not.
         """
         if not self.trusts(request):
-            self._ask(request, "look")
+            self._ask(request, "inspect")
 
     def _ask(
         self, request: Request, action: Action, zones: Sequence[str] | All = ALL, client_id: str | None = None

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ssehub.events import Received, decode
 from ssehub.log import ALL, All, Command, Entry, Gap, Interest, Log, Packet
 from ssehub.log.packet import check_name
 from ssehub.server.page_cache import PageCache
 from ssehub.server.reader import Reader
 from ssehub.server.start_position import StartPosition
-from ssehub.wire import Received, decode
 from ssehub.wsgi.hub import Hub
 
 #: Seconds between two looks at the log: another process, or another thread, may write to it.

@@ -13,9 +13,9 @@ from typing import Any
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from ssehub.events import Decoder, Received
 from ssehub.exceptions import SSEHubError
 from ssehub.server.connection import Connection
-from ssehub.wire import Decoder, Received
 from ssehub.wsgi.hub import hubs
 
 #: What a page does not see unless it asks for it; a gap it should.

@@ -14,10 +14,10 @@ from ssehub.log import ALL, All
 #: Seconds for which a browser remembers the answer to a preflight request. Chromium's own limit.
 _MAX_AGE = "7200"
 #: What is asked for: to follow zones, to send to a zone (or to all, with :data:`~ssehub.ALL`), or to see who is there.
-Action = Literal["follow", "send", "look"]
+Action = Literal["subscribe", "publish", "inspect"]
 #: Says whether a request may do what it asks for: called with the request, the action, the zones, and whose client id
 #: is meant, before anything else happens. False is a 403; an HTTP error that it raises, a 401 say, is the answer. To
-#: "follow", a ``timedelta`` says for how long it may: the stream ends then, and when its client comes back, this is
+#: "subscribe", a ``timedelta`` says for how long it may: the stream ends then, and when its client comes back, this is
 #: called again.
 Authorize = Callable[[Any, Action, Sequence[str] | All, str | None], bool | timedelta]
 
@@ -29,11 +29,11 @@ def check(
 
     :returns: for how many seconds it may, or None for no limit.
     :raises Forbidden: if it may not.
-    :raises TypeError: if the application has answered with something else than True, False or, to "follow", a
+    :raises TypeError: if the application has answered with something else than True, False or, to "subscribe", a
         ``timedelta``: a view that forgets its ``return`` lets nobody in.
     """
     answer = authorize(request, action, zones, client_id)
-    if isinstance(answer, timedelta) and action == "follow":
+    if isinstance(answer, timedelta) and action == "subscribe":
         if (seconds := answer.total_seconds()) > 0:
             return seconds
         raise Forbidden(f"this request may not {action} here any more")

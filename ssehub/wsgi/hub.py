@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 from ssehub.exceptions import HubClosed, LogError, UnknownClient
-from ssehub.forks import Forked
 from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.log.packet import OR_ALL, check_name, warn_of_type
 from ssehub.log.position import NOWHERE
+from ssehub.process_local import ProcessLocal
 from ssehub.server.connection import Connection, as_message
 from ssehub.server.dispatcher import Dispatcher, Hooks
 from ssehub.server.settings import HubSettings, check_number
@@ -44,7 +44,7 @@ MAX_ZONES = 100
 MAX_READ_PARTITIONS = 32
 
 
-class Hub(Forked):
+class Hub(ProcessLocal):
     """Send messages to the clients that are connected, and to those that will be back.
 
     Every public method may be called from any thread, and none waits for a client. A hub starts nothing when it is

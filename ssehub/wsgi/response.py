@@ -11,10 +11,10 @@ from urllib.parse import parse_qs
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Request, Response
 
+from ssehub.events import Message
+from ssehub.events.message import Received
 from ssehub.log.packet import check_fields, warn_of_type
 from ssehub.server.connection import as_message
-from ssehub.wire import Message
-from ssehub.wire.message import Received
 
 __all__ = ["Request", "Response", "check_headers", "environ_of", "event_stream", "last_event_id", "stream_response"]
 __all__ += ["Unfit", "unavailable"]

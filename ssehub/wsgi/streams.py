@@ -22,12 +22,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ssehub.events import Message
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.registry import Expected
 from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
-from ssehub.wire import Message
 from ssehub.wsgi import poller, sockets
 from ssehub.wsgi.asgi import Receiver
 from ssehub.wsgi.body import Bodies, Body, OnClose

@@ -53,7 +53,7 @@ def events(request: HttpRequest) -> HttpResponseBase:
         return JsonResponse({"error": "only the zone default is open here: there is no AUTHORIZE"}, status=403)
     if found.authorize is not None:
         try:
-            max_age = check(found.authorize, request, "follow", zones, client_id)
+            max_age = check(found.authorize, request, "subscribe", zones, client_id)
         except HTTPException as error:
             return JsonResponse({"error": error.description}, status=error.code or 500)
     return _connect_or_refuse(request, {"zone": zones, "client_id": client_id, "max_age": max_age})

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ssehub.exceptions import LogError
-from ssehub.forks import Forked
 from ssehub.log.base import Gap, Interest, Log, Page, Readable
 from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt, check_name
 from ssehub.log.position import MAX_PARTITIONS, Place, Places, Position, new_nonce
@@ -21,6 +20,7 @@ from ssehub.log.redis.partitions import Partitions
 from ssehub.log.redis.presence import RedisPresence
 from ssehub.log.redis.stream import route_of
 from ssehub.log.redis.writer import Letter, Unreachable, Writer
+from ssehub.process_local import ProcessLocal
 from ssehub.single_flight import SingleFlight
 
 #: Seconds that a thread is waited for when the log closes, whatever the timeout: it has only to hear of it.
@@ -33,7 +33,7 @@ _ATTEMPTS = 4
 _SLOTS = 16384
 
 
-class RedisLog(Forked, Log):
+class RedisLog(ProcessLocal, Log):
     """Keep the log in a Redis stream that any number of processes append to and follow.
 
     Each process follows the stream with one connection, and keeps the newest entries in memory, where its connections

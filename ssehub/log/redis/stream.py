@@ -10,9 +10,9 @@ import math
 import re
 from typing import Any
 
+from ssehub.events import Message
 from ssehub.log.packet import ALL, Command, Entry, Packet
 from ssehub.log.position import GENESIS, Position
-from ssehub.wire import Message
 
 _LINK = re.compile(rb"([0-9a-f]{8})\|([0-9a-f]{8})")
 

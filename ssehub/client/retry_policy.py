@@ -1,0 +1,166 @@
+"""RetryPolicy: a client's settings, whether it tries again after an attempt, and when."""
+
+from __future__ import annotations
+
+import math
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import requests
+import urllib3
+
+from ssehub.backoff import Backoff
+from ssehub.client.responses import retry_after
+from ssehub.client.transport import Timeout
+from ssehub.events import Decoder
+from ssehub.hooks import check_plain
+
+#: requests' errors about what it is asked to send.
+_FUTILE = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+)
+#: OpenSSL's codes for a certificate that is not valid yet, or not any more: time, or a renewal, mends that.
+_PASSING = (9, 10)
+#: Seconds between the beginnings of two streams, at the least: one that asks for no wait and ends at once would be
+#: connected to a thousand times a second. Precedent: Firefox's EventSource.
+_FLOOR = 0.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hold a client's settings, as :class:`~ssehub.Client` describes them. Immutable.
+
+    :raises TypeError: if one has the wrong type.
+    :raises ValueError: if one is out of its range.
+    """
+
+    reconnect_delay: float
+    backoff: Backoff
+    timeout: tuple[float | None, float | None, float | None]
+    retry_status: Collection[int]
+    max_attempts: int | None
+    max_elapsed: float | None
+    max_event_size: int
+    response_callback: Callable[[requests.Response], object] | None
+    #: Whether the request may be sent again after a response has begun.
+    repeats: bool
+
+    def __post_init__(self) -> None:
+        if not (self.reconnect_delay >= 0 and math.isfinite(self.reconnect_delay)):
+            raise ValueError(f"reconnect_delay must be a number of seconds, not {self.reconnect_delay!r}")
+        if not isinstance(self.backoff, Backoff):
+            raise TypeError(f"backoff must be a Backoff, not {type(self.backoff).__name__}")
+        self.timeouts  # noqa: B018 - checks them
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, or None, not {self.max_attempts!r}")
+        if self.max_elapsed is not None and not self.max_elapsed > 0:
+            raise ValueError(f"max_elapsed must be a positive number of seconds, or None, not {self.max_elapsed!r}")
+        if isinstance(self.retry_status, str) or not all(isinstance(status, int) for status in self.retry_status):
+            raise TypeError(f"retry_status must be status codes, not {self.retry_status!r}")
+        if self.response_callback is not None and not callable(self.response_callback):
+            raise TypeError(f"response_callback cannot be called: {self.response_callback!r}")
+        check_plain("response_callback", self.response_callback)
+        Decoder(max_event_size=self.max_event_size)  # raises if it is not positive
+
+    @property
+    def timeouts(self) -> Timeout:
+        """The time-outs by their names."""
+        if not isinstance(self.timeout, tuple) or len(self.timeout) != 3:
+            raise TypeError(f"timeout must be (connect, headers, idle), in seconds, not {self.timeout!r}")
+        for seconds in self.timeout:
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"a timeout must be a positive number of seconds, or None, not {seconds!r}")
+        return Timeout(*self.timeout)
+
+
+class RetryPolicy:
+    """Judge attempts one after the other, and count those that fail. It belongs to the thread that follows.
+
+    :param settings: the client's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._reconnection_time = settings.reconnect_delay
+        #: Attempts in a row without a message, which make the wait longer.
+        self.failures = 0
+        # Attempts in a row that ended with an error, messages or not, and when that began.
+        self._errors = 0
+        self._good_at = time.monotonic()
+
+    def learn(self, reconnection_time: int | None) -> None:
+        """Take over the reconnection time a stream has asked for, in milliseconds; None if it has not."""
+        if reconnection_time is not None:
+            self._reconnection_time = reconnection_time / 1000
+
+    def delay(self, error: Exception | None, *, good: bool, sent: bool = False, lasted: float = 0.0) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        :param error: what ended the attempt; None for an end in order.
+        :param good: whether the connection was worth having.
+        :param sent: whether the request may have reached the server.
+        :param lasted: seconds that the stream was open.
+        :raises Exception: the error, if there is to be no other attempt.
+        """
+        backoff = self._settings.backoff
+        self.failures = 0 if good else self.failures + 1
+        if error is None or lasted >= backoff.reset_after:
+            self._errors, self._good_at = 0, time.monotonic()
+        else:
+            if good and not self._errors:
+                self._good_at = time.monotonic()
+            self._errors += 1
+        asked = self._reconnection_time
+        if good:
+            asked = max(asked, min(_FLOOR, backoff.maximum) - lasted)
+        delay = backoff.delay(self.failures, asked)
+        if error is None:
+            return delay
+        if isinstance(error, requests.HTTPError) and error.response is not None:
+            delay = max(delay, retry_after(error.response))
+        if not self._is_worth_another(error, sent) or (self._errors and self._is_exhausted(delay)):
+            raise error
+        return delay
+
+    def _is_worth_another(self, error: Exception, sent: bool) -> bool:
+        if isinstance(error, requests.HTTPError):
+            # Whoever has raised it: a hook that calls raise_for_status() means the same as an answer to the client.
+            return error.response is not None and error.response.status_code in self._settings.retry_status
+        # "Reestablish the connection, unless the user agent knows that to be futile."
+        futile = isinstance(error, _FUTILE) or type(error) is requests.exceptions.InvalidJSONError
+        if futile or not isinstance(error, requests.RequestException) or _is_untrusted(error):
+            return False
+        return self._settings.repeats or not sent or _was_never_connected(error)
+
+    def _is_exhausted(self, delay: float) -> bool:
+        attempts, elapsed = self._settings.max_attempts, self._settings.max_elapsed
+        if attempts is not None and self._errors >= attempts:
+            return True
+        return elapsed is not None and time.monotonic() + delay - self._good_at > elapsed
+
+
+def _was_never_connected(error: Exception) -> bool:
+    """Return whether no request can have been sent."""
+    kinds = requests.ConnectTimeout | requests.exceptions.ProxyError | urllib3.exceptions.NewConnectionError
+    return any(isinstance(one, kinds) for one in _chain(error))
+
+
+def _is_untrusted(error: Exception) -> bool:
+    """Return whether a certificate was refused for a reason that does not pass with time: its name or its issuer."""
+    refused = (one for one in _chain(error) if isinstance(one, ssl.SSLCertVerificationError))
+    return any(one.verify_code not in _PASSING for one in refused)
+
+
+def _chain(error: object) -> Iterator[BaseException]:
+    """Yield an error and those that it wraps, in the ways that ``requests`` and ``urllib3`` do."""
+    seen = 0
+    while isinstance(error, BaseException) and seen < 10:
+        yield error
+        seen += 1
+        below = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        error = below if isinstance(below, BaseException) else error.__cause__

@@ -1,0 +1,197 @@
+"""Stream: one subscriber, which comes back as a browser does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ssehub.events import Decoder
+from ssehub.exceptions import EventTooLarge
+from ssehub.tools.bench.body import Body
+from ssehub.tools.bench.connection import Connection
+from ssehub.tools.bench.sequence_check import SequenceCheck
+from ssehub.tools.bench.target import Target
+
+if TYPE_CHECKING:
+    from ssehub.tools.bench.subscribers import Subscribers
+
+#: Seconds after which a browser comes back that was told nothing else.
+_RETRY = 3.0
+#: Seconds after which one that has not been there yet tries again.
+_RETRY_FIRST = 0.1
+_MAX_EVENT = 1 << 24
+
+
+class Stream:
+    """Follow one event stream over as many connections as it takes. Everything happens in the loop's thread.
+
+    :param first: the number due first of each sender; None: whichever comes first.
+    :param paused: whether it stops reading once it is there.
+
+    :ivar is_open: whether it is there: the first bytes of its stream came, and it has not ended.
+    :ivar opened: how many times it got there.
+    :ivar refused: what it was answered instead of a stream, and then it does not come back; or nothing.
+    :ivar orders: what it has seen of each sender.
+    """
+
+    def __init__(
+        self,
+        subscribers: Subscribers,
+        number: int,
+        target: Target,
+        first: int | None,
+        paused: bool,
+        receive_buffer: int | None,
+    ) -> None:
+        self.number = number
+        self.first = first
+        self.paused = paused
+        self.is_open = False
+        self.opened = 0
+        self.refused = ""
+        self.orders: dict[str, SequenceCheck] = {}
+        self.began = 0.0
+        self._subscribers = subscribers
+        self._target = target
+        self._receive_buffer = receive_buffer
+        self._connection: Connection | None = None
+        #: Whether an attempt, or what came of it, goes on.
+        self._live = False
+        #: Whether it goes on over the connection of the one before.
+        self._kept = False
+        self._retry = _RETRY
+        self._body = Body()
+        self._decoder = Decoder(max_event_size=_MAX_EVENT)
+        #: Each with the time it came.
+        self._unparsed: list[tuple[float, bytes | OSError | None]] = []
+
+    def order(self, sender: str) -> SequenceCheck:
+        """Return what it has seen of a sender."""
+        order = self.orders.get(sender)
+        if order is None:
+            order = self.orders[sender] = SequenceCheck(self.first)
+        return order
+
+    def connect(self) -> None:
+        """Begin an attempt, on the connection of the one before if there still is one."""
+        self._body = Body()
+        self._decoder = Decoder(self._decoder.last_event_id, max_event_size=_MAX_EVENT)
+        self.began = time.monotonic()
+        self._live = True
+        self._kept = self._connection is not None
+        try:
+            if self._connection is not None:
+                self._ask(self._connection)
+                return
+            self._connection = Connection(
+                self._subscribers.loop, self._target, self, self._receive_buffer if self.paused else None
+            )
+        except OSError as error:
+            self.lost(error)
+
+    def ready(self) -> None:
+        """Ask for the stream."""
+        assert self._connection is not None
+        now = time.monotonic()
+        self._subscribers.connects.add(now - self.began)
+        self.began = now
+        self._ask(self._connection)
+
+    def _ask(self, connection: Connection) -> None:
+        lines = [b"Accept: text/event-stream", b"Cache-Control: no-cache"]
+        if last := self._decoder.last_event_id:
+            lines.append(b"Last-Event-ID: " + last.encode())
+        connection.write(self._target.request("GET", *lines))
+
+    def received(self, data: bytes) -> None:
+        """Note what came and when; it is looked at when there is time."""
+        if not self._unparsed:
+            self._subscribers.unparsed.append(self)
+        self._unparsed.append((time.monotonic(), data))
+        self._subscribers.backlog += len(data)
+
+    def lost(self, error: OSError | None) -> None:
+        """Note that the connection is over."""
+        if not self._unparsed:
+            self._subscribers.unparsed.append(self)
+        self._unparsed.append((time.monotonic(), error))
+
+    def cut(self, error: OSError | None) -> None:
+        """End the connection from here."""
+        self.close()
+        self.lost(error)
+
+    def close(self) -> None:
+        """End the connection and tell nobody."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.paused = False
+        if self._connection is not None:
+            self._connection.resume()
+
+    def parse(self) -> None:
+        """Look at all that has come."""
+        pieces, self._unparsed = self._unparsed, []
+        for arrival, piece in pieces:
+            if isinstance(piece, bytes):
+                self._subscribers.backlog -= len(piece)
+                if self._live:
+                    self._take(arrival, piece)
+            elif not self._live:  # the connection was only kept
+                self._connection = None
+            elif self._kept and not self._body.status:  # the server ended it just then
+                self._connection = None
+                self.connect()
+            else:
+                self._end(arrival, "the server ended it" if piece is None else piece.strerror or str(piece))
+
+    def _take(self, arrival: float, data: bytes) -> None:
+        try:
+            content = self._body.feed(data)
+            if self._body.status and not self.is_open and (refusal := self._refusal()):
+                self._refuse(refusal)
+                return
+            if content and not self.is_open:
+                self._open(arrival)
+            self._subscribers.take(self, arrival, self._decoder.feed(content))
+        except (ValueError, EventTooLarge) as error:
+            self._refuse(str(error))
+            return
+        if self._body.ended:
+            self._end(arrival, "the server ended it")
+
+    def _refusal(self) -> str:
+        # "If res's status is not 200, or if res's `Content-Type` is not `text/event-stream`, then fail the
+        # connection." (WHATWG HTML 9.2.3)
+        body = self._body
+        if body.status != 200:
+            return f"{body.status} {body.reason}".strip()
+        return "" if body.type == "text/event-stream" else f"not an event stream but {body.type or 'without a type'}"
+
+    def _refuse(self, why: str) -> None:
+        self.close()
+        self._connection = None
+        self._live = self.is_open = False
+        self.refused = why
+        self._subscribers.note_refused(self)
+
+    def _open(self, arrival: float) -> None:
+        self.is_open = True
+        self.opened += 1
+        self._subscribers.note_open(self, arrival)
+        if self.paused and self._connection is not None:
+            self._connection.pause()
+
+    def _end(self, arrival: float, why: str) -> None:
+        """Come back later, as the stream has told, or soon if there was none yet."""
+        if not (self._subscribers.keep and self._body.ended and self._body.keeps):
+            self.close()
+            self._connection = None
+        if self._decoder.reconnection_time is not None:
+            self._retry = self._decoder.reconnection_time / 1000
+        was_open = self.is_open
+        self._live = self.is_open = False
+        self._subscribers.note_end(self, was_open, why, arrival + (self._retry if self.opened else _RETRY_FIRST))

@@ -1,0 +1,120 @@
+"""Service: what lies beside a stream: an ordinary request, the service's own words, a way to send."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from ssehub.client.cancellation import Cancellation
+from ssehub.client.transport import Stream
+from ssehub.tools.doctor.target import Target
+
+#: Ask for an answer without compression: a short one may undo to any length.
+PLAIN = {"Accept-Encoding": "identity"}
+_CONNECT = 5.0
+#: Bytes of an answer at the most; one with ten thousand sessions takes one and a half million.
+_LONGEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hold how an ordinary request went."""
+
+    seconds: float
+    #: None if there was no answer.
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: The JSON object of a 200.
+    value: dict[str, Any] | None = None
+    error: Exception | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the application has answered, whatever it was, and no proxy in its place."""
+        return self.status is not None and self.status not in (502, 503, 504)
+
+
+class Service:
+    """Ask what lies beside a stream. Safe to use from any thread."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.stats_url = target.stats_url or target.beside("stats")
+        self.send_url = target.send_url or target.beside("send")
+
+    def ask(self, patience: float) -> Answer:
+        """Make an ordinary request: for the service's numbers, where there are any.
+
+        :param patience: seconds to wait for an answer, whatever it is.
+        """
+        began = time.monotonic()
+        options = self._target.options(self.stats_url, **PLAIN, **self._authorization())
+        with requests.Session() as session:
+            try:
+                timeout = (min(_CONNECT, patience), patience)
+                response = session.get(self.stats_url, stream=True, timeout=timeout, **options)
+            except requests.RequestException as error:
+                return Answer(time.monotonic() - began, error=error)
+            with response:
+                # What is no JSON may be a stream, without an end.
+                is_json = "json" in response.headers.get("Content-Type", "")
+                value = _object(response, patience) if is_json else None
+                return Answer(time.monotonic() - began, response.status_code, response.headers, value)
+
+    def send(self, client_id: str, data: str, patience: float) -> None:
+        """Send a message to one client.
+
+        :param patience: seconds to wait for the answer.
+        :raises requests.RequestException: if it was not accepted.
+        """
+        fields = {"client_id": client_id, "data": data, "event": "ssehub-doctor"}
+        options = self._target.options(self.send_url, **self._authorization())
+        timeout = (min(_CONNECT, patience), patience)
+        with requests.Session() as session:
+            # Redirected it would be a GET, and what answers that perhaps a stream.
+            response = session.post(
+                self.send_url, json=fields, stream=True, timeout=timeout, allow_redirects=False, **options
+            )
+            with response:
+                if response.status_code != 200:
+                    raise requests.HTTPError(f"{response.status_code} {response.reason}", response=response)
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._target.token}"} if self._target.token else {}
+
+
+def _object(response: requests.Response, patience: float) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError, requests.RequestException):
+        value = read_json(response, _LONGEST, patience)
+        return value if response.status_code == 200 and isinstance(value, dict) else None
+    return None
+
+
+def read_json(response: requests.Response, longest: int, seconds: float) -> Any:
+    """Read the body of a response, opened with ``stream=True`` and :data:`PLAIN`, as JSON, and close the response.
+
+    :param longest: bytes at the most.
+    :param seconds: for all of it.
+    :raises ValueError: if it is no JSON, compressed, longer, or takes longer.
+    :raises requests.RequestException: if it breaks off.
+    """
+    if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise ValueError("the answer is compressed, though nobody has asked for that")
+    text, deadline = bytearray(), time.monotonic() + seconds
+    with Stream(response, Cancellation(), seconds) as stream:
+        while piece := stream.read():
+            text += piece
+            if len(text) > longest:
+                raise ValueError(f"the answer is longer than {longest} bytes")
+            if time.monotonic() > deadline:
+                raise ValueError(f"the answer takes longer than {seconds:g} s")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the answer is nested too deeply") from error
