@@ -23,7 +23,7 @@ import requests
 from ssehub import Client, Hub, MemoryLog, StreamRefused
 from ssehub.cli.doctor import _line
 from ssehub.service import create_app
-from ssehub.tools.doctor import Case, Finding, examine
+from ssehub.tools.doctor import Finding, Target, examine
 from ssehub.tools.doctor.checks import redis
 from tests.apps.clinic import ORIGIN
 from tests.apps.compressing import compressed
@@ -61,11 +61,11 @@ def look(url: str, **options: Any) -> Found:
     options = {"time": 6.0, "streams": 3, "token": "secret", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {finding.check: finding for finding in examine(Case(url, **options))}
+        return {finding.check: finding for finding in examine(Target(url, **options))}
 
 
 def look_at_redis(url: str, **options: Any) -> Found:
-    return {finding.check: finding for finding in redis.ask(Case("http://127.0.0.1/events", log=url, **options))}
+    return {finding.check: finding for finding in redis.ask(Target("http://127.0.0.1/events", log=url, **options))}
 
 
 def judged(found: Found, verdict: str) -> set[str]:
@@ -519,7 +519,7 @@ def test_what_cannot_be_looked_at_is_a_line_and_no_traceback() -> None:
 )
 def test_a_case_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        Case(**{"url": "http://127.0.0.1/", **wrong})
+        Target(**{"url": "http://127.0.0.1/", **wrong})
 
 
 def test_ctrl_c_ends_it_and_what_is_known_is_told(scripted: Callable[..., Server]) -> None:
