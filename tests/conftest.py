@@ -15,6 +15,7 @@ from ssehub import Client, Hub
 from tests.browser import browser, open_tab
 from tests.redis_server import RedisServer
 from tests.scripted import QUICK, Exchange, Script, Server
+from tests.servers import ROOT
 from tests.streams import GUARD, Stream, opened_streams
 
 __all__ = ["browser", "open_tab"]
@@ -78,6 +79,19 @@ def site() -> Iterator[Callable[[Any], Site]]:
     yield serve
     for one in sites:
         one.close()
+
+
+#: Fixtures, and the markers of the tests that use them.
+_MARKERS = {"redis_server": "redis", "cluster": "redis", "browser": "browser", "open_tab": "browser"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its folder, and with what it needs."""
+    for item in items:
+        item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in _MARKERS:
+                item.add_marker(_MARKERS[fixture])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -61,7 +61,7 @@ class Page(NamedTuple):
 class Readable(ABC):
     """A log, or the partitions of it that concern one reader: an order of entries to read on from a place in it.
 
-    Safe to use from any thread. The contract, which ``tests/test_log_contract.py`` checks:
+    Safe to use from any thread. The contract, which ``tests/contract/test_log_contract.py`` checks:
 
     * :meth:`read` from any place gives exactly the reader's entries after it in order, or one gap. Nothing that is
       missing is passed over silently, and a gap is reported only if a message to this reader may be missing.

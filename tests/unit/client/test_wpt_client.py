@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ssehub import Backoff, Client, Message
 from tests.scripted import Exchange, Server
+from tests.servers import ROOT
 from tests.streams import GUARD, until
 
 CASES = [
-    case
-    for case in json.loads((Path(__file__).parent / "data" / "wpt_cases.json").read_text())["cases"]
-    if case["applicable"]
+    case for case in json.loads((ROOT / "tests" / "data" / "wpt_cases.json").read_text())["cases"] if case["applicable"]
 ]
 FRAMINGS = ("length", "chunked", "close", "bytes")
 

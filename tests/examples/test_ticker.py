@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.examples import EXAMPLES, imported, served
+from tests.example_apps import EXAMPLES, imported, served
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, process
 from tests.streams import GUARD, Stream, until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.examples import EXAMPLES
+from tests.example_apps import EXAMPLES
 
 FOLDERS = sorted(path.parent for path in EXAMPLES.glob("*/README.rst"))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ssehub import Client
-from tests.examples import imported
+from tests.example_apps import imported
 from tests.streams import Stream, call, until
 
 

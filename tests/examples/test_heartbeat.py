@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.examples import EXAMPLES, imported, served
+from tests.example_apps import EXAMPLES, imported, served
 from tests.servers import free_port, missing, process
 from tests.streams import Stream, call, until
 

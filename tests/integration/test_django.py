@@ -357,7 +357,7 @@ def test_a_request_of_asgi_is_refused_with_what_is_needed(monkeypatch: pytest.Mo
 
 
 def test_the_script_for_tabs_that_share_a_stream_is_a_view() -> None:
-    from tests.test_script import check
+    from tests.unit.wsgi.test_script import check
 
     check(get_wsgi_application(), "/shared.js")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.examples import imported
+from tests.example_apps import imported
 from tests.streams import Stream, call
 
 

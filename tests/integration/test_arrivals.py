@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from ssehub.cli.arrivals import Arrivals
+from tests.integration.test_cli import run, serving
 from tests.streams import GUARD, Stream, call, until
-from tests.test_cli import run, serving
 
 BEGUN = [
     b"",

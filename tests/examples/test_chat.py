@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from ssehub import Message
-from tests.examples import imported
+from tests.example_apps import imported
 from tests.streams import Stream, call
 
 

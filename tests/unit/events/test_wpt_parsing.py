@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ssehub.events import Message
 from tests.decoding import decode_every_way
+from tests.servers import ROOT
 
-_TABLE = json.loads((Path(__file__).parent / "data" / "wpt_cases.json").read_text())
+_TABLE = json.loads((ROOT / "tests" / "data" / "wpt_cases.json").read_text())
 #: Told by status, type or address, which is the client's to judge.
 _CLIENT = ("format-mime", "request-redirect", "request-status", "eventsource-close", "eventsource-constructor")
 

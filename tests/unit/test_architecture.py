@@ -11,7 +11,7 @@ import pytest
 
 import ssehub
 
-ROOT = Path(__file__).parent.parent / "ssehub"
+ROOT = Path(__file__).parents[2] / "ssehub"
 FLOORS = {
     "exceptions": 0,
     "backoff": 0,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.examples import EXAMPLES, imported
+from tests.example_apps import EXAMPLES, imported
 from tests.servers import ROOT
 from tests.streams import GUARD, Stream, call
 

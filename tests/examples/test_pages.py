@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.examples import hurried, served
+from tests.example_apps import hurried, served
 from tests.streams import Stream, call, until
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"

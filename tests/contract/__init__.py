@@ -1,0 +1,1 @@
+"""What every log keeps, over all ways of delivery."""

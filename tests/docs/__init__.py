@@ -1,0 +1,1 @@
+"""The README and the pages: what they show runs."""

@@ -1,0 +1,1 @@
+"""Tests with real servers, browsers, proxies and Redis."""

@@ -1,0 +1,1 @@
+"""Tests of single modules: they need nothing but the test extra."""
