@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ssehub.backoff import Backoff
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Between attempts: 50 milliseconds at first, two seconds at most.
 _BACKOFF = Backoff(initial=0.05, maximum=2.0)

@@ -12,7 +12,7 @@ from ssehub.exceptions import HubClosed
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Hook(Generic[P]):

@@ -25,13 +25,13 @@ class Attempt:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         #: Ends the attempt, in whatever phase, and the wait after it.
-        self.cancellation = Cancellation()
+        self.cancellation: Cancellation = Cancellation()
         #: Knows the last event id of everything read, and the reconnection time.
-        self.decoder = Decoder()
+        self.decoder: Decoder = Decoder()
         #: Whether the connection was worth having: it brought a message, or lasted.
-        self.good = False
+        self.good: bool = False
         #: Whether the request may have reached the server.
-        self.sent = False
+        self.sent: bool = False
         self._opened_at: float | None = None
 
     @property

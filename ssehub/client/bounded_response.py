@@ -66,7 +66,7 @@ class BoundedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp.close()
-        self.fp = io.BufferedReader(Bounded(sock), _BUFFER)
+        self.fp: io.BufferedReader = io.BufferedReader(Bounded(sock), _BUFFER)
 
     def begin(self) -> None:
         """Read the head; called by ``http.client``.

@@ -102,7 +102,7 @@ class Hooks:
     """
 
     def __init__(self, base64: bool, check: Callable[[], None]) -> None:
-        self.on_event = Listeners()
+        self.on_event: Listeners = Listeners()
         self.on_connection: Hook[[]] = Hook("on_connection")
         self.on_disconnect: Hook[[Exception | None]] = Hook("on_disconnect")
         self.on_error: Hook[[Exception, float | None]] = Hook("on_error")

@@ -25,7 +25,7 @@ class Cancellation:
     """
 
     def __init__(self) -> None:
-        self.cancelled = False
+        self.cancelled: bool = False
         #: The last answer, whose reader closes it, or the transport if there is none: a hook of the session may fail.
         self.answer: requests.Response | None = None
         # Both may be entered by a signal handler in the thread that is inside already.
@@ -93,7 +93,7 @@ def _watch(connected: Any) -> None:
 class HTTPConnection(connection.HTTPConnection):
     """A connection whose socket is watched from the moment there is one, before the TLS handshake."""
 
-    response_class = BoundedResponse
+    response_class: Any = BoundedResponse
 
     def _new_conn(self) -> socket.socket:
         connected = super()._new_conn()

@@ -24,7 +24,7 @@ from ssehub.client.subscription import Subscription, check_type
 from ssehub.client.transport import Timeout, Transport, check_scheme
 from ssehub.events import Received
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Seconds that leaving a ``with`` block waits for the client's thread; a name lookup may hold it for longer.
 _FAREWELL = 5.0

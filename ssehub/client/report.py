@@ -7,7 +7,7 @@ import time
 
 from ssehub.client.responses import reason
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Seconds between two warnings while nothing changes.
 _RARELY = 300.0
@@ -27,7 +27,7 @@ class Report:
         self._warned_at: float | None = None
         self._is_down = False
         #: The state of the connection, in a few words.
-        self.state = "not followed"
+        self.state: str = "not followed"
 
     def connecting(self) -> None:
         """Note that an attempt begins."""

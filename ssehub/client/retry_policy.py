@@ -88,7 +88,7 @@ class RetryPolicy:
         self._settings = settings
         self._reconnection_time = settings.reconnect_delay
         #: Attempts in a row without a message, which make the wait longer.
-        self.failures = 0
+        self.failures: int = 0
         # Attempts in a row that ended with an error, messages or not, and when that began.
         self._errors = 0
         self._good_at = time.monotonic()

@@ -22,7 +22,7 @@ from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.response import NO_SNIFFING, Unfit
 from ssehub.wsgi.script import shared_script
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: What a view that answers with streams has set. Decorators hand it on, if they use ``functools.wraps``.
 _IS_STREAM = "is_ssehub_stream"

@@ -37,7 +37,7 @@ class History:
         self, size: int, ttl: float | None, end: Position, zone_size: int | None = None, can_fork: bool = False
     ) -> None:
         #: The place of the newest entry.
-        self.end = end
+        self.end: Position = end
         self._begin = end
         self._size = size
         self._ttl = ttl

@@ -29,13 +29,13 @@ class Channel:
     __slots__ = ("address", "dropped", "dropped_to", "forgotten_to", "held")
 
     def __init__(self, address: Address, dropped_to: int) -> None:
-        self.address = address
-        self.held = Offsets()
-        self.dropped = Offsets()
+        self.address: Address = address
+        self.held: Offsets = Offsets()
+        self.dropped: Offsets = Offsets()
         #: Nothing after this offset was dropped.
-        self.dropped_to = dropped_to
+        self.dropped_to: int = dropped_to
         #: How many were dropped up to this offset is not known.
-        self.forgotten_to = dropped_to
+        self.forgotten_to: int = dropped_to
 
 
 class Index:

@@ -14,7 +14,7 @@ from ssehub.events import Message
 from ssehub.events.message import Received
 from ssehub.log.position import Place, Position, parse_parts
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class _All(enum.Enum):
@@ -224,14 +224,14 @@ class Entry:
     __slots__ = ("data", "id", "packet", "place", "position", "previous", "sent")
 
     def __init__(self, packet: Packet, position: Position, previous: str, body: bytes, sent: float = 0.0) -> None:
-        self.packet = packet
-        self.position = position
+        self.packet: Packet = packet
+        self.position: Position = position
         self.place: Place = position
-        self.previous = previous
-        self.sent = sent
+        self.previous: str = previous
+        self.sent: float = sent
         own_id = packet.message.id
-        self.id = str(position) if own_id is None else own_id
-        self.data = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
+        self.id: str = str(position) if own_id is None else own_id
+        self.data: bytes = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
 
     @property
     def cursor(self) -> Place | None:

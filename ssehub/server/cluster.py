@@ -15,7 +15,7 @@ from ssehub.log import ALL, All, Command, Log, Process, Session
 from ssehub.server.connection import Connection
 from ssehub.server.registry import Registry
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Cluster:

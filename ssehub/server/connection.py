@@ -29,10 +29,10 @@ class Member:
     __slots__ = ("client_id", "metadata", "sessions", "version")
 
     def __init__(self, client_id: str) -> None:
-        self.client_id = client_id
+        self.client_id: str = client_id
         self.metadata: Any = None
         #: That of the command by which the metadata was set.
-        self.version = (0, 0)
+        self.version: tuple[int, int] = (0, 0)
         self.sessions: dict[str, Connection] = {}
 
 
@@ -62,18 +62,18 @@ class Connection:
         lock: threading.Lock,
         max_pending: int,
     ) -> None:
-        self.id = secrets.token_hex(8)
-        self.client_id = client_id if client_id is not None else self.id
-        self.zones = zones
+        self.id: str = secrets.token_hex(8)
+        self.client_id: str = client_id if client_id is not None else self.id
+        self.zones: tuple[str, ...] = zones
         #: The partitions of the log that its zones are in. Messages without a zone are read from the first, its home.
-        self.partitions = partitions
-        self.connected_at = time.time()
+        self.partitions: tuple[int, ...] = partitions
+        self.connected_at: float = time.time()
         self.closed: str | None = None
         #: The thread that runs its hooks now, or serves it; 0 if there is none.
-        self.thread = threading.get_ident()
-        self.member = Member(self.client_id)
+        self.thread: int = threading.get_ident()
+        self.member: Member = Member(self.client_id)
         #: How its stream is told that there is something to send.
-        self.delivery = delivery
+        self.delivery: Delivery = delivery
         #: What the thread that serves it blocks on.
         self.queue: queue.Queue[Any]
         self.reader: Reader

@@ -43,7 +43,7 @@ from ssehub.server.start_position import StartPosition
 from ssehub.server.wakeups import Delivery, Wakeups
 from ssehub.single_flight import SingleFlight
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Hooks:
@@ -59,14 +59,15 @@ class Dispatcher:
     """Everything of a hub that concerns one process, but for HTTP and sockets. Safe to use from any thread."""
 
     def __init__(self, log: Log, settings: HubSettings, hooks: Hooks, closed: bool) -> None:
-        self.registry = Registry()
-        self.counters = Counters()
-        self.cluster = Cluster(self.registry, log, self.stats)
+        self.registry: Registry = Registry()
+        self.counters: Counters = Counters()
+        self.cluster: Cluster = Cluster(self.registry, log, self.stats)
         self.hooks = hooks
         self.settings = settings
         #: Whether the hub takes streams, and messages.
-        self.takes_streams = self.takes_messages = not closed
-        self.wakeups = Wakeups()
+        self.takes_streams: bool = not closed
+        self.takes_messages: bool = not closed
+        self.wakeups: Wakeups = Wakeups()
         self._deliveries: list[Delivery] = [self.wakeups]
         self._more_stats: Callable[[], dict[str, Any]] = dict
         self._log = log

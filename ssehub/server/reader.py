@@ -52,17 +52,17 @@ class Reader:
         start: Found,
         max_replay: int | None,
     ) -> None:
-        self.interest = interest
-        self.session = session
+        self.interest: Interest = interest
+        self.session: str = session
         self.place = start.place
         self.told: Place | None = None
         #: How many messages were taken last, and when the oldest of them was sent (seconds since 1970; 0: unknown).
-        self.messages = 0
-        self.sent = 0.0
+        self.messages: int = 0
+        self.sent: float = 0.0
         #: Whether nothing came after what was taken last.
-        self.level = False
+        self.level: bool = False
         #: Whether the log may have been rewritten, so that the place has to be judged anew.
-        self.invalid = False
+        self.invalid: bool = False
         self._log = log
         self._cache = cache
         self._gap = start.gap

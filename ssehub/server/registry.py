@@ -23,9 +23,9 @@ class Expected:
     __slots__ = ("__weakref__", "cancelled", "client_id", "zones")
 
     def __init__(self, zones: tuple[str, ...], client_id: str | None) -> None:
-        self.zones = zones
-        self.client_id = client_id
-        self.cancelled = False
+        self.zones: tuple[str, ...] = zones
+        self.client_id: str | None = client_id
+        self.cancelled: bool = False
 
 
 class Registry:

@@ -15,7 +15,7 @@ from ssehub.log import ALL, All, Packet
 from ssehub.log.packet import BROWSERS_TYPES
 from ssehub.wsgi.access import Action, Authorize, check
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: What proxies add to a request. nginx adds none of it unless it is told to, but before 1.29.7 it speaks HTTP/1.0.
 _PROXIED = frozenset(("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"))

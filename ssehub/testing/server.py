@@ -72,8 +72,8 @@ class Server:
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._listener = _Listener(app)
-        self.port = int(self._listener.server_address[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port: int = int(self._listener.server_address[1])
+        self.url: str = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(
             target=self._listener.serve_forever, args=(_LOOK,), name="ssehub-test-server", daemon=True
         )

@@ -61,9 +61,9 @@ class AppStream(Iterator[Received]):
         self._servers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         # A hub notices by the socket that a client has left, and may take it over.
         self._environ = {**environ, "werkzeug.socket": self._servers}
-        self.status = 0
+        self.status: int = 0
         self._status = "nothing"
-        self.headers = Headers()
+        self.headers: Headers = Headers()
         self.opened: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._run, name="ssehub-app-stream", daemon=True)
         self._thread.start()

@@ -22,8 +22,8 @@ class Group:
         connection = first.connection
         self.log: Readable = connection.reader.log
         self.interest: Interest = connection.reader.interest.shared
-        self.home = connection.home
-        self.partitions = connection.partitions
+        self.home: int = connection.home
+        self.partitions: tuple[int, ...] = connection.partitions
         self.streams: dict[Stream, None] = {}
         # Its first stream may have to catch up, and does so by itself.
         self.place: Place = self.log.end()

@@ -22,7 +22,7 @@ from typing import Any
 
 from ssehub.background import Background
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Seconds between two looks at whether the worker is to stop.
 _LOOK = 0.1

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ssehub.server.connection import Connection
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Hooks that run at a time. Those that hang do not count.
 _THREADS = 4
@@ -30,7 +30,7 @@ class HookPool:
 
     def __init__(self) -> None:
         #: Guards what each stream has handed in; one for all, because ten thousand locks are memory.
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self._changed = threading.Condition()
         self._tasks: collections.deque[tuple[str, Callable[[], None]]] = collections.deque()
         #: What each thread runs and since when (``time.monotonic()``); None for one that waits.

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 from ssehub.exceptions import HubClosed, LogError, UnknownClient
-from ssehub.log import ALL, All, Log, MemoryLog, Packet, Process, Receipt, Session
+from ssehub.hooks import Hook
+from ssehub.log import ALL, All, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
 from ssehub.log.packet import OR_ALL, check_name, warn_of_type
 from ssehub.log.position import NOWHERE
 from ssehub.process_local import ProcessLocal
@@ -35,7 +36,7 @@ from ssehub.wsgi.streams import NO_REQUEST, REFUSAL, Source, Streams, has_one_th
 from ssehub.wsgi.takeover import why_not
 from ssehub.wsgi.warnings import is_test, note_sent, note_served, warn_of
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Zones one connection may be in; each is a table entry, and a request may name them.
 MAX_ZONES = 100
@@ -109,9 +110,9 @@ class Hub(ProcessLocal):
         if refuse_with not in (200, 503):
             raise ValueError(f"refuse_with must be 200 or 503, not {refuse_with!r}")
         self._hooks = Hooks()
-        self.on_connection = self._hooks.on_connection
-        self.on_disconnect = self._hooks.on_disconnect
-        self.on_gap = self._hooks.on_gap
+        self.on_connection: Hook[[Connection]] = self._hooks.on_connection
+        self.on_disconnect: Hook[[Connection]] = self._hooks.on_disconnect
+        self.on_gap: Hook[[Connection, Gap]] = self._hooks.on_gap
         if log is not None and not isinstance(log, Log):
             # Its value is not shown: it may be an address with a password.
             raise TypeError(f"log must be a Log, RedisLog(address) for instance, not {type(log).__name__}")

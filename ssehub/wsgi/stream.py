@@ -50,20 +50,22 @@ class Stream:
         expires: float,
         on_end: Callable[[], None],
     ) -> None:
-        self.connection = connection
+        self.connection: Connection = connection
         self.reader: Reader = connection.reader
-        self.sock = sock
+        self.sock: Any = sock
         self.number: int = sock.fileno()
-        self.chunked = head.is_chunked
-        self.run = run
-        self.beat = beat
-        self.expires = expires
-        self.on_end = on_end
+        self.chunked: bool = head.is_chunked
+        self.run: Callable[[str, Callable[[], None]], None] = run
+        self.beat: float = beat
+        self.expires: float = expires
+        self.on_end: Callable[[], None] = on_end
         #: What the socket has not taken of the last write, and when it took something last (``time.monotonic()``).
         self.rest: memoryview | None = memoryview(head.data)
-        self.rest_since = self.written = time.monotonic()
-        self.busy = True
-        self.hooking = self.finishing = False
+        self.rest_since: float = time.monotonic()
+        self.written: float = self.rest_since
+        self.busy: bool = True
+        self.hooking: bool = False
+        self.finishing: bool = False
         #: The oldest message in the rest was sent at this time (seconds since 1970; 0: unknown).
         self._owed = 0.0
 

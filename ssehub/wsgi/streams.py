@@ -41,7 +41,7 @@ from ssehub.wsgi.writer import Writer
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: A hub that is full tells its clients to wait this many times ``retry`` (and up to twice that, spread).
 REFUSAL = 5

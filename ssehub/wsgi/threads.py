@@ -28,9 +28,11 @@ class ThreadStream:
         self.writing_since: float | None = None
         settings = dispatcher.settings
         self._dispatcher = dispatcher
-        self.beat = jitter(settings.heartbeat)
-        self.expires = time.monotonic() + min(jitter(one) for one in (settings.max_age, max_age, float("inf")) if one)
-        self.alarm = min(time.monotonic() + self.beat, self.expires)
+        self.beat: float = jitter(settings.heartbeat)
+        self.expires: float = time.monotonic() + min(
+            jitter(one) for one in (settings.max_age, max_age, float("inf")) if one
+        )
+        self.alarm: float = min(time.monotonic() + self.beat, self.expires)
 
     def wake(self) -> None:
         """Wake its thread, if it sleeps."""

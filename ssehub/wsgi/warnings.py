@@ -11,7 +11,7 @@ import sys
 import tempfile
 from typing import Any
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 #: By process: whether messages were sent to a log in memory, and no stream or cursor was ever asked for.

@@ -19,7 +19,7 @@ from ssehub.server.settings import HubSettings
 from ssehub.wsgi import poller, sockets
 from ssehub.wsgi.poller import Poller
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Watched(Protocol):

@@ -23,7 +23,7 @@ from ssehub.wsgi.timers import Timers
 
 P = ParamSpec("P")
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Reasons after which there is nobody to read a last chunk.
 DEAD = ("hang-up", "stalled")
@@ -48,9 +48,10 @@ class WriterLoop:
     def __init__(self, dispatcher: Dispatcher, look: Callable[[], None]) -> None:
         self.streams: dict[Connection, Stream] = {}
         #: Entries that were announced, and that all streams were served since.
-        self.announced = self.served = 0
+        self.announced: int = 0
+        self.served: int = 0
         #: Streams that are here, or on their way.
-        self.expected = 0
+        self.expected: int = 0
         self._dispatcher = dispatcher
         self._settings = dispatcher.settings
         self._counters = dispatcher.counters
@@ -69,7 +70,8 @@ class WriterLoop:
         #: For each partition the last entry whose note was taken.
         self._ends: dict[int, Position] = {}
         self._lock = threading.Lock()
-        self.has_ended = self._stopped = False
+        self.has_ended: bool = False
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name="ssehub-writer", daemon=True)
         self._greenlets = uses_greenlets()
         self._served = 0

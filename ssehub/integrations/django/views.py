@@ -18,7 +18,7 @@ from ssehub.wsgi.access import check, cors_headers, preflight_headers
 from ssehub.wsgi.response import NO_SNIFFING, Unfit
 from ssehub.wsgi.script import shared_script
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

@@ -17,7 +17,7 @@ from ssehub.log.position import Position
 from ssehub.log.redis.link import ERRORS, Client, disconnect
 from ssehub.log.redis.partition import PAGE, Broken, Partition
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Milliseconds a read waits for the next entry. A stream from which nothing has come for so long is looked at: one that
 #: was rolled back would leave its readers waiting for a place that it may not reach for long.

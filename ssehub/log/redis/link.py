@@ -33,7 +33,7 @@ class Link:
     def __init__(self, server: str | Client) -> None:
         if not isinstance(server, str | redis.Redis | RedisCluster):
             raise TypeError(f"the server must be a URL or a client of redis-py, not {type(server).__name__}")
-        self.is_cluster = isinstance(server, RedisCluster) or (isinstance(server, str) and _CLUSTER in server)
+        self.is_cluster: bool = isinstance(server, RedisCluster) or (isinstance(server, str) and _CLUSTER in server)
         self._nodes: list[tuple[str, int]] = []
         if isinstance(server, RedisCluster):
             self._nodes = [(node.host, node.port) for node in server.get_nodes()]  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from ssehub.background import Background
 from ssehub.exceptions import LogError
 from ssehub.log.redis.writer import Letter, Unreachable
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class _Queue:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ssehub.log.presence import Here, Session
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Sessions in a page.
 PAGE = 32

@@ -18,7 +18,7 @@ from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.stream import TOP, entry_of, follows, position_of, unreadable
 from ssehub.single_flight import SingleFlight
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Entries fetched at a time.
 PAGE = 1000
@@ -43,9 +43,9 @@ class Partition(Held):
         self.key = key
         #: How many views are open, and when the last was left (``time.monotonic()``).
         self.users = 0
-        self.left = 0.0
+        self.left: float = 0.0
         #: Set once the partition is among those that are followed.
-        self.followed = threading.Event()
+        self.followed: threading.Event = threading.Event()
         self._size = size
         self.client = client
         self._timeout = timeout
@@ -60,7 +60,7 @@ class Partition(Held):
         #: Opens the partition, and has it followed.
         self.opening: SingleFlight[None] = SingleFlight()
         #: Entries that ssehub has not written, or that cannot be read.
-        self.unreadable = 0
+        self.unreadable: int = 0
         #: The id of an entry of others that was read after the end of what is held.
         self._skipped: bytes | None = None
         self._asking = threading.Lock()

@@ -26,7 +26,7 @@ from ssehub.log.redis.ledger import Found, Ledger
 from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.pages import PAGE, Pages, read_client, read_everybody, read_metadata, record
 
-logger = logging.getLogger("ssehub")
+logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Seconds that changes are gathered before they are written: a thousand clients that come at once are one write.
 _GATHER = 0.005
@@ -48,7 +48,7 @@ class RedisPresence(Presence):
         self._connect = connect
         self._lease = lease
         self._ledger = Ledger(connect, name, lease)
-        self.process = secrets.token_hex(8)
+        self.process: str = secrets.token_hex(8)
         self._local: Local | None = None
         self._measure: Callable[[], Mapping[str, Any]]
         #: What that gave when the lease was last renewed.

@@ -16,13 +16,13 @@ class Body:
     __slots__ = ("_chunked", "_due", "_rest", "ended", "keeps", "reason", "status", "type")
 
     def __init__(self) -> None:
-        self.status = 0
-        self.reason = ""
+        self.status: int = 0
+        self.reason: str = ""
         #: The content type without its parameters.
-        self.type = ""
-        self.ended = False
+        self.type: str = ""
+        self.ended: bool = False
         #: Whether another request may follow on the connection.
-        self.keeps = False
+        self.keeps: bool = False
         self._chunked = False
         #: Bytes of the chunk, or of the whole, that are still to come; with the line break behind a chunk.
         self._due: int | None = None

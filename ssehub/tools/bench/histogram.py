@@ -24,7 +24,7 @@ class Histogram:
         self._buckets: Counter[int] = Counter()
         self._new = array("d")
         self._sorted = 0
-        self.longest = 0.0
+        self.longest: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one."""

@@ -21,7 +21,7 @@ class Inquiry:
     """
 
     def __init__(self, loop: Loop, target: Target) -> None:
-        self.over = False
+        self.over: bool = False
         self._target = target
         self._answer = Body()
         self._text = bytearray()

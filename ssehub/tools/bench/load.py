@@ -49,10 +49,10 @@ class Load:
     ) -> None:
         self.rate = rate
         self.duration = duration
-        self.accepted = 0
+        self.accepted: int = 0
         self.errors: Counter[str] = Counter()
-        self.refusal = ""
-        self.began = 0.0
+        self.refusal: str = ""
+        self.began: float = 0.0
         self._loop = loop
         self._patience = patience
         self._shown = target.shown
@@ -61,7 +61,7 @@ class Load:
         self._due: deque[float] = deque()
         self._run = f"ssehub-bench-{secrets.token_hex(4)}"
         self._stopped = False
-        self.senders = [
+        self.senders: list[Sender] = [
             Sender(loop, target, f"{self._run}.{n}", fields, size, patience, self._note) for n in range(_SENDERS)
         ]
 

@@ -37,7 +37,7 @@ class Loop:
 
     def reset(self) -> None:
         """Count the lag and the processor's time from now on."""
-        self.lag = Histogram()
+        self.lag: Histogram = Histogram()
         self._beat = self._since = time.monotonic()
         self._used = time.thread_time()
 

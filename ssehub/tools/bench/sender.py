@@ -46,9 +46,9 @@ class Sender:
         done: Callable[[Sender, str, int], None],
     ) -> None:
         self.name = name
-        self.sent = 0
+        self.sent: int = 0
         self.doubtful: set[int] = set()
-        self.busy = False
+        self.busy: bool = False
         self._loop = loop
         self._target = target
         self._fields = fields

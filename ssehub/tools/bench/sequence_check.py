@@ -24,7 +24,9 @@ class SequenceCheck:
     def reset(self) -> None:
         """Count from zero; what is due next stays."""
         self.missing.clear()
-        self.received = self.doubles = self.late = 0
+        self.received: int = 0
+        self.doubles: int = 0
+        self.late: int = 0
 
     def take(self, number: int) -> str:
         """Take the next number; return the fault in words, or nothing."""

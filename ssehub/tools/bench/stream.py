@@ -45,12 +45,12 @@ class Stream:
     ) -> None:
         self.number = number
         self.first = first
-        self.paused = paused
-        self.is_open = False
-        self.opened = 0
-        self.refused = ""
+        self.paused: bool = paused
+        self.is_open: bool = False
+        self.opened: int = 0
+        self.refused: str = ""
         self.orders: dict[str, SequenceCheck] = {}
-        self.began = 0.0
+        self.began: float = 0.0
         self._subscribers = subscribers
         self._target = target
         self._receive_buffer = receive_buffer

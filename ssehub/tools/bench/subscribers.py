@@ -55,8 +55,8 @@ class Subscribers:
         self.streams: list[Stream] = []
         self.unparsed: deque[Stream] = deque()
         self.backlog = 0
-        self.connects = Histogram()
-        self.first_bytes = Histogram()
+        self.connects: Histogram = Histogram()
+        self.first_bytes: Histogram = Histogram()
         self.attempts: deque[float] = deque(maxlen=_KEPT)
         self.comings: deque[float] = deque(maxlen=_KEPT)
         self.ends: Counter[str] = Counter()

@@ -46,14 +46,14 @@ class Tally:
 
     def reset(self) -> None:
         """Count from zero."""
-        self.latency = Histogram()
+        self.latency: Histogram = Histogram()
         self.first_arrival: float | None = None
         self.last_arrival: float | None = None
         #: Messages that are not ours.
-        self.others = 0
-        self.gaps = 0
+        self.others: int = 0
+        self.gaps: int = 0
         #: Messages that gaps say are missing, as far as they say.
-        self.told_missing = 0
+        self.told_missing: int = 0
         self.gap_events: list[ToldGap] = []
         self.faults: list[str] = []
 

@@ -38,18 +38,22 @@ class Target:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not an http address: {_shown(url)!r}; it begins with http:// or https://")
         tls = parts.scheme == "https"
-        self.host = parts.hostname
+        self.host: str = parts.hostname
         port = parts.port or (443 if tls else 80)
-        self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.path: str = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         #: As it may be shown: without a password, and without the query, which may hold a token.
-        self.shown = _shown(url)
-        self.tls = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE")) if tls else None
+        self.shown: str = _shown(url)
+        self.tls: ssl.SSLContext | None = None
+        if tls:
+            self.tls = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE"))
         lines = [f"Host: {parts.netloc.rpartition('@')[2]}"]
         if parts.username is not None:
             secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             lines.append(f"Authorization: Basic {base64.b64encode(secret).decode()}")
         lines += [_line(name, value) for name, value in headers]
         self._head = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+        self.family: socket.AddressFamily
+        self.address: Any
         self.family, self.address = self._find(port)
 
     def request(self, method: str, *lines: bytes, body: bytes = b"") -> bytes:

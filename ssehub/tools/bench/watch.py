@@ -38,13 +38,13 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.spread = Histogram()
-        self.received = 0
-        self.judged = 0
-        self.cursors = 0
-        self.gaps = 0
-        self.told_missing = 0
-        self.backwards = 0
+        self.spread: Histogram = Histogram()
+        self.received: int = 0
+        self.judged: int = 0
+        self.cursors: int = 0
+        self.gaps: int = 0
+        self.told_missing: int = 0
+        self.backwards: int = 0
         #: When each message came to the first stream.
         self._arrivals: dict[_Place, float] = {}
         self._traces: dict[int, _Trace] = {}

@@ -40,22 +40,22 @@ class Recording:
     """
 
     def __init__(self, url: str, options: dict[str, Any], longest: float) -> None:
-        self.began = time.monotonic()
+        self.began: float = time.monotonic()
         #: The head of the answer, once there is one, and when it came.
         self.response: requests.Response | None = None
         self.answered: float | None = None
         self.pieces: list[Piece] = []
         #: How many of them have broken a silence for its own sake; the first bytes break none.
-        self.beats = 0
+        self.beats: int = 0
         #: What an answer that is no stream says of why.
-        self.said = ""
+        self.said: str = ""
         #: When the last bytes came.
         self.last: float | None = None
         #: The longest time without any since the head, except for that which goes on.
-        self.longest_silence = 0.0
+        self.longest_silence: float = 0.0
         self.ended: float | None = None
         self.error: Exception | None = None
-        self.decoder = Decoder(max_event_size=1 << 24, comments=True)
+        self.decoder: Decoder = Decoder(max_event_size=1 << 24, comments=True)
         #: The reconnection times that the stream has asked for, in milliseconds.
         self.retries: list[int] = []
         self._url = url

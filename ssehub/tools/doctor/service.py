@@ -45,8 +45,8 @@ class Service:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self.stats_url = target.stats_url or target.beside("stats")
-        self.send_url = target.send_url or target.beside("send")
+        self.stats_url: str = target.stats_url or target.beside("stats")
+        self.send_url: str = target.send_url or target.beside("send")
 
     def ask(self, patience: float) -> Answer:
         """Make an ordinary request: for the service's numbers, where there are any.

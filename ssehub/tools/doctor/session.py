@@ -27,10 +27,10 @@ class Session:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.service = Service(target)
-        self.began = time.monotonic()
+        self.service: Service = Service(target)
+        self.began: float = time.monotonic()
         #: How an ordinary request went while no stream was open here.
-        self.alone = Answer(0.0)
+        self.alone: Answer = Answer(0.0)
         #: How the last one went while streams were open here.
         self.beside: Answer | None = None
         self.main: Recording | None = None
