@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
     from ssehub.log.redis import RedisLog
     from ssehub.server.connection import Connection
-    from ssehub.wsgi.hub import Hub, close_all, end_all_streams
+    from ssehub.wsgi.hub import Hub
+    from ssehub.wsgi.hub_core import close_all, end_all_streams
     from ssehub.wsgi.response import event_stream, last_event_id
 
 __version__ = "0.1.0"
@@ -76,7 +77,8 @@ _HOMES = {
     "ssehub.log": ("ALL", "Gap", "Log", "MemoryLog", "Packet", "Process", "Receipt", "Session"),
     "ssehub.log.redis": ("RedisLog",),
     "ssehub.server.connection": ("Connection",),
-    "ssehub.wsgi.hub": ("Hub", "close_all", "end_all_streams"),
+    "ssehub.wsgi.hub": ("Hub",),
+    "ssehub.wsgi.hub_core": ("close_all", "end_all_streams"),
     "ssehub.wsgi.response": ("event_stream", "last_event_id"),
     "ssehub.events": ("Decoder", "Message", "Received", "decode"),
 }

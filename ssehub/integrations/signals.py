@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from ssehub.wsgi.hub import end_all_streams
+from ssehub.wsgi.hub_core import end_all_streams
 
 #: Seconds that the streams get at most for their last chunk before a signal does what it did so far. They take a few
 #: milliseconds, or a second if a client does not read.

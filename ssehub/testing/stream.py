@@ -16,7 +16,8 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from ssehub.events import Decoder, Received
 from ssehub.exceptions import SSEHubError
 from ssehub.server.connection import Connection
-from ssehub.wsgi.hub import hubs
+from ssehub.wsgi.directory import Directory
+from ssehub.wsgi.hub_core import hubs
 
 #: What a page does not see unless it asks for it; a gap it should.
 _HIDDEN = ("ssehub.open", "ssehub.cursor")
@@ -202,7 +203,8 @@ class AppStream(Iterator[Received]):
 
 def _find(session_id: Any) -> Connection | None:
     """Return a connection of this process."""
-    return next((one for hub in hubs() for one in hub.connections() if one.id == session_id), None)
+    here = [hub for hub in hubs() if isinstance(hub, Directory)]
+    return next((one for hub in here for one in hub.connections() if one.id == session_id), None)
 
 
 def stream(

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ssehub.events import Message
 from ssehub.server.connection import Connection
@@ -28,10 +28,10 @@ from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.registry import Expected
 from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
-from ssehub.wsgi import poller, sockets
-from ssehub.wsgi.asgi import Receiver
+from ssehub.wsgi import sockets
 from ssehub.wsgi.body import Bodies, Body, OnClose
 from ssehub.wsgi.hook_pool import HookPool, StreamHooks
+from ssehub.wsgi.source import NO_REQUEST, Source
 from ssehub.wsgi.stream import Stream
 from ssehub.wsgi.takeover import NotTaken, Takeover
 from ssehub.wsgi.threads import ThreadStream
@@ -47,25 +47,6 @@ logger: logging.Logger = logging.getLogger("ssehub")
 REFUSAL = 5
 #: Descriptors that streams leave to everything else, at least, and as a share of what the process may open.
 _SPARE, _SPARE_SHARE = 64, 8
-
-
-class Source(NamedTuple):
-    """What is known of a stream's request once the request itself is gone."""
-
-    #: The descriptor of the client's socket; None if the server does not show it.
-    socket: int | None = None
-    #: Why the stream cannot be taken over; None if that may be tried.
-    obstacle: str | None = None
-    #: Whether the stream leaves its thread once it is taken over.
-    detaches: bool = False
-    #: Whether the server has one thread for all requests.
-    has_one_thread: bool = False
-    #: How a wrapper from ASGI tells that the client has left.
-    receiver: Receiver | None = None
-
-
-#: Of a stream without HTTP.
-NO_REQUEST = Source()
 
 
 class Streams:
@@ -325,11 +306,6 @@ def most_streams(settings: HubSettings, each: int) -> int:
     if may_open == resource.RLIM_INFINITY:
         may_open = 1 << 20
     return max(1, (may_open - max(_SPARE, may_open // _SPARE_SHARE)) // each)
-
-
-def has_one_thread(environ: dict[str, Any]) -> bool:
-    """Return whether a server has one thread for everything. ``wsgi.multithread`` also says so of greenlets."""
-    return not environ.get("wsgi.multithread") and not poller.uses_greenlets()
 
 
 def _preamble(connection: Connection, retry: int) -> bytes:

@@ -24,7 +24,7 @@ from ssehub.service import create_app
 from tests.apps.compressing import compressed
 from tests.redis_server import RedisServer
 from tests.servers import answers, free_port, process
-from tests.streams import GUARD, Stream, until
+from tests.streams import GUARD, Stream, call, until
 
 MakeHub = Callable[..., Hub]
 HERE = f"{socket.gethostname()}:{os.getpid()}"
@@ -154,10 +154,12 @@ def test_registering_asks_nobody_and_starts_nothing_because_servers_fork() -> No
 
 def test_any_of_several_workers_answers_for_all(redis_server: RedisServer) -> None:
     port, name = free_port(), secrets.token_hex(8)
-    command = (sys.executable, "-m", "gunicorn", "-w", "2", "-k", "gthread", "--threads", "20", "--log-level", "error")
+    command = (sys.executable, "-m", "gunicorn", "-w", "2", "-k", "gthread", "--threads", "60", "--log-level", "error")
     environment = {"REDIS_URL": redis_server.url, "NAME": name, "LEASE": "0.3"}
     with process(*command, "-b", f"127.0.0.1:{port}", "tests.apps.shared:app", **environment):
         until(lambda: answers(port))
+        there: set[int] = set()
+        until(lambda: there.add(call(port, "GET", "/stats")[1]["server"]["pid"]) or len(there) == 2, "both workers")
         streams: list[Stream] = []
 
         def workers() -> set[str]:
@@ -166,7 +168,7 @@ def test_any_of_several_workers_answers_for_all(redis_server: RedisServer) -> No
 
         while len(workers()) < 2:
             streams.append(Stream(port, "/events?zone=default"))
-            assert len(streams) < 18, "all streams came to one worker"
+            assert len(streams) < 55, "all streams came to one worker"
         requests.post(f"http://127.0.0.1:{port}/send", json={"data": "x", "broadcast": True}, timeout=GUARD)
         for stream in streams:
             assert stream.message().data == "x"

@@ -13,7 +13,7 @@ import pytest
 
 from ssehub import Hub
 from ssehub.server.settings import HubSettings
-from ssehub.wsgi.hub import _source_of
+from ssehub.wsgi.source import source_of
 from ssehub.wsgi.streams import most_streams
 from ssehub.wsgi.takeover import NotTaken, Takeover, judge, why_not
 from ssehub.wsgi.timers import Timers
@@ -216,7 +216,7 @@ def test_a_stream_leaves_its_thread_where_that_is_the_servers_only_one(
     near, far = socket.socketpair()
     with near, far:
         environ = {"gunicorn.socket": near, "wsgi.multithread": multithread}
-        assert _source_of(environ, detach).detaches == leaves
+        assert source_of(environ, detach).detaches == leaves
 
 
 def test_the_default_limit_leaves_descriptors_for_everything_else() -> None:

@@ -1,0 +1,53 @@
+"""Source: what is known of a stream's request once the request itself is gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ssehub.wsgi import poller, sockets
+from ssehub.wsgi.asgi import find_receiver
+from ssehub.wsgi.takeover import why_not
+from ssehub.wsgi.warnings import is_test
+
+if TYPE_CHECKING:
+    from ssehub.wsgi.asgi import Receiver
+
+
+class Source(NamedTuple):
+    """What is known of a stream's request once the request itself is gone."""
+
+    #: The descriptor of the client's socket; None if the server does not show it.
+    socket: int | None = None
+    #: Why the stream cannot be taken over; None if that may be tried.
+    obstacle: str | None = None
+    #: Whether the stream leaves its thread once it is taken over.
+    detaches: bool = False
+    #: Whether the server has one thread for all requests.
+    has_one_thread: bool = False
+    #: How a wrapper from ASGI tells that the client has left.
+    receiver: Receiver | None = None
+
+
+#: Of a stream without HTTP.
+NO_REQUEST = Source()
+
+
+def source_of(environ: dict[str, Any], detach: bool | None) -> Source:
+    """Return what is known of a request for a stream.
+
+    :param detach: of the hub.
+    """
+    number = sockets.find_socket(environ)
+    if number is None and is_test(environ):
+        return NO_REQUEST
+    obstacle = why_not(environ, number, sockets.is_tls(environ))
+    if obstacle is None and not poller.is_available():
+        obstacle = "the system has no epoll"
+    alone = has_one_thread(environ)
+    detaches = obstacle is None and (alone if detach is None else detach)
+    return Source(number, obstacle, detaches, alone, find_receiver(environ))
+
+
+def has_one_thread(environ: dict[str, Any]) -> bool:
+    """Return whether a server has one thread for everything. ``wsgi.multithread`` also says so of greenlets."""
+    return not environ.get("wsgi.multithread") and not poller.uses_greenlets()
