@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import ssehub
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "ssehub"
 author = "the ssehub maintainers"
 release = version = ssehub.__version__
 
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "diagram"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
 highlight_language = "none"
