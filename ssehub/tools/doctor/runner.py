@@ -1,4 +1,4 @@
-"""Rounds: one stream is looked at, question after question."""
+"""Runner: one stream is looked at, question after question."""
 
 from __future__ import annotations
 
