@@ -163,7 +163,7 @@ def test_the_script_with_hooks_follows_a_service_until_enter(tmp_path: Path) -> 
 def test_the_names_in_the_table_exist() -> None:
     import ssehub
 
-    ancestors = (ROOT / "docs" / "migrating.rst").read_text().split("From the four systems before")[1]
+    ancestors = (ROOT / "docs" / "migrating.rst").read_text().split("From the four earlier systems")[1]
     table = re.findall(r"^``.*?(?:``)\s{2,}(.*)$", ancestors, re.MULTILINE)
     assert len(table) > 15
     objects = {"hub": ssehub.Hub, "connection": ssehub.Connection, "Hub": ssehub.Hub}
