@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable
 
 from ssehub.backoff import Backoff
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 #: Between attempts: 50 milliseconds at first, two seconds at most.
 _BACKOFF = Backoff(initial=0.05, maximum=2.0)
@@ -72,8 +72,10 @@ class Background:
                     thread.start()
                     self._thread, self._runs = thread, True
         except RuntimeError as error:
+            _not_running.add(self)
             self._fail(error)
             raise
+        _not_running.discard(self)
 
     def end(self) -> None:
         """Have the thread end after the current call. Returns at once."""
@@ -105,7 +107,7 @@ class Background:
                 self._runs = False
             if not self.closed:
                 self._fail(error)
-                with contextlib.suppress(RuntimeError):
+                with contextlib.suppress(RuntimeError):  # the others start it as soon as there are threads again
                     self.start()
 
     def _goes_on(self) -> bool:
@@ -123,9 +125,10 @@ class Background:
                 self._fail(error)
                 self.wait(_BACKOFF.delay(self._failures, 0.0))
         else:
+            start_missing()
             if self.failure is not None:
                 self.failure, self._failures = None, 0
-                _log(logging.WARNING, self._relief)
+                logger.warning("%s", self._relief)
 
     def _fail(self, error: BaseException) -> None:
         is_first = self.failure is None
@@ -133,12 +136,21 @@ class Background:
         self._failures += 1
         if is_first:
             unforeseen = None if isinstance(error, self._expected) else error
-            _log(logging.WARNING, f"{self._trouble}: {error or type(error).__name__}", unforeseen)
+            logger.warning("%s: %s", self._trouble, error or type(error).__name__, exc_info=unforeseen)
         with contextlib.suppress(Exception):
             self._on_failure()
 
 
-def _log(level: int, text: str, error: BaseException | None = None) -> None:
-    """Log something, never under a lock: what handles log records is the application's, and may raise anything."""
-    with contextlib.suppress(Exception):
-        logger.log(level, "%s", text, exc_info=error)
+#: Those that should run, and whose thread could not be started.
+_not_running: weakref.WeakSet[Background] = weakref.WeakSet()
+
+
+def start_missing() -> None:
+    """Start threads that could not be started before. Threads that run call this now and then."""
+    for one in list(_not_running) if _not_running else ():
+        with contextlib.suppress(RuntimeError):
+            one.start()
+
+
+if hasattr(os, "register_at_fork"):  # in a child they are the parent's
+    os.register_at_fork(after_in_child=_not_running.clear)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeVar
 
 from ssehub.exceptions import HubClosed
+from ssehub.logger import logger
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Hook(Generic[P]):

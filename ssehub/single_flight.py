@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 class _Flight(Generic[T]):
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
         self.landed = threading.Event()
         self.result: T
         self.error: BaseException | None = None
@@ -34,6 +35,7 @@ class SingleFlight(Generic[T]):
 
         :raises Exception: what the call raises in this thread; for those that waited it is a
             :class:`~ssehub.LogError` with the same text.
+        :raises LogError: if the call itself calls this.
         """
         with self._lock:
             running = self._flight
@@ -42,6 +44,8 @@ class SingleFlight(Generic[T]):
                 self._flight = flight
         if running is None:
             return self._make(flight, call)
+        if running.thread == threading.get_ident():  # the call logs, and the log's handler wants the same
+            raise LogError("this thread is about to do it")
         running.landed.wait()
         if running.error is not None:
             raise LogError(str(running.error)) from running.error

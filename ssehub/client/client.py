@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -23,8 +22,7 @@ from ssehub.client.retry_policy import RetryPolicy, Settings
 from ssehub.client.subscription import Subscription, check_type
 from ssehub.client.transport import Timeout, Transport, check_scheme
 from ssehub.events import Received
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 #: Seconds that leaving a ``with`` block waits for the client's thread; a name lookup may hold it for longer.
 _FAREWELL = 5.0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from ssehub.client.responses import reason
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 #: Seconds between two warnings while nothing changes.
 _RARELY = 300.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -16,13 +15,12 @@ from flask.typing import ResponseReturnValue
 from ssehub.exceptions import LogError
 from ssehub.integrations.settings import make_hub, send_and_close
 from ssehub.log import ALL, All, Gap, Receipt
+from ssehub.logger import logger
 from ssehub.server.connection import Connection
 from ssehub.wsgi.access import Authorize, check, check_origins, cors_headers, preflight_headers
 from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.response import NO_SNIFFING, Unfit
 from ssehub.wsgi.script import shared_script
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 #: What a view that answers with streams has set. Decorators hand it on, if they use ``functools.wraps``.
 _IS_STREAM = "is_ssehub_stream"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from types import FrameType
@@ -42,10 +43,13 @@ def _close(told: threading.Event, done: threading.Event) -> None:
 def _wrap(number: int, told: threading.Event, done: threading.Event) -> None:
     before: Any = signal.getsignal(number)
 
+    process = os.getpid()
+
     def _handle(got: int, frame: FrameType | None) -> None:
-        told.set()
-        with contextlib.suppress(AssertionError):  # gevent forbids to wait here
-            done.wait(_LAST_WORDS)
+        if os.getpid() == process:  # a child that was forked later has no thread that ends the streams
+            told.set()
+            with contextlib.suppress(AssertionError):  # gevent forbids to wait here
+                done.wait(_LAST_WORDS)
         if callable(before):
             before(got, frame)
         elif before != signal.SIG_IGN:

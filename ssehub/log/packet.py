@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,8 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from ssehub.events import Message
 from ssehub.events.message import Received
 from ssehub.log.position import Place, Position, parse_parts
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 
 class _All(enum.Enum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -12,10 +11,9 @@ from typing import Any
 
 from ssehub.exceptions import LogError, UnknownClient
 from ssehub.log import ALL, All, Command, Log, Process, Session
+from ssehub.logger import logger
 from ssehub.server.connection import Connection
 from ssehub.server.registry import Registry
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Cluster:

@@ -25,7 +25,6 @@ idle before it looks into the index for the last time.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +32,7 @@ from typing import Any
 from ssehub.exceptions import LogError
 from ssehub.hooks import Hook
 from ssehub.log import Command, Entry, Gap, Log, Position
+from ssehub.logger import logger
 from ssehub.server.cluster import Cluster
 from ssehub.server.connection import Connection
 from ssehub.server.counters import Counters
@@ -42,8 +42,6 @@ from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
 from ssehub.server.wakeups import Delivery, Wakeups
 from ssehub.single_flight import SingleFlight
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Hooks:

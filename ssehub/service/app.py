@@ -47,6 +47,7 @@ _RULES = Map(
         Rule("/events", endpoint="events", methods=["GET"]),
         Rule("/events", endpoint="preflight", methods=["OPTIONS"]),
         Rule("/send", endpoint="send", methods=["POST"]),
+        Rule("/send", endpoint="preflight", methods=["OPTIONS"]),
         Rule("/stats", endpoint="stats", methods=["GET"]),
         Rule("/metrics", endpoint="metrics", methods=["GET"]),
         Rule("/health", endpoint="health", methods=["GET"]),
@@ -105,7 +106,7 @@ class App:
         """Answer one request."""
         request = Request(environ)
         response = self._answer(request)
-        if request.path == "/events":  # also to a refusal, so that a page can tell it from a server that is away
+        if request.path in ("/events", "/send"):  # also to a refusal: a page can tell it from a server that is away
             response.headers.update(cors_headers(request.headers.get("Origin"), self._origins))
         response.headers.update(NO_SNIFFING)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -141,9 +142,10 @@ class App:
         return self._hub.connect(request, zone=zones, client_id=client_id, since=since, max_age=max_age)
 
     def _preflight(self, request: Request) -> Response:
-        headers = preflight_headers(request.method, request.headers.get("Origin"), self._origins)
+        methods = ("POST",) if request.path == "/send" else ("GET", "HEAD")
+        headers = preflight_headers(request.method, request.headers.get("Origin"), self._origins, methods)
         if headers is None:
-            raise MethodNotAllowed(["GET", "HEAD"])
+            raise MethodNotAllowed(methods)
         return Response(status=204, headers=headers)
 
     def _send(self, request: Request) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import logging
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
@@ -13,9 +12,8 @@ from werkzeug.wrappers import Request
 
 from ssehub.log import ALL, All, Packet
 from ssehub.log.packet import BROWSERS_TYPES
+from ssehub.logger import logger
 from ssehub.wsgi.access import Action, Authorize, check
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 #: What proxies add to a request. nginx adds none of it unless it is told to, but before 1.29.7 it speaks HTTP/1.0.
 _PROXIED = frozenset(("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"))

@@ -76,7 +76,9 @@ def cors_headers(origin: str | None, origins: frozenset[str]) -> dict[str, str]:
     return {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
 
 
-def preflight_headers(method: str, origin: str | None, origins: frozenset[str]) -> dict[str, str] | None:
+def preflight_headers(
+    method: str, origin: str | None, origins: frozenset[str], methods: Sequence[str] = ("GET", "HEAD")
+) -> dict[str, str] | None:
     """Return the headers of the answer, a 204, to a preflight request for a stream.
 
     A page that follows with ``fetch`` sends one as soon as it comes back, because ``Last-Event-ID`` is not among the
@@ -84,13 +86,14 @@ def preflight_headers(method: str, origin: str | None, origins: frozenset[str]) 
 
     :param method: the request's.
     :param origin: the ``Origin`` of the request.
+    :param methods: the methods that a page may use.
     :returns: None if this is no preflight request, or one of an origin that may not follow.
     """
     if method != "OPTIONS" or origin not in origins:
         return None
     return {
         **cors_headers(origin, origins),
-        "Access-Control-Allow-Methods": "GET, HEAD",
-        "Access-Control-Allow-Headers": "last-event-id, authorization, cache-control",
+        "Access-Control-Allow-Methods": ", ".join(methods),
+        "Access-Control-Allow-Headers": "last-event-id, authorization, cache-control, content-type",
         "Access-Control-Max-Age": _MAX_AGE,
     }

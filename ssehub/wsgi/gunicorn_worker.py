@@ -12,8 +12,6 @@ A request does not show the worker that serves it. But the worker handles SIGTER
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
 import os
 import signal
 import threading
@@ -21,8 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssehub.background import Background
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 #: Seconds between two looks at whether the worker is to stop.
 _LOOK = 0.1
@@ -34,6 +31,8 @@ _LIMITS = {"gthread": "threads", "gevent": "worker_connections"}
 
 #: The worker of this process and of those that it was forked from, by process, once it is watched.
 _watched: dict[int, Any] = {}
+#: Processes that have warned of their threads.
+_warned: set[int] = set()
 _lock = threading.Lock()
 
 
@@ -108,13 +107,13 @@ def check_threads(worker: Any, limit: int) -> None:
     :param limit: the maximum number of streams.
     """
     threads = requests_at_once(worker)
-    if threads is not None and limit >= threads:
-        _warn_in(os.getpid(), kind_of(worker), threads)
-
-
-@functools.cache
-def _warn_in(process: int, kind: str, threads: int) -> None:
-    setting = _LIMITS.get(kind, "threads")
+    if threads is None or limit < threads:
+        return
+    with _lock:
+        if os.getpid() in _warned:
+            return
+        _warned.add(os.getpid())
+    setting = _LIMITS.get(kind_of(worker), "threads")
     less = f", or allow fewer streams than that: Hub(max_connections={max(1, threads - 10)})" if threads > 1 else ""
     logger.warning(
         "each stream stays on one of gunicorn's %d %s, and when streams have taken all of them, other requests wait."

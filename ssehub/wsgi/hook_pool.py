@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 
+from ssehub.logger import logger
 from ssehub.server.connection import Connection
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Hooks that run at a time. Those that hang do not count.
 _THREADS = 4
@@ -80,7 +78,7 @@ class HookPool:
 
     def _start_thread(self) -> None:
         """Start a thread if there are tasks that no thread waits for, and not too many threads."""
-        waiting = sum(running is None for running in self._threads.values())
+        waiting = sum(running is None and thread.is_alive() for thread, running in self._threads.items())
         if len(self._tasks) <= waiting or len(self._threads) - len(self._hanging) >= _THREADS:
             return
         thread = threading.Thread(target=self._work, name="ssehub-hooks", daemon=True)
@@ -92,11 +90,17 @@ class HookPool:
 
     def _work(self) -> None:
         own = threading.current_thread()
-        while (task := self._next(own)) is not None:
-            try:
-                task()
-            except BaseException:
-                logger.exception("a hook has failed")
+        try:
+            while (task := self._next(own)) is not None:
+                try:
+                    task()
+                except BaseException:
+                    logger.exception("a hook has failed")
+        finally:  # also if something ends the thread while it waits
+            with self._changed:
+                self._threads.pop(own, None)
+                self._hanging.discard(own)
+                self._start_thread()
 
     def _next(self, own: threading.Thread) -> Callable[[], None] | None:
         """Wait for a task; None if the thread is to end."""
@@ -107,7 +111,7 @@ class HookPool:
             if not self._closed:
                 self._changed.wait_for(lambda: self._tasks or self._closed, _IDLE)
             if not self._tasks:
-                self._threads.pop(own, None)
+                self._threads.pop(own, None)  # under the lock under which tasks come
                 return None
             what, task = self._tasks.popleft()
             if own in self._threads:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from ssehub.exceptions import HubClosed, LogError, UnknownClient
 from ssehub.log import ALL, All, Packet, Receipt
 from ssehub.log.packet import check_name, warn_of_type
 from ssehub.log.position import NOWHERE
+from ssehub.logger import logger
 from ssehub.server.connection import as_message
 from ssehub.server.settings import check_number
 from ssehub.server.start_position import Since, StartPosition
@@ -30,8 +30,6 @@ from ssehub.wsgi.response import (
 from ssehub.wsgi.source import NO_REQUEST, source_of
 from ssehub.wsgi.streams import REFUSAL
 from ssehub.wsgi.warnings import note_sent, note_served, warn_of
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Zones one connection may be in; each is a table entry, and a request may name them.
 MAX_ZONES = 100

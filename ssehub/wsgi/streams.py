@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import queue
 import sys
 import threading
@@ -22,7 +21,9 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ssehub.background import start_missing
 from ssehub.events import Message
+from ssehub.logger import logger
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.registry import Expected
@@ -40,8 +41,6 @@ from ssehub.wsgi.writer import Writer
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 #: A hub that is full tells its clients to wait this many times ``retry`` (and up to twice that, spread).
 REFUSAL = 5
@@ -133,6 +132,7 @@ class Streams:
         """Do what comes up; the threads of the watcher and of the writer call this now and then."""
         self._pool.look()
         self._bodies.reap()
+        start_missing()
         if self._close_log is not None and self._dispatcher.registry.is_unused():
             self._dispatcher.takes_messages = False
             self.close(0.0)

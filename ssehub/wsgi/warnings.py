@@ -5,14 +5,12 @@ from __future__ import annotations
 import atexit
 import functools
 import io
-import logging
 import os
 import sys
 import tempfile
 from typing import Any
 
-logger: logging.Logger = logging.getLogger("ssehub")
-
+from ssehub.logger import logger
 
 #: By process: whether messages were sent to a log in memory, and no stream or cursor was ever asked for.
 _unheard: dict[int, bool] = {}

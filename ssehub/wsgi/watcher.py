@@ -5,7 +5,6 @@ from __future__ import annotations
 import _socket
 import collections
 import contextlib
-import logging
 import selectors
 import socket
 import threading
@@ -14,12 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ssehub.background import Background
+from ssehub.logger import logger
 from ssehub.server.connection import Connection
 from ssehub.server.settings import HubSettings
 from ssehub.wsgi import poller, sockets
 from ssehub.wsgi.poller import Poller
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 
 class Watched(Protocol):

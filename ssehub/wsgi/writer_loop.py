@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import ParamSpec
 
 from ssehub.exceptions import LogError
 from ssehub.log import Entry, Gap, Page, Position
+from ssehub.logger import logger
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.page_cache import Chunk, read_chunk
@@ -22,8 +22,6 @@ from ssehub.wsgi.stream import FLAGS, Stream, frame
 from ssehub.wsgi.timers import Timers
 
 P = ParamSpec("P")
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Reasons after which there is nobody to read a last chunk.
 DEAD = ("hang-up", "stalled")

@@ -404,3 +404,154 @@ def test_a_log_handler_that_sends_through_the_hub_neither_hangs_nor_recurses(ser
         hub.close()
     follower.join()
     assert len(handler.seen) < 40
+
+
+# What an attack found
+
+
+def test_senders_that_were_killed_take_no_turn_from_others(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url, timeout=2.0))
+    hub.broadcast("before")
+    writer = hub._log._writer  # type: ignore[attr-defined]
+    writer._turns.update({-number: time.monotonic() - 1 for number in range(1, 100)})  # greenlets that are gone
+    assert hub.broadcast("after").id and entries(server) == ["before", "after"]
+    hub.close()
+
+
+def test_an_answer_to_another_command_is_not_taken_for_ones_own(server: RedisServer) -> None:
+    hub = Hub(RedisLog(server.url))
+    hub.broadcast("first")
+    pool = hub._log._client.connection_pool  # type: ignore[attr-defined]
+    connection = pool.get_connection()
+    connection.send_command("ECHO", "an answer that nobody reads")
+    pool.release(connection)
+    for n in range(3):
+        place = hub.broadcast(str(n)).id
+        ((id, _),) = server.client.xrevrange(STREAM, count=1)  # type: ignore[misc]
+        assert place.split(".")[1] == id.decode().split("-")[1]
+    assert entries(server) == ["first", "0", "1", "2"]
+    hub.close()
+
+
+@pytest.mark.parametrize("deleted", [1, 2])
+@pytest.mark.parametrize("moved", [False, True])
+def test_after_entries_were_deleted_by_hand_messages_are_accepted(
+    server: RedisServer, make_hub: MakeHub, deleted: int, moved: bool
+) -> None:
+    hub = make_hub(RedisLog(server.url))
+    follower = Follower(hub)
+    for n in range(4):
+        hub.broadcast(str(n))
+    follower.wait_for("0", "1", "2", "3")
+    newest = server.client.xrevrange(STREAM, count=deleted)
+    server.client.xdel(STREAM, *[id for id, _ in newest])  # type: ignore[misc]
+    if moved:
+        ask(server, "XSETID", STREAM, newest[0][0].decode().split("-")[0] + "-1000")  # type: ignore[index]
+    hub.broadcast("after")
+    until(lambda: "gap " in str(follower.texts))
+    hub.broadcast("later")
+    follower.wait_for_last("later")
+    assert failing(hub) == []
+
+
+@pytest.mark.parametrize("id", ["18446744073709551614-5", "1152921504606846977-0", "18446744073709551615-1"])
+def test_a_log_begins_in_a_stream_whose_ids_cannot_be_followed(server: RedisServer, make_hub: MakeHub, id: str) -> None:
+    server.client.xadd(STREAM, {"foreign": "entry"}, id=id)
+    hub = make_hub(RedisLog(server.url))
+    follower = Follower(hub)
+    hub.broadcast("x")
+    follower.wait_for("x")
+
+
+@pytest.mark.parametrize("trouble", ["memory", "rights"])
+def test_what_waits_in_the_outbox_outlasts_errors_that_pass(server: RedisServer, trouble: str) -> None:
+    hub = Hub(RedisLog(server.url, timeout=0.1, outbox=10))
+    hub.broadcast("before")
+    server.client.replicaof("127.0.0.1", "1")
+    assert [hub.broadcast(text).id for text in ("one", "two")] == ["", ""]
+    if trouble == "memory":
+        server.client.config_set("maxmemory", "1")
+    else:
+        ask(server, "ACL", "SETUSER", "default", "-evalsha")
+    server.client.replicaof("NO", "ONE")
+    until(lambda: any(word in hub.failing.get("outbox", "") for word in ("OOM", "maxmemory", "NOPERM", "permission")))
+    assert hub.stats()["unsent"] == 2
+    if trouble == "memory":
+        server.client.config_set("maxmemory", "0")
+    else:
+        ask(server, "ACL", "SETUSER", "default", "+evalsha")
+    until(lambda: entries(server) == ["before", "one", "two"])
+    hub.close()
+
+
+STRANGERS = {
+    "a name that is no text": ("SADD", "{ssehub}:processes", b"\xff\xfe"),
+    "a process that is a hash": ("HSET", "{ssehub}:alive:0123456789abcdef", "a", "b"),
+    "a count that is no number": ("HSET", "{ssehub}:zones:0123456789abcdef", "a", "many"),
+    "another kind of key": ("SET", "{ssehub}:where", "x"),
+    "another kind of set": ("SET", "{ssehub}:processes", "x"),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_keys_of_other_programs_do_not_hide_who_is_connected(
+    server: RedisServer, make_hub: MakeHub, stranger: str
+) -> None:
+    first, second = make_hub(RedisLog(server.url, lease=0.6)), make_hub(RedisLog(server.url, lease=0.6))
+    Follower(first, client_id="ada", zone="a")
+    until(lambda: second.is_present("ada"))
+    server.client.sadd("{ssehub}:processes", "0123456789abcdef")
+    command, key, *values = STRANGERS[stranger]
+    if command == "SET":
+        server.client.delete(key)
+    ask(server, command, key, *values)
+
+    def all_is_seen() -> bool:
+        try:
+            there = second.connections(everywhere=True)
+            return (
+                second.zones() == {"a": 1}
+                and [one.client_id for one in there] == ["ada"]
+                and len(second.processes()) > 0
+            )
+        except LogError:  # until the lease is renewed
+            return False
+
+    until(all_is_seen)
+    until(lambda: second.is_present("ada") and not first.failing)
+
+
+def test_a_thread_that_could_not_be_replaced_is_started_by_another(
+    server: RedisServer, make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_threads = NoThreads(monkeypatch)
+    hub, other = make_hub(RedisLog(server.url, lease=0.6), heartbeat=0.1), make_hub(RedisLog(server.url))
+    follower = Follower(hub, client_id="ada")
+    no_threads.names.add("ssehub-redis")
+    before = end_from_outside("ssehub-redis")
+    other.broadcast("wakes it")
+    until(lambda: not before.is_alive())
+    until(lambda: failing(hub) == ["follower"])
+    no_threads.names.clear()
+    other.broadcast("after")
+    follower.wait_for("wakes it", "after")
+
+
+def test_a_log_handler_that_asks_for_a_cursor_while_the_log_is_opened_does_not_hang(
+    server: RedisServer, make_hub: MakeHub
+) -> None:
+    Hub(RedisLog(server.url)).broadcast("x")
+    server.client.xadd(STREAM, {"foreign": "entry"})
+    hub = make_hub(RedisLog(server.url))
+
+    class Asking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            hub.cursor("default")
+
+    handler, logger = Asking(), logging.getLogger("ssehub")
+    logger.addHandler(handler)
+    try:
+        follower = Follower(hub, since="oldest")
+    finally:
+        logger.removeHandler(handler)
+    follower.wait_for("x")

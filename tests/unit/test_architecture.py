@@ -14,6 +14,7 @@ import ssehub
 ROOT = Path(__file__).parents[2] / "ssehub"
 FLOORS = {
     "exceptions": 0,
+    "logger": 0,
     "backoff": 0,
     "process_local": 0,
     "hooks": 1,

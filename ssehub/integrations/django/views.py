@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,11 +13,10 @@ from django.views.decorators.http import require_safe
 from werkzeug.exceptions import HTTPException
 
 from ssehub.integrations.django.site import hub, read_settings
+from ssehub.logger import logger
 from ssehub.wsgi.access import check, cors_headers, preflight_headers
 from ssehub.wsgi.response import NO_SNIFFING, Unfit
 from ssehub.wsgi.script import shared_script
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 
 def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -16,8 +15,7 @@ from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Position
 from ssehub.log.redis.link import ERRORS, Client, disconnect
 from ssehub.log.redis.partition import PAGE, Broken, Partition
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 #: Milliseconds a read waits for the next entry. A stream from which nothing has come for so long is looked at: one that
 #: was rolled back would leave its readers waiting for a place that it may not reach for long.

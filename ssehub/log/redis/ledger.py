@@ -9,13 +9,28 @@ find a client costs the same however many processes there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ssehub.log.redis.link import Client
 
+#: The name of a process.
+_PROCESS = re.compile(rb"[0-9a-f]{16}")
 #: Keys of all that follow: where, processes, and a process's clients, zones and alive.
 _WHERE = """
+local function is_of_another_program(key, kind)
+  local found = redis.call('TYPE', key).ok
+  return found ~= kind and found ~= 'none'
+end
+if is_of_another_program(KEYS[2], 'set') then redis.call('DEL', KEYS[2]) end
+if is_of_another_program(KEYS[1], 'hash') then
+  redis.call('DEL', KEYS[1])
+  -- A process that is not known to live writes everything anew.
+  for _, process in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+    redis.call('DEL', string.sub(KEYS[5], 1, -#ARGV[1] - 1) .. process)
+  end
+end
 local function drop(client, process)
   local rest = {}
   for one in string.gmatch(redis.call('HGET', KEYS[1], client) or '', '%S+') do
@@ -71,14 +86,18 @@ end
 #: and whether the first page of each will do. Gives the processes where the client is, each with its first page and an
 #: array of the others.
 _LOOK = """
+local function get(key, field)
+  local value = redis.pcall('HGET', key, field)
+  return type(value) == 'string' and value
+end
 local found = {}
-for process in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '%S+') do
+for process in string.gmatch(get(KEYS[1], ARGV[1]) or '', '%S+') do
   if process ~= ARGV[2] and redis.call('EXISTS', ARGV[4] .. process) == 1 then
     local key, further = ARGV[3] .. process, {}
-    local first = redis.call('HGET', key, ARGV[1])
-    local count = ARGV[5] == '0' and redis.call('HGET', key, ARGV[1] .. '\\n') or 1
-    for n = 1, count - 1 do
-      further[#further + 1] = redis.call('HGET', key, ARGV[1] .. '\\n' .. n) or nil
+    local first = get(key, ARGV[1])
+    local count = ARGV[5] == '0' and tonumber(get(key, ARGV[1] .. '\\n') or 1) or 1
+    for n = 1, math.min(count, 100000) - 1 do
+      further[#further + 1] = get(key, ARGV[1] .. '\\n' .. n) or nil
     end
     if first then
       found[#found + 1] = process
@@ -141,7 +160,7 @@ class Ledger:
     def some(self, count: int) -> list[str]:
         """Return some processes at random, whether they live or not."""
         names: Any = self._connect().srandmember(self._processes, count)
-        return [name.decode() for name in names]
+        return _processes(names)
 
     def look(self, client_id: str, but: str, first_only: bool = False) -> list[tuple[str, bytes, bytes]]:
         """Return where a client is connected to, but one process: each with the client's first page, and the others.
@@ -151,7 +170,7 @@ class Ledger:
         look = self._connect().register_script(_LOOK)
         found: Any = look(keys=[self._where], args=[client_id, but, self._clients, self._alive, int(first_only)])
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
-        return [(process.decode(), first, further) for process, first, further in triples]
+        return [(process.decode(errors="replace"), first, further) for process, first, further in triples]
 
     def clients(self, but: str) -> list[Found]:
         """Return the processes that live, but one, with their clients' records."""
@@ -171,16 +190,21 @@ class Ledger:
         :param prefix: what the name of the hash begins with that is wanted of each.
         """
         members: Any = self._connect().smembers(self._processes)
-        names = sorted(name.decode() for name in members if name.decode() != but)
+        names = sorted(name for name in _processes(members) if name != but)
         with self._connect().pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.get(self._alive + name)
                 if prefix is not None:
                     pipe.hgetall(prefix + name)
-            answers = iter(pipe.execute())
+            answers = iter(pipe.execute(raise_on_error=False))
         found = [(name, next(answers), {} if prefix is None else next(answers)) for name in names]
-        return [Found(*one) for one in found if one[1] is not None]
+        return [Found(*one) for one in found if isinstance(one[1], bytes) and isinstance(one[2], dict)]
 
     def _keys(self, process: str) -> list[str]:
         own = (prefix + process for prefix in (self._clients, self._zones, self._alive))
         return [self._where, self._processes, *own]
+
+
+def _processes(names: Iterable[bytes]) -> list[str]:
+    """Return the names of processes among members of a set into which other programs may have written."""
+    return [name.decode() for name in names if _PROCESS.fullmatch(name)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import collections
-import contextlib
-import logging
 import os
 import threading
 import time
@@ -13,9 +11,11 @@ from collections.abc import Callable
 
 from ssehub.background import Background
 from ssehub.exceptions import LogError
-from ssehub.log.redis.writer import Letter, Unreachable
+from ssehub.log.redis.writer import Letter, Undeliverable
+from ssehub.logger import logger
 
-logger: logging.Logger = logging.getLogger("ssehub")
+#: Seconds between attempts at the end of a process that has no threads any more.
+_LOOK = 0.05
 
 
 class _Queue:
@@ -27,7 +27,7 @@ class _Queue:
             "ssehub-outbox",
             lambda: send_next(self),
             ("Redis is away: messages wait in the outbox", "the outbox sends again"),
-            expected=(Unreachable,),
+            expected=(LogError,),
             is_done=lambda: not self.letters or is_closed(),
         )
 
@@ -137,22 +137,23 @@ class Outbox:
     def _drain(self, queue: _Queue, deadline: float) -> None:
         """Send what waits in this thread."""
         while queue.letters and time.monotonic() < deadline:
-            with contextlib.suppress(Unreachable):
+            try:
                 self._send_next(queue)
+            except LogError:
+                time.sleep(_LOOK)
 
     def _send_next(self, queue: _Queue) -> None:
         """Send the first entry.
 
-        :raises Unreachable: if it could not be sent, and stays where it is.
+        :raises LogError: if it could not be sent, and stays where it is: Redis is away, or refuses it for a reason that
+            passes, such as a full memory or a changed password.
         """
         if not queue.letters or self._closed:
             return
         letter = queue.letters[0]
         try:
             self._send(letter)
-        except Unreachable:
-            raise
-        except LogError as error:
+        except Undeliverable as error:
             logger.error("a message in the outbox was not sent: %s", error)
         with self._changed:  # only now: what is put meanwhile comes behind it
             queue.letters.popleft()

@@ -9,13 +9,11 @@ a field that counts them. A session stays in its page, and only that page is wri
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssehub.log.presence import Here, Session
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 #: Sessions in a page.
 PAGE = 32

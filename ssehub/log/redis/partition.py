@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +15,8 @@ from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Place, Position, parse_parts
 from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.stream import TOP, entry_of, follows, position_of, unreadable
+from ssehub.logger import logger
 from ssehub.single_flight import SingleFlight
-
-logger: logging.Logger = logging.getLogger("ssehub")
 
 #: Entries fetched at a time.
 PAGE = 1000

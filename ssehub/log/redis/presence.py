@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import socket
@@ -25,8 +24,7 @@ from ssehub.log.presence import Here, Local, Presence, Process, Session
 from ssehub.log.redis.ledger import Found, Ledger
 from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.pages import PAGE, Pages, read_client, read_everybody, read_metadata, record
-
-logger: logging.Logger = logging.getLogger("ssehub")
+from ssehub.logger import logger
 
 #: Seconds that changes are gathered before they are written: a thousand clients that come at once are one write.
 _GATHER = 0.005
@@ -133,7 +131,7 @@ class RedisPresence(Presence):
         zones: Counter[str] = Counter()
         with _asking():
             for one in self._ledger.zones(but=self.process):
-                zones.update({zone.decode(): int(count) for zone, count in one.part.items()})
+                zones.update(_counts(one.part))
         return dict(zones)
 
     def processes(self) -> list[Process]:
@@ -270,3 +268,9 @@ def _process(found: Found) -> Process | None:
     except Exception:
         logger.debug("what process %r says of itself cannot be read", found.process)
         return None
+
+
+def _counts(part: Mapping[bytes, bytes]) -> dict[str, int]:
+    """Read the numbers of connections by zone; what another program has written is left out."""
+    counts = {zone.decode(errors="replace"): count for zone, count in part.items()}
+    return {zone: int(count) for zone, count in counts.items() if count.isdigit()}

@@ -23,9 +23,14 @@ _LAST = """
 local function begin(after)
   local now = redis.call('TIME')
   local epoch = now[1] * 1000 + math.floor(now[2] / 1000)
-  if after then epoch = math.max(epoch, string.match(after, '^(%d+)') + 1) end
-  local id, link = string.format('%.0f', epoch) .. '-0', '00000000|00000000'
-  redis.call('XADD', KEYS[1], id, 'h', link)
+  local first = math.max(epoch, string.match(after or '0', '^(%d+)') + 1)
+  local id, link = string.format('%.0f', first) .. '-0', '00000000|00000000'
+  if redis.pcall('XADD', KEYS[1], id, 'h', link).err then
+    -- The id of a stranger is so large that no other can follow it.
+    redis.call('DEL', KEYS[1])
+    id = string.format('%.0f', epoch) .. '-0'
+    redis.call('XADD', KEYS[1], id, 'h', link)
+  end
   return {id, {'h', link}}
 end
 local function is_ours(fields)
@@ -65,7 +70,16 @@ local epoch, offset = string.match(before[1], '^(%d+)-(%d+)$')
 if ARGV[5] ~= '' and ARGV[5] ~= epoch then return {} end
 id = epoch .. '-' .. string.format('%.0f', offset + 1)
 link = ARGV[1] .. '|' .. string.sub(before[2][2], 1, 8)
-redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], id, 'h', link, 'r', ARGV[2], 'd', ARGV[3])
+local function add()
+  return redis.pcall('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], id, 'h', link, 'r', ARGV[2], 'd', ARGV[3])
+end
+local added = add()
+if added.err and string.find(added.err, 'smaller') then
+  -- Somebody has deleted newer entries, or moved the stream's last id.
+  redis.call('XSETID', KEYS[1], before[1])
+  added = add()
+end
+if added.err then return added end
 redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. link, 'PX', ARGV[6])
 return {id, link}
 """

@@ -7,7 +7,8 @@ but only if the entry was sent in a single attempt: otherwise an earlier attempt
 carried out later.
 
 A sender waits for ``timeout`` seconds at most. An attempt may take a quarter of that, and none begins that could end
-too late. Threads wait for their turn at a gate, and not in the client's pool of connections, for the same reason.
+too late. Threads wait for their turn here, and not in the client's pool of connections, for the same reason. A turn
+ends with its time, whatever happens to its thread: gevent can kill a greenlet anywhere, and a signal handler can raise.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from redis.exceptions import ClusterError, ReadOnlyError
 from ssehub.backoff import Backoff
 from ssehub.exceptions import LogError
 from ssehub.log.position import Position
-from ssehub.log.redis.link import CONNECTIONS, ERRORS, Client
+from ssehub.log.redis.link import CONNECTIONS, ERRORS, Client, disconnect
 from ssehub.log.redis.stream import APPEND, position_of
 
 _LATER = re.compile(r"\b(READONLY|LOADING|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|BUSY)\b")
@@ -36,12 +37,18 @@ _NEVER_SENT = re.compile(r"\bconnecting to\b|cannot be connected|No connection a
 _BACKOFF = Backoff(initial=0.01, maximum=0.5)
 #: Connections that are left for other things than appending.
 _SPARE = 10
+#: Seconds between two looks of a thread that waits for its turn.
+_LOOK = 0.005
 #: Seconds a record is kept. Whoever tries longer cannot know any more whether an attempt was carried out.
 RECORDED = 86_400.0
 
 
 class Unreachable(LogError):
     """The server was away for too long; the entry may be sent again."""
+
+
+class Undeliverable(LogError):
+    """It cannot be found out any more whether the entry was written; to send it again could write it twice."""
 
 
 @dataclass(eq=False)
@@ -79,7 +86,8 @@ class Writer:
         self._size = size
         self._attempt = attempt
         self._append = client.register_script(APPEND)
-        self._gate = threading.BoundedSemaphore(CONNECTIONS - _SPARE)
+        #: The threads that send, and when the turn of each ends at the latest (``time.monotonic()``).
+        self._turns: dict[int, float] = {}
         #: The epoch of each stream when it was last appended to.
         self._epochs: dict[str, str] = {}
         #: Names of records that are free, and numbers for new ones.
@@ -115,17 +123,29 @@ class Writer:
         :raises LogError: if it is refused, or it cannot be found out any more whether it was written.
         """
         deadline = time.monotonic() + patience
-        if not self._gate.acquire(timeout=max(patience, 2 * self._attempt) - self._attempt):
-            raise Unreachable("the message was not accepted: too many threads wait for Redis")
+        own = threading.get_ident()
+        self._wait_for_turn(own, max(patience, 2 * self._attempt))
         try:
             answer = self._send(letter, deadline)
         finally:
-            self._gate.release()
+            self._turns.pop(own, None)
         if not answer:
-            raise LogError("the log was lost while the message was sent; nobody knows whether it was in it")
+            raise Undeliverable("the log was lost while the message was sent; nobody knows whether it was in it")
         place = position_of(*answer)[0]
         self._epochs[letter.key] = str(place.epoch)
         return place
+
+    def _wait_for_turn(self, own: int, patience: float) -> None:
+        latest = time.monotonic() + patience - self._attempt
+        while len(self._turns) >= CONNECTIONS - _SPARE and own not in self._turns:
+            now = time.monotonic()
+            for thread, end in list(self._turns.items()):
+                if end < now:
+                    self._turns.pop(thread, None)
+            if now > latest:
+                raise Unreachable("the message was not accepted: too many threads wait for Redis")
+            time.sleep(_LOOK)
+        self._turns[own] = time.monotonic() + patience + self._attempt
 
     def _send(self, letter: Letter, deadline: float) -> Any:
         for failures in itertools.count(1):
@@ -146,7 +166,7 @@ class Writer:
         now = time.monotonic()
         letter.tried_at = letter.tried_at or now
         if letter.may_be_written and now - letter.tried_at > RECORDED:
-            raise LogError("the message was tried for too long; nobody knows whether it was accepted")
+            raise Undeliverable("the message was tried for too long; nobody knows whether it was accepted")
         if not letter.record:
             letter.record = self._free.popleft() if self._free else f"sent:{self._id}:{next(self._numbers)}"
             letter.epoch = self._epochs.get(letter.key, "")
@@ -163,6 +183,7 @@ class Writer:
                     int(RECORDED * 1000),
                 ],
             )
+            self._check(letter, answer)
         except ERRORS as error:
             if not _may_have_arrived(error):
                 letter.may_be_written = is_again
@@ -172,6 +193,19 @@ class Writer:
         if not is_again:
             self._release(letter)
         return answer
+
+    def _check(self, letter: Letter, answer: Any) -> None:
+        """Check that an answer belongs to an entry.
+
+        :raises redis.ConnectionError: if it is another's. If a signal handler raises an exception within redis-py, it
+            leaves a connection with an answer that was not read.
+        """
+        if answer == [] or (
+            isinstance(answer, list) and len(answer) == 2 and bytes(answer[1]).startswith(letter.nonce.encode())
+        ):
+            return
+        disconnect(self._client)
+        raise redis.ConnectionError("the answer is that to another command")
 
     def _release(self, letter: Letter) -> None:
         """Use a record's name again."""

@@ -544,7 +544,10 @@ def test_a_page_of_a_named_origin_that_uses_fetch_may_come_back(hub: Hub, site: 
     for wrong in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {}):
         status, headers = head(port, "OPTIONS", "/events", **asked, **wrong)
         assert status == 405 and "Access-Control-Allow-Origin" not in headers
-    assert head(port, "OPTIONS", "/send", Origin=origin, **asked)[0] == 405
+    status, headers = head(port, "OPTIONS", "/send", Origin=origin, **asked)
+    assert (status, headers["Access-Control-Allow-Methods"]) == (204, "POST")
+    assert head(port, "OPTIONS", "/send", Origin="https://another.example", **asked)[0] == 405
+    assert head(port, "OPTIONS", "/stats", Origin=origin, **asked)[0] == 405
     # It may read that it is refused, and needs not take it for a server that is away.
     status, headers = head(port, "GET", "/events", Origin=origin)
     assert (status, headers["Access-Control-Allow-Origin"]) == (403, origin)
