@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
         timeout=Timeout(idle=options.idle or None),
     )
     _tell(client, bare(options.url))
-    signal.signal(signal.SIGTERM, _terminate)
+    ended_by = _end_on_signals(client)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     for type in options.event or ():
@@ -64,6 +64,8 @@ def _run(options: argparse.Namespace) -> int:
         if not options.event or message.event in options.event:
             show(_line(message, options.json))
         place.write(client.last_event_id)
+    if ended_by:
+        return 128 + ended_by[0]
     say("ssehub: the server has no more to send (204)")
     return 0
 
@@ -117,8 +119,22 @@ def _tell(client: Client, url: str) -> None:
         say(f"ssehub: messages are missing: {_how_many(missed)} ({why})")
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+def _end_on_signals(client: Client) -> list[int]:
+    """End the client on Ctrl-C and SIGTERM; return a list to which the signal's number is added.
+
+    An exception alone would not do: the interpreter ignores one that is raised while it collects garbage.
+    """
+    numbers: list[int] = []
+
+    def _end(number: int, frame: FrameType | None) -> None:
+        numbers.append(number)
+        client.stop()
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
+    return numbers
 
 
 def _how_many(missed: int | None) -> str:
