@@ -1,4 +1,4 @@
-"""Server-Sent Events for threaded Python: a hub for WSGI applications, and what scripts need to follow one."""
+"""Server-Sent Events for threaded Python: a hub for WSGI applications, and a client for scripts."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ __all__ = [
 ]
 
 
-#: Where each name is at home, from where it is fetched when it is first asked for: a script needs no werkzeug, a server
-#: no requests, which brings ssl before gevent may have patched it, and redis is an extra.
+#: The module of each public name. A module is imported when one of its names is first used, for three reasons: a script
+#: does not need werkzeug; a server does not need requests, which imports ssl, perhaps before gevent patches it; and
+#: redis is an optional package.
 _HOMES = {
     "ssehub.client": ("Backoff", "Client", "StreamRefused", "Subscription", "Timeout"),
     "ssehub.exceptions": (

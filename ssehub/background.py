@@ -1,4 +1,4 @@
-"""Background: a thread that others rely on. No exception ends it, and whoever relies on it can see that it fails."""
+"""Background: a thread that calls a function in a loop. Exceptions do not end it, and other threads can see them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from collections.abc import Callable
 from ssehub.backoff import Backoff
 from ssehub.logger import logger
 
-#: Between attempts: 50 milliseconds at first, two seconds at most.
+#: The wait between two attempts: 50 milliseconds at first, two seconds at most.
 _BACKOFF = Backoff(initial=0.05, maximum=2.0)
 
 
 class Background:
-    """Calls a function in a thread of its own, again and again.
+    """A thread that calls a function again and again.
 
-    If the function raises an exception, that is logged once, and it is called again after a while, for ever. If the
-    thread itself is ended, as ``gevent.killall`` does, another takes its place. Safe to use from any thread.
+    If the function raises an exception, it is called again after a wait. Of several exceptions in a row, only the first
+    is logged. If the thread itself is killed, as ``gevent.killall`` does, a new thread replaces it. Safe to use from
+    any thread.
 
     :param name: the thread's name.
-    :param work: called in the thread. Returning means that it works.
-    :param trouble: what log records say when it begins to fail, and when it works again.
-    :param expected: the exceptions that can happen: they are logged without a traceback.
-    :param is_done: whether the thread may end, because there is nothing to do. Called under a lock, so that
-        :meth:`start` cannot come too early: whoever has work notes it first and then calls :meth:`start`.
+    :param work: the function. If it returns, the call was a success.
+    :param trouble: two log messages: one for when calls begin to fail, one for when they succeed again.
+    :param expected: exceptions that are logged without a traceback.
+    :param is_done: returns whether the thread may end, because there is nothing to do. It is called under the lock that
+        :meth:`start` takes. So no work is missed if other threads first queue their work and then call :meth:`start`.
     :param on_failure: called in the thread after each exception.
 
-    :ivar failure: the exception with which it failed last; None while it works.
+    :ivar failure: the exception that the last call raised; None if it succeeded.
     """
 
     def __init__(
@@ -57,13 +58,13 @@ class Background:
 
     @property
     def closed(self) -> bool:
-        """Whether it is to end, or has ended."""
+        """Whether :meth:`end` was called."""
         return self._closed.is_set()
 
     def start(self) -> None:
-        """Start the thread, unless it runs, or this is closed.
+        """Start the thread, unless it is running, or :meth:`end` was called.
 
-        :raises RuntimeError: if there can be no more threads. The next call tries again.
+        :raises RuntimeError: if no thread can be started. The next call tries again.
         """
         try:
             with self._lock:
@@ -78,15 +79,15 @@ class Background:
         _not_running.discard(self)
 
     def end(self) -> None:
-        """Have the thread end after the current call. Returns at once."""
+        """End the thread after the current call. Returns at once."""
         self._closed.set()
 
     def wait(self, seconds: float) -> bool:
-        """Block for a while, or until it is to end; then return True at once."""
+        """Block until the time is over, or until :meth:`end` is called; return True in the second case."""
         return self._closed.wait(seconds)
 
     def join(self, timeout: float) -> bool:
-        """Wait until the thread has ended; True if it has, or if it is the caller.
+        """Wait until the thread has ended. Return True if it has ended, or if the caller is this thread.
 
         :param timeout: seconds.
         """
@@ -96,18 +97,18 @@ class Background:
         thread.join(timeout)
         return not thread.is_alive()
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _run(self) -> None:
         try:
             while self._goes_on():
                 self._call()
-        except BaseException as error:  # something ends this thread; those who rely on it need another
+        except BaseException as error:  # the thread is being killed; start another
             with self._lock:
                 self._runs = False
             if not self.closed:
                 self._fail(error)
-                with contextlib.suppress(RuntimeError):  # the others start it as soon as there are threads again
+                with contextlib.suppress(RuntimeError):  # `start_missing` tries again
                     self.start()
 
     def _goes_on(self) -> bool:
@@ -141,16 +142,16 @@ class Background:
             self._on_failure()
 
 
-#: Those that should run, and whose thread could not be started.
+#: Objects that should run, but whose thread could not be started.
 _not_running: weakref.WeakSet[Background] = weakref.WeakSet()
 
 
 def start_missing() -> None:
-    """Start threads that could not be started before. Threads that run call this now and then."""
+    """Start the threads that could not be started before. Other threads of ssehub call this from time to time."""
     for one in list(_not_running) if _not_running else ():
         with contextlib.suppress(RuntimeError):
             one.start()
 
 
-if hasattr(os, "register_at_fork"):  # in a child they are the parent's
+if hasattr(os, "register_at_fork"):  # in a child, these objects are the parent's
     os.register_at_fork(after_in_child=_not_running.clear)

@@ -1,4 +1,4 @@
-"""Backoff: how long to wait before the next attempt (a value)."""
+"""Backoff: how long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ import math
 import random
 from dataclasses import dataclass
 
-#: Seconds a stream, or a Retry-After, may send a client away for: 26-digit reconnection times have been seen.
+#: The longest wait, in seconds, that a stream or a ``Retry-After`` header can ask for. Streams with reconnection times
+#: of 26 digits have been seen.
 LONGEST = 86_400.0
-#: By how much a wait after a good connection is spread at the most, so that the clients of a server that died do not
-#: come back in one instant. Browsers' own test suite tolerates a quarter.
+#: After a good connection, the wait is made longer at random by up to this share. So the clients of a server that died
+#: do not reconnect at the same moment. The browsers' own test suite tolerates a quarter.
 SPREAD = 0.1
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """Say how long to wait after attempts that failed. Immutable, so clients may share it.
+    """How long a client waits before it reconnects. Immutable, so clients may share it.
 
-    After a connection that was good the wait is the stream's reconnection time, spread by a tenth. "After a failed
-    attempt the user agent may introduce an exponential backoff delay" (WHATWG HTML 9.2.3): the n-th failure in a row
-    waits ``initial * factor ** n`` seconds, or the reconnection time instead of ``initial`` where that is longer, less
-    a random share. It is never shorter than the reconnection time.
+    There are two cases:
 
-    :param initial: seconds that the first failure's wait is made from.
-    :param factor: by how much each further failure multiplies it.
-    :param maximum: seconds at the most, unless the server asks for more.
-    :param jitter: the share, 0 to 1, up to which a wait is shortened at random.
-    :param reset_after: seconds after which a connection counts as good though it brought no message.
-    :raises ValueError: if one of them is out of its range.
+    * After a good connection, the wait is the stream's reconnection time, plus up to a tenth of it at random.
+    * After failures, the wait grows: "After a failed attempt the user agent may introduce an exponential backoff delay"
+      (WHATWG HTML 9.2.3). After the n-th failure in a row, it is ``initial * factor ** n`` seconds. If the reconnection
+      time is longer than ``initial``, it takes the place of ``initial``. The wait is then shortened by a random share,
+      but never below the reconnection time.
+
+    :param initial: seconds; see above.
+    :param factor: the wait is multiplied by this number after each further failure.
+    :param maximum: the longest wait in seconds, unless the server asks for a longer one.
+    :param jitter: a wait is shortened at random by up to this share, 0 to 1.
+    :param reset_after: a connection that lasts this many seconds counts as good, even if no message came.
+    :raises ValueError: if a value is out of range.
     """
 
     initial: float = 1.0
@@ -42,12 +46,12 @@ class Backoff:
             if not (value >= least and math.isfinite(value)):
                 raise ValueError(f"{name} must be a finite number of at least {least:g}, not {value!r}")
         if self.jitter > 1:
-            raise ValueError(f"jitter is a share and at most 1, not {self.jitter!r}")
+            raise ValueError(f"jitter must be at most 1, not {self.jitter!r}")
 
     def delay(self, failures: int, reconnection_time: float) -> float:
         """Return the seconds to wait.
 
-        :param failures: attempts that have failed one after the other; 0 after a good connection.
+        :param failures: the number of failed attempts in a row; 0 after a good connection.
         :param reconnection_time: seconds the stream asks for.
         """
         base = min(reconnection_time, LONGEST)

@@ -1,12 +1,12 @@
-"""The error tree. A wrong argument is a ``ValueError`` or ``TypeError`` where the value is made; the rest is here."""
+"""The exceptions of this package. Wrong arguments raise ``ValueError`` or ``TypeError`` instead."""
 
 
 class SSEHubError(Exception):
-    """Root of all errors of this package."""
+    """The base class of all exceptions of this package."""
 
 
 class EventTooLarge(SSEHubError, ValueError):
-    """An event being received is longer than the decoder takes."""
+    """A received event is larger than the decoder's ``max_event_size``."""
 
 
 class HubClosed(SSEHubError, RuntimeError):
@@ -14,16 +14,16 @@ class HubClosed(SSEHubError, RuntimeError):
 
 
 class UnknownClient(SSEHubError, LookupError):
-    """No client of that name is connected."""
+    """No client with this id is connected."""
 
 
 class LogError(SSEHubError):
-    """The log has not accepted a message, or cannot be read."""
+    """The log did not accept a message, or cannot be read."""
 
 
 class Backlogged(SSEHubError):
-    """A message for one session was not taken, because too many wait for it already."""
+    """A message for one session was not accepted, because too many messages are queued for this session."""
 
 
 class SubscriptionClosed(SSEHubError):
-    """No more messages come through a subscription: it was closed, or its client has ended."""
+    """A subscription gives no more messages, because it was closed or its client has ended."""

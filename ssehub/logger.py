@@ -1,4 +1,4 @@
-"""The logger ``ssehub``. What handles log records is the application's code, and its failures end nothing here."""
+"""The logger ``ssehub``. Log handlers are the application's code; their exceptions do not reach ssehub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _SafeLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
-    """A logger that never raises: a handler that fails must not end a thread that others rely on."""
+    """A logger that never raises: an exception in a log handler must not end a thread of ssehub."""
 
     def log(self, level: int, msg: object, *args: object, **options: Any) -> None:
         """Log a record; see :meth:`logging.Logger.log`."""

@@ -1,4 +1,4 @@
-"""ProcessLocal: what each process has to make for itself, because nothing made before a fork may be used after it."""
+"""ProcessLocal: objects whose locks, threads and connections are made anew in each forked process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from abc import ABC, abstractmethod
 
 
 class ProcessLocal(ABC):
-    """Make anew in each process, when it is first needed, what may not cross a fork.
+    """An object that renews its locks, threads and connections in each process, when it is first used there.
 
-    Locks may have been held at the fork, and threads and connections are the parent's. It is not made at the fork
-    itself: in a gunicorn worker gevent patches after that, and locks from before would not do.
+    After a fork the old ones must not be used: a lock may have been held at the fork, and threads and connections
+    belong to the parent. They are renewed at the first use, not at the fork itself, because a gunicorn worker applies
+    gevent's patches after the fork, and a lock made before that would block all greenlets.
     """
 
     def __init__(self) -> None:
@@ -20,7 +21,7 @@ class ProcessLocal(ABC):
         _all.add(self)
 
     def _begin(self) -> None:
-        """Have :meth:`_renew` called, if it has not been in this process. Any thread may call this."""
+        """Call :meth:`_renew`, unless that was done in this process. Safe to use from any thread."""
         if self._is_new:
             with _making():
                 if self._is_new:
@@ -29,17 +30,17 @@ class ProcessLocal(ABC):
 
     @abstractmethod
     def _renew(self) -> None:
-        """Make what belongs to one process, in no time: it is called under a lock."""
+        """Make the locks, threads and connections of this process. It is called under a lock, so it must not block."""
 
 
 class _Making:
-    """Hold the lock under which things are made anew."""
+    """The lock under which objects are renewed, and the type of lock that it is."""
 
     kind, lock = threading.Lock, threading.Lock()
 
 
 def _making() -> threading.Lock:
-    """Return the lock: one that gevent, which may patch after the import, knows. Another would stop all greenlets."""
+    """Return the lock. If gevent's patches came after the import, replace it: the old lock blocks all greenlets."""
     if _Making.kind is not threading.Lock:
         _Making.kind, _Making.lock = threading.Lock, threading.Lock()
     return _Making.lock

@@ -1,4 +1,4 @@
-"""SingleFlight: one attempt at something slow, whose result is that of all who wait for it."""
+"""SingleFlight: one slow call at a time, whose result is shared by all threads that wait for it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class _Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """Makes one call at a time. Threads that want the same while it runs wait for its result, or get its error.
+    """Makes one call at a time. Threads that ask for the same call while it runs get its result, or its error.
 
-    So twenty threads that ask a server which does not answer wait for one timeout, not for twenty. No lock is held
-    while the call runs. Safe to use from any thread. Precedent: https://pkg.go.dev/golang.org/x/sync/singleflight
+    So if twenty threads need a server that does not answer, they wait for one timeout together, not for twenty in
+    turn. No lock is held while the call runs. Safe to use from any thread.
+    Precedent: https://pkg.go.dev/golang.org/x/sync/singleflight
     """
 
     def __init__(self) -> None:
@@ -31,11 +32,10 @@ class SingleFlight(Generic[T]):
         self._flight: _Flight[T] | None = None
 
     def do(self, call: Callable[[], T]) -> T:
-        """Call a function, or wait for a call that is running, and return its result.
+        """Call a function, or wait for the call that is running; return the result.
 
-        :raises Exception: what the call raises in this thread; for those that waited it is a
-            :class:`~ssehub.LogError` with the same text.
-        :raises LogError: if the call itself calls this.
+        :raises Exception: the call's exception, in the thread that made the call.
+        :raises LogError: in the threads that waited, with the same text; or if the call itself calls this method.
         """
         with self._lock:
             running = self._flight
@@ -44,8 +44,8 @@ class SingleFlight(Generic[T]):
                 self._flight = flight
         if running is None:
             return self._make(flight, call)
-        if running.thread == threading.get_ident():  # the call logs, and the log's handler wants the same
-            raise LogError("this thread is about to do it")
+        if running.thread == threading.get_ident():  # the call logs, and the log handler makes the call
+            raise LogError("this thread is already making this call")
         running.landed.wait()
         if running.error is not None:
             raise LogError(str(running.error)) from running.error

@@ -1,4 +1,4 @@
-"""A real browser for tests, headless Chromium: one that all tests of a run share, and the tabs they open in it."""
+"""A real browser for tests: a headless Chromium that all tests share. Each test opens its own tabs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ARGUMENTS = (
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Give the browser; :func:`open_tab` is what tests use."""
+    """Return the browser. Tests use :func:`open_tab` instead."""
     try:
         from selenium import webdriver
     except ImportError:
@@ -30,7 +30,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         missing("chromium, or its chromedriver,")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    # No connections that nobody has asked for: a threaded server has a thread waiting for each.
+    # No speculative connections: in a threaded server, each would occupy a thread.
     options.add_experimental_option("prefs", {"net.network_prediction_options": 2})
     for argument in (*_ARGUMENTS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(f"--{argument}")
@@ -40,7 +40,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Tab:
-    """One tab with a page."""
+    """A tab with a page."""
 
     def __init__(self, browser: Any, url: str) -> None:
         self.browser = browser
@@ -51,38 +51,38 @@ class Tab:
 
     @property
     def was_reloaded(self) -> bool:
-        """Whether the page is another one than at first."""
+        """Whether the page was loaded again."""
         return not self.run("return window.isTheSame")
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Run JavaScript, and return what it does."""
+        """Run JavaScript, and return its result."""
         self.browser.switch_to.window(self.handle)
         return self.browser.execute_script(script, *arguments)
 
     def text(self, selector: str) -> str:
-        """Return the text of the first element that a selector finds; empty if there is none."""
+        """Return the text of the first element that matches a selector; ``""`` if there is none."""
         return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
 
     def texts(self, selector: str) -> list[str]:
-        """Return the texts of all of them."""
+        """Return the texts of all elements that match a selector."""
         return list(self.run("return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector))
 
     def fill(self, selector: str, value: str) -> None:
-        """Write into a field."""
+        """Set the value of an input field."""
         self.run("document.querySelector(arguments[0]).value = arguments[1]", selector, value)
 
     def click(self, selector: str) -> None:
-        """Click the first element that a selector finds."""
+        """Click the first element that matches a selector."""
         self.run("document.querySelector(arguments[0]).click()", selector)
 
     def wait_for(self, selector: str, *texts: str) -> None:
-        """Wait until a selector finds exactly these texts."""
+        """Wait until the elements that match a selector have exactly these texts."""
         until(lambda: self.texts(selector) == list(texts), f"{texts}, but it shows {self.texts(selector)}")
 
 
 @pytest.fixture
 def open_tab(browser: Any) -> Iterator[Callable[[str], Tab]]:
-    """Give a function that opens a page in a tab of its own; the tabs are closed, and cookies gone, after the test."""
+    """Return a function that opens a page in a new tab. After the test, close the tabs, and delete the cookies."""
     first = browser.current_window_handle
     yield lambda url: Tab(browser, url)
     for handle in browser.window_handles:

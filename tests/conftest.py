@@ -1,4 +1,4 @@
-"""What every test may use: servers in this process, and the rule that no thread survives a test."""
+"""Fixtures for all tests: servers, hubs and clients, and a check that no thread survives a test."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.streams import GUARD, Stream, opened_streams
 
 __all__ = ["browser", "open_tab"]
 
-#: A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start.
+#: Shells start background jobs with Ctrl-C ignored. All processes that the tests start would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def no_stream_stays_open() -> Iterator[None]:
-    """Close what a test has left open, in its failure for instance."""
+    """Close the streams that a test has left open, for example because it failed."""
     yield
     while opened_streams:
         opened_streams.pop().close()
@@ -34,7 +34,7 @@ def no_stream_stays_open() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_thread_survives() -> Iterator[None]:
-    """Fail a test that leaves a thread behind; servers and streams may take a moment to go."""
+    """Fail a test that leaves a thread behind. Threads of servers and streams may take a moment to end."""
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + GUARD
@@ -46,11 +46,11 @@ def no_thread_survives() -> Iterator[None]:
 
 class _Handler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Site:
-    """A real server for an application, in a thread of this process."""
+    """A real HTTP server for a WSGI application, in a thread of this process."""
 
     def __init__(self, app: Any) -> None:
         self.server: BaseWSGIServer = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
@@ -69,7 +69,7 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Callable[[Any], Site]]:
-    """Give a function that serves a WSGI application until the test is over."""
+    """Return a function that serves a WSGI application until the end of the test."""
     sites: list[Site] = []
 
     def serve(app: Any) -> Site:
@@ -81,12 +81,12 @@ def site() -> Iterator[Callable[[Any], Site]]:
         one.close()
 
 
-#: Fixtures, and the markers of the tests that use them.
+#: The marker for tests that use a fixture.
 _MARKERS = {"redis_server": "redis", "cluster": "redis", "browser": "browser", "open_tab": "browser"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its folder, and with what it needs."""
+    """Mark each test with the name of its folder, and with ``redis`` or ``browser`` if it needs one."""
     for item in items:
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
         for fixture in getattr(item, "fixturenames", ()):
@@ -95,7 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test that serves a hub's streams over all ways of delivery."""
+    """Run each test that serves a hub's streams with all ways of delivery."""
     if {"site", "make_hub"} <= set(metafunc.fixturenames):
         ways = [False, None, True]
         metafunc.parametrize("detach", ways, ids=["threads", "parked", "detached"], indirect=True)
@@ -103,13 +103,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def detach(request: pytest.FixtureRequest) -> bool | None:
-    """Give the way of delivery: whether streams leave their threads."""
+    """Return the way of delivery: the value of the hub's setting ``detach``."""
     return getattr(request, "param", None)
 
 
 @pytest.fixture
 def make_hub(detach: bool | None) -> Iterator[Callable[..., Hub]]:
-    """Give a function that makes hubs, which are closed when the test is over."""
+    """Return a function that makes hubs. Close them after the test."""
     hubs: list[Hub] = []
 
     def make(*args: Any, **options: Any) -> Hub:
@@ -123,7 +123,7 @@ def make_hub(detach: bool | None) -> Iterator[Callable[..., Hub]]:
 
 @pytest.fixture
 def scripted() -> Iterator[Callable[..., Server]]:
-    """Give a function that runs a script as a server until the test is over."""
+    """Return a function that runs a script as a server until the end of the test."""
     servers: list[Server] = []
 
     def serve(script: Script, **options: bool) -> Server:
@@ -137,7 +137,7 @@ def scripted() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def follow(scripted: Callable[..., Server]) -> Iterator[Callable[..., Client]]:
-    """Give a function that makes a client, impatient by default, of a script."""
+    """Return a function that makes a client of a scripted server. By default it reconnects quickly."""
     clients: list[Client] = []
 
     def make(script: Callable[[Exchange], object], path: str = "/", **options: Any) -> Client:
@@ -155,7 +155,7 @@ def follow(scripted: Callable[..., Server]) -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Give a Redis server that all tests share; each uses names of its own."""
+    """Return a Redis server that all tests share. Each test uses other log names."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.close()

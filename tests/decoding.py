@@ -1,4 +1,4 @@
-"""Decoding for tests: every test's bytes go through the decoder whole and in pieces, which must agree."""
+"""Decoding for tests: the decoder gets the bytes as a whole and in pieces, and the results must be equal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ssehub.events import Decoder, Message
 from ssehub.exceptions import EventTooLarge
 
-#: Events, the last event id, the reconnection time, the comments (each with the number of events before it), and
+#: The events, the last event id, the reconnection time, the comments (each with the number of events before it), and
 #: whether an event was too large.
 Outcome = tuple[list[Message], str, "int | None", list[tuple[int, str]], bool]
 
@@ -35,7 +35,7 @@ def outcome(chunks: Iterable[bytes], last_event_id: str, limit: int) -> Outcome:
 
 
 def cuts(data: bytes, seed: int) -> Iterable[bytes]:
-    """Cut into pieces of every size, now and then empty ones."""
+    """Split bytes into pieces of random sizes. Some pieces are empty."""
     choice = random.Random(seed)
     longest = choice.choice([2, 3, 8, 40, 400, 4000])
     start = 0
@@ -46,7 +46,7 @@ def cuts(data: bytes, seed: int) -> Iterable[bytes]:
 
 
 def decode_every_way(data: bytes, *, last_event_id: str = "", limit: int = 1 << 20, times: int = 40) -> Outcome:
-    """Decode whole, byte by byte, by lines, by events and at random cuts, which must agree."""
+    """Decode bytes as a whole, by bytes, by lines, by events and in random pieces. The results must be equal."""
     whole = outcome([data], last_event_id, limit)
     assert outcome((data[n : n + 1] for n in range(len(data))), last_event_id, limit) == whole
     assert outcome(re.split(rb"(?<=\n)", data), last_event_id, limit) == whole

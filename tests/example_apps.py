@@ -1,4 +1,4 @@
-"""The example applications, for tests: imported from their folders, or run as their READMEs say."""
+"""The example applications for tests: imported from their folders, or run with the commands in their READMEs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXAMPLES = ROOT / "examples"
 
 @contextlib.contextmanager
 def imported(name: str) -> Iterator[ModuleType]:
-    """Import an example's ``app.py``, and close its hub in the end."""
+    """Import an example's ``app.py``. Close its hub at the end."""
     folder = EXAMPLES / name
     spec = importlib.util.spec_from_file_location(f"example_{name}", folder / "app.py")
     assert spec is not None and spec.loader is not None
@@ -39,7 +39,7 @@ def imported(name: str) -> Iterator[ModuleType]:
 
 
 class Served(NamedTuple):
-    """An example that runs in a process of its own."""
+    """An example that runs in its own process."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -47,10 +47,10 @@ class Served(NamedTuple):
 
 @contextlib.contextmanager
 def served(name: str, *more: str, **environment: str) -> Iterator[Served]:
-    """Run an example under gunicorn, by the command in its README, and say where.
+    """Run an example under gunicorn, with the command in its README.
 
-    :param more: options of gunicorn that override those of the README.
-    :param environment: variables of the environment.
+    :param more: options for gunicorn that override those in the README.
+    :param environment: environment variables.
     """
     folder, port = EXAMPLES / name, free_port()
     readme = (folder / "README.rst").read_text()
@@ -77,9 +77,9 @@ run_simple("127.0.0.1", int(sys.argv[2]), app.app, threaded=True)
 
 @contextlib.contextmanager
 def hurried(name: str, **constants: float) -> Iterator[int]:
-    """Run an example in a process of its own with other pauses, and give its port.
+    """Run an example in its own process with shorter pauses. Return its port.
 
-    :param constants: names in its ``app.py``, and their new values.
+    :param constants: names in its ``app.py``, with new values.
     """
     port = free_port()
     with process(sys.executable, "-c", _HURRY.format(constants=constants), str(EXAMPLES / name), str(port)):

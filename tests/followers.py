@@ -1,4 +1,4 @@
-"""Followers for tests: threads that follow streams of a hub, without HTTP or over a socket that the hub takes over."""
+"""Followers for tests: threads that read streams of a hub, directly or over a socket that the hub takes over."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.streams import until
 
 
 class Follower:
-    """Iterate one stream of a hub in a thread of its own, as a server would, and keep what comes."""
+    """A thread that reads one stream of a hub, as a server does, and keeps all events."""
 
     def __init__(self, hub: Hub, **options: Any) -> None:
-        #: While it is clear, the reader does not read: a client whose window is closed.
+        #: While this is clear, the thread does not read, like a client whose receive window is closed.
         self.reading = threading.Event()
         self.reading.set()
         self.chunks: list[bytes] = []
         self.events: list[Message] = []
         self.decoder = Decoder(options.get("last_event_id", ""))
-        #: Over a socket, the stream is written by the hub's writer; otherwise this thread iterates it.
+        #: Over a socket, the hub's writer writes the stream; otherwise this thread iterates it.
         self._stream: Iterator[bytes] = (over_socket if options.pop("socket", hub.settings.detach) else Hub.stream)(
             hub, **options
         )
@@ -46,13 +46,13 @@ class Follower:
         self._stream.close()  # type: ignore[attr-defined]
 
     def stop_reading(self) -> None:
-        """Take one more chunk, and read no more after that."""
+        """Stop reading after the next chunk."""
         until(lambda: self._asked_after == len(self.chunks), "the reader to ask for more")
         self.reading.clear()
 
     @property
     def texts(self) -> list[str | None]:
-        """The data of all messages so far; a gap shows as its reason and number."""
+        """The data of all messages so far. A gap is shown as its reason and number."""
         return [
             f"gap {event.json()['reason']} {event.json()['missed']}" if event.event == "ssehub.gap" else event.data
             for event in self.events
@@ -60,15 +60,15 @@ class Follower:
         ]
 
     def wait_for(self, *texts: str) -> None:
-        """Wait until exactly these messages have come."""
+        """Wait until exactly these messages were received."""
         until(lambda: self.texts == list(texts), f"{texts} but got {self.texts[-20:]}")
 
     def wait_for_last(self, text: str) -> None:
-        """Wait until this message has come."""
+        """Wait until this message was received last."""
         until(lambda: self.texts and self.texts[-1] == text, f"{text} but got {self.texts[-3:]}")
 
     def leave(self, hub: Hub) -> None:
-        """Leave as soon as the next chunk comes, and make one come."""
+        """Close the stream at the next chunk, and send a message to make one come."""
         self.leaving = True
         self.reading.set()
         for connection in hub.connections():
@@ -84,7 +84,7 @@ class Follower:
 
 
 def over_socket(hub: Hub, *, last_event_id: str = "", **options: Any) -> Iterator[bytes]:
-    """Follow a stream over a socket, as a client of a small WSGI server that shows it; its buffers are tiny."""
+    """Read a stream over a socket, as a client of a small WSGI server that shows the socket. Its buffers are tiny."""
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
     environ = {
@@ -98,7 +98,7 @@ def over_socket(hub: Hub, *, last_event_id: str = "", **options: Any) -> Iterato
     serving.start()
     response = http.client.HTTPResponse(far)
     try:
-        with contextlib.suppress(http.client.HTTPException, ConnectionError, ValueError):  # cut in the midst
+        with contextlib.suppress(http.client.HTTPException, ConnectionError, ValueError):  # cut in the middle
             response.begin()
             while chunk := response.read1(65536):
                 yield chunk
@@ -109,7 +109,7 @@ def over_socket(hub: Hub, *, last_event_id: str = "", **options: Any) -> Iterato
 
 
 def _serve(answer: Any, environ: dict[str, Any], near: socket.socket) -> None:
-    """Answer one request as WSGI servers do, in chunks."""
+    """Answer one request with a chunked response, as WSGI servers do."""
 
     def start_response(status: str, headers: list[tuple[str, str]]) -> None:
         head.append(f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n")
@@ -129,6 +129,6 @@ def _serve(answer: Any, environ: dict[str, Any], near: socket.socket) -> None:
 
 
 def only(hub: Hub) -> Connection:
-    """Return the one connection there is."""
+    """Return the only connection of a hub."""
     (connection,) = hub.connections()
     return connection

@@ -1,4 +1,4 @@
-"""The matrix: kinds of servers, what the hub is to do on each, and ``tests/apps/matrix.py`` on them."""
+"""The test matrix: the kinds of servers, what the hub has to do on each, and how to run ``tests/apps/matrix.py``."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _VERSIONS = {"nginx-1.0": "", "nginx-1.1": 'proxy_http_version 1.1; proxy_set_he
 
 
 class Kind(NamedTuple):
-    """What is to be expected of a kind of server."""
+    """The expected behaviour of a kind of server."""
 
-    #: Whether it serves one request at a time.
+    #: Whether it serves only one request at a time.
     is_single: bool = False
-    #: Whether ``detach=None`` detaches.
+    #: Whether ``detach=None`` detaches streams.
     detaches: bool = False
     #: Whether it shows the client's socket.
     shows: bool = True
-    #: Whether it is a proxy: then what a client sees of a connection is the proxy's.
+    #: Whether it is a proxy. The client's connection then ends at the proxy, not at the hub.
     is_proxy: bool = False
 
 
@@ -54,7 +54,7 @@ KINDS = {
     "gevent_pywsgi": Kind(),
     "werkzeug": Kind(),
     "werkzeug-single": Kind(is_single=True, detaches=True),
-    "wsgiref": Kind(detaches=True),  # it says that it had no threads
+    "wsgiref": Kind(detaches=True),  # its environ has a wrong wsgi.multithread
     "cheroot": Kind(),
     "pywsgi": Kind(),
     "uwsgi": Kind(),
@@ -65,9 +65,9 @@ KINDS = {
 
 
 class Raw:
-    """A client that sees the bytes.
+    """A client that reads raw bytes.
 
-    :param buffer: bytes that its kernel takes for it while it does not read.
+    :param buffer: the size of the receive buffer: bytes that the kernel accepts while the client does not read.
     """
 
     def __init__(self, port: int, request: bytes, buffer: int | None = None) -> None:
@@ -81,7 +81,7 @@ class Raw:
         opened_streams.append(self)
 
     def read_until(self, condition: Callable[[bytes], bool]) -> bytes:
-        """Read until something holds of all that has come, and return that; EOFError at the end of the stream."""
+        """Read until a condition on all received bytes is true. Raise EOFError at the end of the stream."""
         while not condition(self.data):
             if not (piece := self.socket.recv(65536)):
                 raise EOFError(self.data)
@@ -89,20 +89,20 @@ class Raw:
         return self.data
 
     def rest(self) -> bytes:
-        """Read to the end of the stream, and return all that has come."""
+        """Read to the end of the stream. Return all received bytes."""
         with contextlib.suppress(EOFError):
             self.read_until(lambda _: False)
         return self.data
 
     def response(self) -> bytes:
-        """Read to the end of the response, however that is told."""
+        """Read to the end of the response: the last chunk, or the end of the connection."""
         head = self.read_until(lambda data: b"\r\n\r\n" in data).lower().partition(b"\r\n\r\n")[0]
         if b"transfer-encoding: chunked" in head:
             return self.read_until(lambda data: data.endswith(b"\r\n0\r\n\r\n"))
         return self.rest()
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self.socket.close()
 
 
@@ -112,7 +112,7 @@ def request(path: str, version: str = "1.1", method: str = "GET") -> bytes:
 
 
 def chunks_of(body: bytes) -> Iterator[bytes]:
-    """Decode a body of chunks; the last is empty."""
+    """Yield the chunks of a chunked body. The last one is empty."""
     while body:
         size, _, body = body.partition(b"\r\n")
         chunk, end, body = body[: int(size, 16)], body[int(size, 16) :][:2], body[int(size, 16) + 2 :]
@@ -121,37 +121,37 @@ def chunks_of(body: bytes) -> Iterator[bytes]:
 
 
 class Served(NamedTuple):
-    """The application on a server."""
+    """The matrix application on a running server."""
 
     kind: str
     detach: str
     port: int
     framework: str
-    #: A port at which the application answers in a thread of its own, whatever the server does.
+    #: A second port, on which the application answers in its own thread, even if the server is busy.
     control: int
     log: Path
     main: subprocess.Popen[bytes]
 
     @property
     def is_busy(self) -> bool:
-        """Whether one stream keeps the server from serving anything else."""
+        """Whether an open stream keeps the server from serving other requests."""
         return KINDS[self.kind].is_single and self.detach == "False"
 
     @property
     def way(self) -> str:
-        """How streams are to be served: ``"detached"``, ``"parked"`` or ``"thread"``."""
+        """How streams must be served: ``"detached"``, ``"parked"`` or ``"thread"``."""
         if self.detach == "False" or not KINDS[self.kind].shows:
             return "thread"
         return "detached" if self.detach == "True" or KINDS[self.kind].detaches else "parked"
 
     def stats(self) -> dict[str, Any]:
-        """Return what the hub and the process have."""
+        """Return the statistics of the hub and the process."""
         found = call(self.control, "GET", "/stats")[1]
         assert isinstance(found, dict)
         return found
 
     def send(self, data: str, hub: str | None = None) -> None:
-        """Send to everyone; if a hub is named, to its clients."""
+        """Send a message to all clients of this hub, or of another one."""
         assert call(self.control, "POST", f"/send?data={data}&hub={hub or self.detach}") == (200, b"sent")
 
     def end(self, client_id: str, hub: str | None = None) -> None:
@@ -159,18 +159,18 @@ class Served(NamedTuple):
         assert call(self.control, "POST", f"/end?client_id={client_id}&hub={hub or self.detach}") == (200, b"1")
 
     def open(self, count: int, path: str = "/events") -> list[Stream]:
-        """Open streams; each has its first event."""
+        """Open streams, and read the first event of each."""
         streams = [Stream(self.port, path) for _ in range(count)]
         for stream in streams:
             stream.opened()
         return streams
 
     def nobody(self) -> None:
-        """Wait until there are no streams, whatever a test before has left."""
+        """Wait until all streams are closed, also those of earlier tests."""
         until(lambda: self.stats()["connections"] == 0, "the streams to be gone")
 
     def descriptors(self) -> list[str]:
-        """Return what the process that serves has open."""
+        """Return the open files and sockets of the serving process."""
         folder = Path("/proc", str(self.stats()["pid"]), "fd")
         found = []
         for one in folder.iterdir():
@@ -179,19 +179,19 @@ class Served(NamedTuple):
         return sorted(found)
 
     def threads(self) -> list[str]:
-        """Return the names of the threads of the process that serves."""
+        """Return the names of the threads of the serving process."""
         found = []
         for one in Path("/proc", str(self.stats()["pid"]), "task").glob("*/comm"):
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the thread has just ended
                 found.append(one.read_text().strip())
         return found
 
     def trouble(self) -> list[str]:
-        """Return the lines of its log that tell of errors."""
+        """Return the lines of the server's log that report errors."""
         lines = self.log.read_text(errors="replace").splitlines()
-        if self.kind == "uwsgi" and self.way == "thread":  # it says so of each client that left before it wrote
+        if self.kind == "uwsgi" and self.way == "thread":  # uwsgi logs this if a client has left
             lines = [line for line in lines if "write error" not in line and "Connection reset" not in line]
-        # gunicorn 27 says so where two of it run as the same user.
+        # gunicorn 27 logs this if two instances run as the same user.
         lines = [line for line in lines if "Control server error" not in line]
         return [line for line in lines if re.search(r"Traceback|\berror\b|\[CRITICAL\]|Exception", line, re.I)]
 
@@ -206,7 +206,7 @@ def _commands(kind: str, port: int, folder: Path) -> list[tuple[str, ...]]:
         options = (
             f"--http-socket 127.0.0.1:{port} --master --threads {THREADS} --die-on-term --disable-logging --need-app"
         )
-        packages = ("--pythonpath", sysconfig.get_path("purelib"))  # it may have been built elsewhere
+        packages = ("--pythonpath", sysconfig.get_path("purelib"))  # uwsgi may have been built for another environment
         return [(str(binary), *options.split(), "--listen", "100", *packages, "--module", APP)]
     if kind == "waitress":
         return [(sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", f"--threads={THREADS}", APP)]
@@ -224,10 +224,10 @@ def _commands(kind: str, port: int, folder: Path) -> list[tuple[str, ...]]:
 def served(
     kind: str, folder: Path, detach: str = "None", framework: str = "wsgi", **environment: str
 ) -> Iterator[Served]:
-    """Run the application on a server. When it has ended, its log has to be quiet."""
+    """Run the application on a server. At the end, check that its log has no errors."""
     port, control = free_port(), free_port()
     if not KINDS[kind].shows:
-        environment.setdefault("HEARTBEAT", "0.1")  # nothing else tells that a client has left
+        environment.setdefault("HEARTBEAT", "0.1")  # otherwise the hub does not notice that a client has left
     environment.update(DETACH=detach, FRAMEWORK=framework, CONTROL=str(control), PYTHONUNBUFFERED="1")
     log = folder / f"{kind} {detach} {port}.log"
     with contextlib.ExitStack() as stack:

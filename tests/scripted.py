@@ -1,4 +1,4 @@
-"""A server that does to the letter what a test's script says, on real sockets: HTTP as bytes, with or without TLS."""
+"""A server on real sockets that a test's script controls. The script sends HTTP as bytes, with or without TLS."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pathlib import Path
 from ssehub import Backoff
 from tests.streams import GUARD
 
-#: A certificate for localhost and 127.0.0.1, signed by itself, with its key.
+#: A self-signed certificate for localhost and 127.0.0.1, with its key.
 CERTIFICATE = Path(__file__).parent / "data" / "localhost.pem"
 
-#: Heads of responses.
+#: The beginnings of responses.
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 REFUSED = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n"
 NO_MORE = REFUSED % 204
 
-#: For clients that must not keep a test waiting.
+#: Short waits before reconnections, so that tests are fast.
 QUICK = Backoff(initial=0.001, maximum=0.01)
 
 
 class Exchange:
-    """One request, as the script sees it, and the means to answer it."""
+    """A request, and methods to answer it."""
 
     def __init__(self, server: Server, connection: socket.socket, number: int, head: bytes, body: bytes) -> None:
         self.server = server
         self.connection = connection
-        #: Counts from 1.
+        #: The number of the request, counting from 1.
         self.number = number
         first, *lines = head.decode("latin-1").split("\r\n")
         self.method, self.target, _ = first.split(" ")
@@ -46,7 +46,7 @@ class Exchange:
         self.send(b"%x\r\n%s\r\n" % (len(data), data))
 
     def hold(self) -> None:
-        """Keep the connection until the client leaves it or the test is over."""
+        """Keep the connection open until the client closes it or the test ends."""
         with contextlib.suppress(OSError):
             while self.connection.recv(65536):
                 pass
@@ -56,12 +56,12 @@ Script = Callable[[Exchange], object]
 
 
 class Server:
-    """Listen, and let the script answer each request; its return closes the connection unless it says True."""
+    """A server that calls a script for each request. If the script does not return True, it closes the connection."""
 
     def __init__(self, script: Script, tls: bool = False, handshake: bool = True) -> None:
         self.script = script
         self.requests: list[Exchange] = []
-        #: Connections that were accepted; a test may wait for them before any request.
+        #: The number of accepted connections. A test can wait for them before there is a request.
         self.accepted = 0
         self._context: ssl.SSLContext | None = None
         if tls:
@@ -78,7 +78,7 @@ class Server:
         self._threads[0].start()
 
     def close(self) -> None:
-        """Cut every connection and wait for the threads."""
+        """Close all connections, and wait for the threads."""
         self._closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -150,9 +150,9 @@ def _requests(connection: socket.socket) -> Iterator[tuple[bytes, bytes]]:
 
 
 def bodies(*parts: bytes | str) -> Callable[[Exchange], None]:
-    """Return a script that answers the n-th request with the n-th part: of a stream, or bytes for the whole response.
+    """Return a script that answers the n-th request with the n-th part, and later requests with status 204.
 
-    After the last it says that there is no more.
+    :param parts: a str is the body of a stream; bytes are a whole response.
     """
 
     def script(exchange: Exchange) -> None:
@@ -166,7 +166,7 @@ def bodies(*parts: bytes | str) -> Callable[[Exchange], None]:
 
 
 def held(data: bytes = b"") -> Callable[[Exchange], None]:
-    """Return a script that sends this and then keeps the connection."""
+    """Return a script that sends some bytes, and then keeps the connection open."""
 
     def script(exchange: Exchange) -> None:
         exchange.send(data)

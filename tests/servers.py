@@ -1,4 +1,4 @@
-"""Real servers for tests, each in a process of its own, ended by its own id."""
+"""Real servers for tests, each in its own process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tests.streams import call, until
 
 ROOT = Path(__file__).parent.parent
 
-#: Servers that show the client's socket, so that a hang-up is seen without a heartbeat, and those that do not.
+#: Servers that show the client's socket, so that the hub notices a closed connection without a heartbeat.
 SHOWING = ("werkzeug", "wsgiref", "gthread", "gthread-preload", "gevent", "gevent-preload", "nginx")
+#: Servers that do not show the client's socket.
 HIDING = ("wsgiref-validate", "waitress")
 
 _NGINX = """
@@ -39,20 +40,20 @@ http {{
 
 
 def missing(what: str) -> None:
-    """Skip for what pip cannot bring; where everything has to be there, fail."""
+    """Skip the test, because a program is missing that pip cannot install. On CI, fail instead."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing")
     pytest.skip(f"{what} is not installed")
 
 
-#: Ports for this process of the tests alone, below those that the system gives to clients. Another run of the tests
-#: begins elsewhere among them.
+#: The first port for this process of the test run. The ports are below those that the system gives to clients. Two test
+#: runs at the same time begin with different ports, because the process id is added.
 _first = 10_000 + 4000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20_000
 _ports = itertools.cycle(_first + (os.getpid() * 101 + n) % 4000 for n in range(4000))
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that is not in use."""
     while True:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", next(_ports))) as listener:
             return int(listener.getsockname()[1])
@@ -62,9 +63,10 @@ def free_port() -> int:
 def process(
     *command: str, stop: int = signal.SIGKILL, log: Path | None = None, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in the project's root while the block lasts, with whatever it starts.
+    """Run a command in the project's root during a ``with`` block. Then stop it and all processes that it started.
 
-    :param log: a file to which all that it says is appended.
+    :param stop: the signal that stops the processes.
+    :param log: a file to which the output is appended.
     """
     output: Any = subprocess.DEVNULL if log is None else log.open("ab")
     errors = output if log is not None else subprocess.PIPE if stop != signal.SIGKILL else subprocess.DEVNULL
@@ -125,7 +127,7 @@ def _commands(kind: str, port: int, threads: int, folder: str) -> list[tuple[str
 
 @contextlib.contextmanager
 def running(kind: str, threads: int = 40, **environment: str) -> Iterator[int]:
-    """Run the service on a kind of server, and give its port."""
+    """Run the service on a kind of server. Return its port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         started = [
@@ -137,7 +139,7 @@ def running(kind: str, threads: int = 40, **environment: str) -> Iterator[int]:
 
 
 def children(running: subprocess.Popen[bytes]) -> set[int]:
-    """Return the ids of the processes that one has started and not yet ended: gunicorn's workers."""
+    """Return the ids of a process's children, for example gunicorn's workers."""
     listed = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text()
     return {int(number) for number in listed.split()}
 
@@ -148,7 +150,7 @@ def _answers(port: int, started: list[subprocess.Popen[bytes]]) -> bool:
 
 
 def answers(port: int, path: str = "/health") -> bool:
-    """Return whether a service, or an application that has this path, answers on a port."""
+    """Return whether a service or an application on a port answers this path with status 200."""
     try:
         return call(port, "GET", path)[0] == 200
     except OSError:

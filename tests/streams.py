@@ -1,4 +1,4 @@
-"""A client for tests: one stream over a real socket, read event by event."""
+"""A simple client for tests: it reads one stream over a real socket, event by event."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from urllib.parse import urlencode
 
 from ssehub import Decoder, Message
 
-#: Seconds after which a test that waits has hung. Nothing is measured by it.
+#: Seconds after which a waiting test counts as hanging. It is not used for measurements.
 GUARD = 10.0
 
 
-#: Every stream a test has opened, so that one that fails leaves none open.
+#: All streams that a test has opened. They are closed after the test, even if it fails.
 opened_streams: list[Any] = []
 
 
 class Stream:
-    """An open event stream. What it reads it keeps apart: messages, and the hub's own events."""
+    """An open event stream. It distinguishes messages from the hub's own events."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Stream:
         opened_streams.append(self)
 
     def event(self) -> Message:
-        """Return the next event, whatever it is; EOFError at the end of the stream."""
+        """Return the next event of any type. Raise EOFError at the end of the stream."""
         while not self._ready:
             chunk = self.response.read1(65536)
             if not chunk:
@@ -55,7 +55,7 @@ class Stream:
         return self._ready.popleft()
 
     def opened(self) -> dict[str, Any]:
-        """Read the first event, which says who we are."""
+        """Read the first event, ``ssehub.open``. Return its data: the ids of the client and the session."""
         first = self.event()
         assert first.event == "ssehub.open", first
         assert first.data is not None
@@ -64,18 +64,18 @@ class Stream:
         return who
 
     def message(self) -> Message:
-        """Return the next event that is not one of the hub's own, a gap excepted."""
+        """Return the next message or gap. Skip the hub's other events."""
         while True:
             event = self.event()
             if event.event == "ssehub.gap" or not event.event.startswith("ssehub."):
                 return event
 
     def data(self, count: int) -> list[str]:
-        """Return the data of the next so many messages."""
+        """Return the data of the next ``count`` messages."""
         return [self.message().data or "" for _ in range(count)]
 
     def rest(self) -> list[Message]:
-        """Read to the end of the stream."""
+        """Read to the end of the stream. Return the events."""
         events: list[Message] = []
         with contextlib.suppress(EOFError):
             while True:
@@ -83,19 +83,19 @@ class Stream:
         return events
 
     def close(self) -> None:
-        """Leave as a browser does."""
+        """Close the connection as a browser does."""
         self.response.close()
         self._connection.close()
         self.socket.close()
 
     def reset(self) -> None:
-        """Leave without a word: the other side gets a reset."""
+        """Reset the connection (TCP RST)."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
 
 def call(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    """Make one request and return the status and the body, as JSON where it is JSON."""
+    """Make one request. Return the status and the body, which is decoded if it is JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
     try:
         if isinstance(body, dict):
@@ -111,7 +111,7 @@ def call(port: int, method: str, path: str, body: Any = None, **headers: str) ->
 
 
 def until(condition: Callable[[], Any], what: str = "", guard: float = GUARD) -> Any:
-    """Wait until something holds; for what other threads or processes do in their own time."""
+    """Wait until a condition is true, because of other threads or processes. Return the condition's value."""
     deadline = time.monotonic() + guard
     while not (result := condition()):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Threads for tests: end one from outside, or let none be started."""
+"""Threads for tests: end a thread from outside, or make the start of threads fail."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.streams import until
 
 
 def thread_named(name: str) -> threading.Thread:
-    """Return the one thread of this name, once there is one."""
+    """Wait for a thread with this name, and return it. There must be only one."""
     (thread,) = until(lambda: [one for one in threading.enumerate() if one.name == name], name)
     assert isinstance(thread, threading.Thread)
     return thread
 
 
 def end_from_outside(name: str) -> threading.Thread:
-    """Have the thread of this name raise SystemExit, wherever it is, as soon as it runs; return it."""
+    """Raise SystemExit in the thread with this name, wherever it is. Return the thread."""
     thread = thread_named(name)
     assert thread.ident is not None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
@@ -27,7 +27,7 @@ def end_from_outside(name: str) -> threading.Thread:
 
 
 class NoThreads:
-    """Let no thread of some names be started, as if the system had no more of them."""
+    """Makes the start of threads with some names fail, as if the system could start no more threads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         self.names = set(names)

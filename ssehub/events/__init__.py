@@ -1,4 +1,4 @@
-"""What travels: messages as they are sent and received. Pure functions of bytes, no I/O, no threads."""
+"""Messages, and their encoding and decoding as event streams. No I/O, no threads."""
 
 from ssehub.events.decoder import Decoder, decode
 from ssehub.events.message import Message, Received

@@ -1,4 +1,9 @@
-"""Decoder: bytes of an event stream in, messages out."""
+"""Decoder: turns the bytes of an event stream into messages.
+
+There are two implementations of the same rules. ``_lines`` goes through the lines one by one, as the specification
+describes it. The other methods recognize the usual events, whole blocks of lines in the usual order, and decode them
+several times faster. They pass all other lines to ``_lines``.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +13,26 @@ from ssehub.events.message import MAX_RETRY, Message, Received
 from ssehub.exceptions import EventTooLarge
 
 _BOM = b"\xef\xbb\xbf"
-#: How far, in characters, the middle of a text is searched for a line break before its lines count as long.
+#: If there is no line break within this many characters after the middle of a text, its lines count as long.
 _SHORT = 1024
-#: Bytes of a line that tell whether it is one of an event's fields: the longest name is "event".
+#: The first bytes of a line, enough to recognize its field: the longest name that matters is "event".
 _NAME = 8
-#: What is told in the place of an event that was left out, as a hub tells of messages that it has lost.
+#: The data of the ``ssehub.gap`` event that replaces a skipped event. A hub reports lost messages in the same form.
 _SKIPPED = '{"reason":"too_large","missed":1}'
 
 
 class Decoder:
-    """Read one event stream, in pieces cut anywhere. It belongs to one thread and to one response.
+    """Decodes one event stream. Use one decoder for each response, and only in one thread.
 
-    It follows https://html.spec.whatwg.org/multipage/server-sent-events.html section 9.2.6, and takes time in
-    proportion to the bytes, whatever their cut. Usual events take short ways; ``_lines`` is the specification.
+    You can split the stream into chunks at any byte. The time taken is proportional to the number of bytes, however
+    they are split. Specification: https://html.spec.whatwg.org/multipage/server-sent-events.html section 9.2.6
 
-    :param last_event_id: the id to begin with, that of the connection before.
-    :param max_event_size: what one event's data may come to, in characters, and one line's value, in bytes. Comments
-        do not add up; nor do events.
-    :param comments: whether each comment becomes a message as well, a plain :class:`Message` with a ``comment`` and
-        nothing else, in the place where its line ends.
-    :param skip: what to do with an event that is larger than ``max_event_size``. False ends the decoder with an error.
-        True leaves the event out, and returns an event ``ssehub.gap`` in its place, with its id and the reason
-        ``too_large``; a line of something else that is too long is ignored.
+    :param last_event_id: the last event id of the connection before.
+    :param max_event_size: the limit for the data of one event, in characters, and for the value of one line, in bytes.
+    :param comments: whether a comment is also returned, as a plain :class:`Message` that has only a ``comment``.
+    :param skip: what to do with an event that is larger than ``max_event_size``. False: raise an error; the decoder
+        cannot be used any further. True: skip the event, and return an event ``ssehub.gap`` with its id and the reason
+        ``too_large`` instead. Other lines that are too long, such as comments, are then ignored.
     :raises ValueError: if ``max_event_size`` is not positive.
     """
 
@@ -42,22 +45,22 @@ class Decoder:
         self._line_limit = max_event_size + len("data: ")
         self._comments = comments
         self._skip = skip
-        # Whether the event that has begun is left out, and whether the line that has begun is: only the name of its
-        # field is kept.
+        # Whether the current event is being skipped, and whether the current line was cut. Only the first bytes of
+        # a cut line are kept.
         self._is_skipped = self._is_cut = False
         self._skipped = 0
         self._last_event_id = last_event_id
         self._retry: int | None = None
         self._error: EventTooLarge | None = None
-        # The line that has not ended, in pieces: joining them at each chunk would take quadratic time.
+        # The beginning of the current line, in pieces. To join them at each chunk would take quadratic time.
         self._pieces: list[bytes] = []
         self._held = 0
         self._began = False
         self._after_cr = False
-        # Whether the next byte begins a block, with nothing left of those before: then whole blocks need no buffers.
+        # Whether the next byte begins a block, and all buffers are empty.
         self._fresh = False
-        # The specification's buffers. It has the last one start empty, but browsers, and web-platform-tests'
-        # format-field-id, let it start as the id carried over.
+        # The specification's buffers. In the specification the id buffer starts empty. Browsers, and the test
+        # format-field-id of web-platform-tests, start it with the id of the connection before.
         self._data: list[str] = []
         self._size = 0
         self._type = ""
@@ -65,42 +68,43 @@ class Decoder:
 
     @property
     def last_event_id(self) -> str:
-        """The id to send as ``Last-Event-ID`` when the connection is lost now."""
+        """The id to send as ``Last-Event-ID`` if the connection is lost now."""
         return self._last_event_id
 
     @property
     def reconnection_time(self) -> int | None:
-        """The reconnection time the stream has asked for, in milliseconds, or None; at most ``MAX_RETRY``."""
+        """The reconnection time that the stream has set, in milliseconds, or None; at most ``MAX_RETRY``."""
         return self._retry
 
     @property
     def skipped(self) -> int:
-        """How many events were left out because they were too large."""
+        """The number of events that were skipped because they were too large."""
         return self._skipped
 
     @property
     def is_skipping(self) -> bool:
-        """Whether the event that has begun is too large."""
+        """Whether the current event, or the current line, is too large."""
         return self._is_skipped or self._is_cut
 
     @property
     def error(self) -> EventTooLarge | None:
-        """What the next :meth:`feed` will raise."""
+        """The error that the next call of :meth:`feed` raises, or None."""
         return self._error
 
     def feed(self, chunk: bytes) -> list[Received]:
-        """Take the next bytes and return the messages they complete. It never blocks.
+        """Decode the next bytes, and return the messages that they complete. Never blocks.
 
-        :param chunk: any number of bytes, also none; a memoryview or a bytearray will do.
+        :param chunk: bytes, a bytearray or a memoryview, which may be empty.
         :returns: the messages, oldest first.
-        :raises TypeError: if it is not made of bytes.
-        :raises EventTooLarge: if an event is longer than ``max_event_size``, unless it is skipped. Messages that were
-            complete before it are returned first; the next call raises, and so does every other.
+        :raises TypeError: if the chunk is something else.
+        :raises EventTooLarge: if an event is larger than ``max_event_size``, and ``skip`` is False. If there are
+            complete messages before this event, they are returned first, and the next call raises. All later calls
+            raise, too.
         """
         if chunk.__class__ is not bytes:
             chunk = bytes(memoryview(chunk))
         if self._fresh and len(chunk) <= self._limit:
-            # One whole event, or several: what a server that flushes sends.
+            # One whole event, or several: servers that flush after each event send such chunks.
             text = chunk.decode("utf-8", "replace")
             line, _, rest = text.partition("\n")
             data = line.removeprefix("data: ")
@@ -126,7 +130,7 @@ class Decoder:
         return messages if messages or not self._error else self.feed(b"")
 
     def _one_event(self, line: str, rest: str) -> Received | None:
-        """Take a single block of one line of data after a type, an id, both or neither; or leave it alone."""
+        """Decode a block of at most a type, at most an id, and one line of data. Return None for any other text."""
         event = "message"
         value = line.removeprefix("event: ")
         if value != line:
@@ -144,7 +148,7 @@ class Decoder:
         return Received(data, event, id)
 
     def _whole_blocks(self, text: str) -> list[Received]:
-        """Take whole blocks, after which nothing is kept."""
+        """Decode whole blocks, while all buffers are empty."""
         messages: list[Received] = []
         if len(text) < _SHORT:
             self._blocks(text[:-2], messages)
@@ -153,7 +157,7 @@ class Decoder:
         return messages
 
     def _feed(self, chunk: bytes, messages: list[Received]) -> None:
-        """Take bytes in any state, and note an error instead of raising it."""
+        """Decode bytes in any state. An error is stored, not raised."""
         self._fresh = False
         try:
             was_cut = self._is_cut
@@ -174,22 +178,23 @@ class Decoder:
         self._fresh = self._began and not (open_block or self._pieces or self._after_cr or self._error)
 
     def _take_lines(self, whole: bytes, messages: list[Received]) -> None:
-        """Take whole lines, none of which is too long."""
-        # "Streams must be decoded using the UTF-8 decode algorithm": what is malformed becomes U+FFFD. No line break
-        # is part of a longer character, so decoding line by line gives the same.
+        """Decode whole lines. None of them is too long."""
+        # "Streams must be decoded using the UTF-8 decode algorithm": malformed bytes become U+FFFD. Line breaks are
+        # never part of a longer character, so decoding whole lines gives the same result as decoding the stream.
         if text := whole.decode("utf-8", "replace"):
             interpret = self._interpret if self._size + len(whole) <= self._limit else self._lines
             interpret(text, messages)
 
     def _complete_lines(self, chunk: bytes) -> bytes:
-        """Return the lines that end in this chunk, each ended by a line feed; keep the rest."""
+        """Return the lines that end in this chunk, each with a line feed at its end. Keep the rest."""
         if self._after_cr and chunk:
-            # "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end, and its first half,
-            # the last byte before this chunk, has ended the line already.
+            # "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end. The CR was the last
+            # byte of the chunk before, and has ended the line already.
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
         if not self._began:
-            # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present." Nor does it count.
+            # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present." It does not count
+            # towards the limit either.
             chunk = b"".join([*self._pieces, chunk])
             self._pieces, self._held = [], 0
             self._began = len(chunk) >= len(_BOM) or not _BOM.startswith(chunk)
@@ -206,7 +211,7 @@ class Decoder:
         return whole
 
     def _with_beginning(self, lines: bytes) -> bytes:
-        """Put what was kept before the lines, and end them alike."""
+        """Put the kept beginning before the lines, and replace all line ends with line feeds."""
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if self._pieces:
@@ -221,7 +226,7 @@ class Decoder:
             self._held += len(rest)
 
     def _cut_held_line(self) -> None:
-        """Keep no more of a line that is too long than tells which field it is."""
+        """Cut the kept beginning of a line, if it is too long, to the bytes that tell its field."""
         if self._held > self._line_limit:
             if not self._skip:
                 raise self._too_large()
@@ -229,7 +234,10 @@ class Decoder:
             self._pieces, self._held, self._is_cut = [start], len(start), True
 
     def _long_line_in(self, whole: bytes) -> tuple[int, int] | None:
-        """Return where the first line that is too long begins and ends: a line's cut must make no difference."""
+        """Return where the first line that is too long begins and ends.
+
+        Lines that arrive in one chunk are checked, too: the result must not depend on how the stream is split.
+        """
         start = 0
         while len(whole) - start > self._line_limit:
             end = whole.find(b"\n", start)
@@ -239,14 +247,14 @@ class Decoder:
         return None
 
     def _long_line(self, line: bytes) -> None:
-        """Process a line that is too long."""
+        """Raise an error for a line that is too long, or skip its event."""
         if not self._skip:
             raise self._too_large()
         if line[:_NAME].partition(b":")[0] in (b"data", b"event", b"id"):
             self._leave_out()
 
     def _leave_out(self) -> None:
-        """Drop what there is of the event that has begun, and what follows of it."""
+        """Skip the current event: drop its data, and ignore the rest of it."""
         self._is_skipped = True
         self._data, self._size = [], 0
 
@@ -254,13 +262,13 @@ class Decoder:
         return EventTooLarge(f"an event, or a line of it, is larger than max_event_size, {self._limit}")
 
     def _interpret(self, text: str, messages: list[Received]) -> None:
-        """Go through whole lines that cannot exceed the limit."""
+        """Decode whole lines that are together within the limit."""
         middle = len(text) >> 1
         if text.find("\n", middle, middle + _SHORT) < 0:
-            # Where lines are long, splitting costs several times more than looking for one break after another.
+            # For long lines, splitting takes several times longer than searching for one line break after another.
             return self._lines(text, messages)
         if not self._fresh:
-            # To the end of the block that began before.
+            # Finish the block that began in an earlier chunk.
             first, found, text = text.partition("\n\n")
             self._lines(first + found, messages)
         blocks, found, rest = text.rpartition("\n\n")
@@ -270,7 +278,7 @@ class Decoder:
             self._lines(rest, messages)
 
     def _blocks(self, text: str, messages: list[Received]) -> None:
-        """Process whole blocks. Splitting at the name of their first field as well saves two slices for each."""
+        """Decode whole blocks. Splitting at the name of the first field saves two slices for each block."""
         if text[:6] == "data: ":
             for data in text[6:].split("\n\ndata: "):
                 lines = data.split("\ndata: ") if "\n" in data else None
@@ -292,7 +300,7 @@ class Decoder:
             self._other_blocks(text, messages)
 
     def _typed_blocks(self, text: str, messages: list[Received]) -> None:
-        """Process whole blocks that begin with a type, the name of the first field taken off."""
+        """Decode whole blocks that begin with a type. The text begins after the name of the first field."""
         for piece in text.split("\n\nevent: "):
             head, found, data = piece.partition("\ndata: ")
             event, _, id = head.partition("\nid: ")
@@ -304,7 +312,7 @@ class Decoder:
             messages.append(Received(data, event or "message", self._id))
 
     def _other_blocks(self, text: str, messages: list[Received]) -> None:
-        """Process whole blocks: quickly, if the usual fields are in their usual order, one line of data last."""
+        """Decode whole blocks: quickly if a block is types, ids and one last line of data, or else line by line."""
         for block in text.split("\n\n"):
             head, found, data = block.partition("\ndata: ")
             id = self._id
@@ -323,7 +331,7 @@ class Decoder:
                 self._lines(block + "\n\n", messages)
 
     def _lines(self, text: str, messages: list[Received]) -> None:
-        """Go through whole lines one by one: the specification as it is written."""
+        """Decode whole lines one by one, as the specification describes it."""
         start = 0
         stop = len(text)
         while start < stop:
@@ -339,7 +347,7 @@ class Decoder:
 
     def _append(self, value: str) -> None:
         # "Append the field value to the data buffer, then append a single U+000A LINE FEED (LF) character to the data
-        # buffer." The line feeds are put between the lines at the dispatch, which drops the last one anyway.
+        # buffer." Here the lines are joined with line feeds when the event is dispatched, which drops the last one.
         if self._is_skipped:
             return
         self._data.append(value)
@@ -350,10 +358,11 @@ class Decoder:
             self._leave_out()
 
     def _line(self, line: str, messages: list[Received]) -> None:
-        """Process a line that is not blank."""
+        """Decode a line that is not blank."""
         # "Collect the characters on the line before the first U+003A COLON character (:), and let field be that
         # string. Collect the characters on the line after [it], and let value be that string. If value starts with a
-        # U+0020 SPACE character, remove it from value." Without a colon the whole line is the name, the value empty.
+        # U+0020 SPACE character, remove it from value." Without a colon, the whole line is the name, and the value is
+        # empty.
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
@@ -366,8 +375,8 @@ class Decoder:
             if "\0" not in value:
                 self._id = value
         elif field == "retry":
-            # "If the field value consists of only ASCII digits": int() alone would take "+5", " 5", "1_0" and others,
-            # and refuse thousands of digits.
+            # "If the field value consists of only ASCII digits": int() alone would accept "+5", " 5" and "1_0", and
+            # would reject thousands of digits.
             if value.isascii() and value.isdigit():
                 self._retry = min(int(value.lstrip("0")[:20] or "0"), MAX_RETRY)
         elif self._comments and line[0] == ":":
@@ -375,11 +384,11 @@ class Decoder:
             messages.append(Message(comment=value))  # type: ignore[arg-type]
 
     def _dispatch(self, messages: list[Received]) -> None:
-        # "Set the last event ID string of the event source to the value of the last event ID buffer." This comes
-        # first: a block without data moves the id too.
+        # "Set the last event ID string of the event source to the value of the last event ID buffer." This is the first
+        # step, so a block without data sets the id, too.
         self._last_event_id = self._id
         # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string and
-        # return." A line without text is not that: its line feed is in the buffer.
+        # return." After an empty line of data, the buffer is not empty: it has a line feed.
         if self._is_skipped:
             messages.append(Received(_SKIPPED, "ssehub.gap", self._id))
             self._is_skipped = False
@@ -392,16 +401,16 @@ class Decoder:
 
 
 def decode(chunks: Iterable[bytes], *, last_event_id: str = "", max_event_size: int = 1 << 20) -> Iterator[Received]:
-    """Yield the messages of one event stream. What is unfinished at its end is dropped, as it should be.
+    """Yield the messages of one event stream. An incomplete event at the end is dropped, as the specification demands.
 
-    :param chunks: the bytes, cut anywhere.
-    :param last_event_id: the id to begin with, that of the connection before.
+    :param chunks: the bytes of the stream, split anywhere.
+    :param last_event_id: the last event id of the connection before.
     :param max_event_size: as for :class:`Decoder`.
-    :returns: the messages, as they are completed.
-    :raises EventTooLarge: if an event is longer than ``max_event_size``, after the messages before it.
+    :returns: an iterator of messages. Each is yielded as soon as it is complete.
+    :raises EventTooLarge: if an event is larger than ``max_event_size``; the messages before it are yielded first.
     """
     decoder = Decoder(last_event_id, max_event_size=max_event_size)
     for chunk in chunks:
         yield from decoder.feed(chunk)
-    # "Once the end of the file is reached, any pending data must be discarded." An error that waits must not be.
+    # "Once the end of the file is reached, any pending data must be discarded." But a stored error must be raised.
     yield from decoder.feed(b"")

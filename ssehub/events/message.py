@@ -1,4 +1,4 @@
-"""Message: one event as it is sent or received."""
+"""Message: one event, to be sent or received."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 # "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair, a single
 # U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR) character." (WHATWG HTML 9.2.5)
 _LINE_BREAK = re.compile("\r\n|\n|\r")
-#: The longest reconnection time, in milliseconds (some 30 years): a stream may send thousands of digits, and no timer
-#: takes them.
+#: The longest reconnection time, in milliseconds (some 30 years). A stream may send thousands of digits, and timers do
+#: not accept such a number.
 MAX_RETRY = 10**12
 
 
 class Message:
-    """Hold the fields of one event. Immutable, so threads may share it.
+    """The fields of one event. Immutable, so threads may share it.
 
-    Sent, its fields are what :meth:`encode` writes. Received, ``event`` is the event's type and ``id`` the last event
-    id in force; the reconnection time and comments are the :class:`Decoder`'s to tell.
+    :meth:`encode` writes the fields of a message that you send. A message that you receive is a :class:`Received`;
+    the :class:`Decoder` has the stream's reconnection time.
 
-    The format is that of https://html.spec.whatwg.org/multipage/server-sent-events.html.
+    Specification of the format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-    :param data: the text; each line break in it, of whatever kind, arrives as a line feed. None: no such field, and
-        then no event fires at the receiver. ``""``: an event without text.
-    :param event: the type.
-    :param id: the id. None: the log assigns one. Not every id that the format allows can be sent: it has to come back
-        in a request header. It has 1 to 255 characters, no control characters, and no blanks at either end.
-    :param retry: milliseconds the receiver waits before it reconnects; a day at most when it is sent.
-    :param comment: what the receiver ignores; line breaks are allowed.
+    :param data: the text. Each line break in it arrives as a line feed. ``""`` is an event without text. None leaves
+        the field out; then the receiver's event handlers are not called.
+    :param event: the event type.
+    :param id: the event id. If it is None, the log assigns one. The client sends the id back in a request header, so an
+        id that is sent has 1 to 255 characters, no control characters, and no blanks at either end.
+    :param retry: milliseconds that the receiver waits before it reconnects. In a message that is sent, a day at most.
+    :param comment: text that the receiver ignores. It may contain line breaks.
     :raises TypeError: if a field has the wrong type.
-    :raises ValueError: if a field cannot be sent as it is, or there is nothing to send.
+    :raises ValueError: if a field has a value that cannot be sent, or no field is given.
     """
 
     __slots__ = ("_comment", "_data", "_event", "_id", "_retry")
@@ -66,7 +66,7 @@ class Message:
 
     @property
     def id(self) -> str | None:
-        """The id; of a received message, the last event id in force."""
+        """The event id, or None. For a received message, see :class:`Received`."""
         return self._id
 
     @property
@@ -88,13 +88,13 @@ class Message:
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
     ) -> Message:
-        """Make a message whose data is a value as JSON, compact and without escapes for other scripts.
+        """Return a message whose data is a value encoded as JSON, in compact form and without ``\\u`` escapes.
 
-        :param default: called with each object that JSON has no form for, a ``datetime`` or a ``Decimal`` for
-            instance; returns what to write in its place. ``default=str`` writes their text. It is that of
-            ``json.dumps``.
-        :raises TypeError: if the value contains something that JSON has no form for.
-        :raises ValueError: if it has a NaN or an infinity, which no browser reads, or half of a surrogate pair.
+        :param default: the ``default`` of ``json.dumps``: called with each object that JSON cannot encode, such as a
+            ``datetime`` or a ``Decimal``; returns a value to encode instead. ``default=str`` encodes the object's text.
+        :raises TypeError: if the value contains an object that JSON cannot encode.
+        :raises ValueError: if the value contains a NaN or an infinity, which browsers cannot parse, or half of a
+            surrogate pair.
         """
         data = json.dumps(
             value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=default or _not_json
@@ -102,9 +102,9 @@ class Message:
         return cls(data, event, id=id)
 
     def json(self) -> Any:
-        """Read the data as JSON.
+        """Decode the data as JSON.
 
-        :raises ValueError: if it is not JSON or is nested too deeply, or there is no data.
+        :raises ValueError: if the data is not JSON, is nested too deeply, or is None.
         """
         if self._data is None:
             raise ValueError("the message has no data")
@@ -114,7 +114,7 @@ class Message:
             raise ValueError("the data is nested too deeply") from error
 
     def encode(self) -> bytes:
-        """Write the event: its fields, each with one space after the colon, and the blank line that dispatches it."""
+        """Return the event as bytes: its fields, with one space after each colon, and the blank line that ends it."""
         lines: list[str] = []
         if self._comment is not None:
             lines += [f": {line}" for line in _LINE_BREAK.split(self._comment)]
@@ -130,9 +130,9 @@ class Message:
 
     @classmethod
     def decode(cls, data: bytes) -> Message:
-        """Read back what :meth:`encode` has written, reconnection time, comment and all.
+        """Decode the bytes that :meth:`encode` returned. All fields are restored.
 
-        :raises ValueError: if it was not written by it.
+        :raises ValueError: if the bytes are not the result of :meth:`encode`.
         """
         lines: dict[str, list[str]] = {"": [], "event": [], "id": [], "retry": [], "data": []}
         text = data.decode()
@@ -171,13 +171,14 @@ class Message:
 
 
 class Received(Message):
-    """A message that was received: its ``data``, ``event`` and ``id`` are texts, never None.
+    """A message that was received. Its ``data``, ``event`` and ``id`` are strings, never None.
 
-    The id is the last event id in force, ``""`` if the stream has not named one. A :class:`Decoder`, a
-    :class:`~ssehub.Client` and its subscriptions give these. It can be sent on as it is.
+    ``id`` is the stream's last event id at this event, as the specification defines it: if the event has no id, it is
+    that of an earlier event, or ``""``. A :class:`Decoder`, a :class:`~ssehub.Client` and its subscriptions return
+    these. You can send a received message on without changes.
     """
 
-    # What came over the wire needs no check, and there are many.
+    # The fields are not checked, because the decoder makes many of these, and can only make valid ones.
     __slots__ = ()
     if TYPE_CHECKING:
 
@@ -187,9 +188,9 @@ class Received(Message):
 
         @property
         def id(self) -> str:
-            """The last event id in force."""
+            """The last event id."""
 
-    # Never set on one of these: two stores less for each.
+    # Class attributes, so that making an instance takes two assignments less.
     _retry = None
     _comment = None
 
@@ -203,7 +204,7 @@ class Received(Message):
 
 
 def _restore(data: str | None, event: str, id: str | None, retry: int | None, comment: str | None) -> Message:
-    """Make a pickled message again; its class takes some fields by name only."""
+    """Make a message from its pickled fields. ``Message`` itself takes some of them by name only."""
     return Message(data, event, id=id, retry=retry, comment=comment)
 
 
@@ -216,7 +217,7 @@ def _not_json(value: object) -> Any:
 
 
 def _text(name: str, value: object, hint: str = "") -> str:
-    """Return the value as a plain str: a subclass, such as an enumeration's, may format as something else."""
+    """Return the value as a plain str. A subclass of str, such as a string enumeration, may format differently."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}{hint}")
     text = str.__str__(value)
@@ -224,14 +225,16 @@ def _text(name: str, value: object, hint: str = "") -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{name} has half of a surrogate pair at {error.start}, which UTF-8 cannot say") from None
+            raise ValueError(
+                f"{name} has half of a surrogate pair at {error.start}, which UTF-8 cannot encode"
+            ) from None
     return text
 
 
 def _line(name: str, value: object) -> str:
     text = _text(name, value)
     if "\n" in text or "\r" in text:
-        raise ValueError(f"{name} has a line break, which would begin another field: {text!r}")
+        raise ValueError(f"{name} has a line break, which would start another field: {text!r}")
     return text
 
 
@@ -242,7 +245,7 @@ def _type(event: object, data: str | None) -> str:
     if data is None and text != "message":
         # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string
         # and return."
-        raise ValueError(f"an event {text!r} without data is never dispatched; for one without text say data=''")
+        raise ValueError(f"an event {text!r} without data is never dispatched; for an event without text, use data=''")
     return text
 
 
@@ -259,6 +262,6 @@ def _milliseconds(retry: object) -> int:
     if not isinstance(retry, int) or isinstance(retry, bool):
         raise TypeError(f"retry must be an int of milliseconds, not {retry!r}")
     if not 0 <= retry <= MAX_RETRY:
-        # The value is not shown: one of thousands of digits cannot be.
+        # The value is not shown: Python refuses to format an int of thousands of digits.
         raise ValueError(f"retry must not be negative, nor more than {MAX_RETRY} ms")
     return int.__int__(retry)

@@ -1,4 +1,4 @@
-"""The ordered log: every accepted message has its place in it, and every reader goes on from a place in it."""
+"""The ordered log. Every accepted message has a place in the log, and every reader reads on from its own place."""
 
 from ssehub.log.base import Gap, Interest, Log, Page, Readable
 from ssehub.log.memory import MemoryLog

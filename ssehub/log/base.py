@@ -1,4 +1,4 @@
-"""Log: the one interface behind which messages are kept in order."""
+"""Log: the interface of all logs. A log keeps messages in order, and readers read it from any place."""
 
 from __future__ import annotations
 
@@ -10,63 +10,68 @@ from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt
 from ssehub.log.position import Place, Position
 from ssehub.log.presence import Presence
 
-#: Why a reader cannot simply go on from its place. ``trimmed``: the log has dropped messages that came next.
-#: ``epoch``: another log stands in its place. ``fork``: the log was rolled back and written anew. ``ahead``: the log
-#: was rolled back to before that place. ``too_far``: more to catch up on than the hub allows. ``bad_id``: the id names
-#: no place that this log knows.
+#: Why a reader cannot simply read on from its place:
+#:
+#: * ``trimmed``: the log has dropped the next messages.
+#: * ``epoch``: the log was replaced by another one.
+#: * ``fork``: the log was rolled back, and other messages were written.
+#: * ``ahead``: the log was rolled back, and now ends before this place.
+#: * ``too_far``: more messages follow than ``max_replay`` allows.
+#: * ``bad_id``: the log has no place with this id.
 Reason = Literal["trimmed", "epoch", "fork", "ahead", "too_far", "bad_id"]
 
 
 class Gap(NamedTuple):
-    """Messages are missing: why, how many, and where to go on."""
+    """The report that messages are missing, or may be missing: why, how many, and where to read on."""
 
     reason: Reason
-    #: The number of messages that were addressed to this reader and are gone. None if it cannot be known.
+    #: The number of missing messages that were addressed to this reader. None if it is not known.
     missed: int | None
-    #: Go on after this place: what follows it, and is still held, can be read without repeating anything.
+    #: Read on after this place. Then no message is read twice.
     place: Place
 
 
 class Interest(NamedTuple):
-    """What one reader reads: messages to its zones, to its client, and to everyone. Immutable."""
+    """Which messages a reader reads: those to its zones, to its client, and to everyone. Immutable."""
 
     zones: tuple[str, ...]
-    #: The client whose messages are read, too. None: only what every member of the zones gets.
+    #: The client whose messages are read, too. None: only messages to all members of the zones.
     client_id: str | None = None
-    #: Whether messages without a zone are read. Every partition carries them, so a reader of several partitions
-    #: reads them from the first one only: see :meth:`in_partitions`.
+    #: Whether messages without a zone are read. Every partition has them. So a reader of several partitions reads them
+    #: from its first partition only: see :meth:`in_partitions`.
     zoneless: bool = True
 
     @property
     def shared(self) -> Interest:
-        """The part of it that every member of the zones has."""
+        """The same interest without the client's own messages: the part that all members of the zones share."""
         return Interest(self.zones, None, self.zoneless)
 
     def in_partitions(self, partitions: Sequence[int]) -> dict[int, Interest]:
-        """Split it over the partitions of a reader: what is in every partition is read, and counted, once."""
+        """Return the interest for each partition of a reader. Messages without a zone are read from the first only."""
         return {number: self._replace(zoneless=number == partitions[0]) for number in partitions}
 
 
 class Page(NamedTuple):
-    """What one read gave: entries in order and the place they reach, or the gap that stands before them."""
+    """The result of one read: entries in order, or a gap if messages before the next entry are missing."""
 
     entries: Sequence[Entry]
-    #: Read on from here. It may lie behind the last entry: what lies between is addressed to others.
+    #: Read on after this place. The place is later than the last entry if the entries in between are for other readers.
+    #: In a page with a gap: the place up to which the gap reports missing messages.
     place: Place
-    #: True if the read reached the end of the log, or the place that it was to end at.
+    #: True if the read reached the end of the log, or the place ``upto``.
     level: bool
     gap: Gap | None = None
 
 
 class Readable(ABC):
-    """A log, or the partitions of it that concern one reader: an order of entries to read on from a place in it.
+    """A log, or some partitions of a log, as a reader sees it: ordered entries that can be read from any place.
 
     Safe to use from any thread. The contract, which ``tests/contract/test_log_contract.py`` checks:
 
-    * :meth:`read` from any place gives exactly the reader's entries after it in order, or one gap. Nothing that is
-      missing is passed over silently, and a gap is reported only if a message to this reader may be missing.
-    * When :meth:`end` returns a place, every entry up to it has been delivered.
-    * A read costs what it returns: entries for other readers are not visited.
+    * :meth:`read` from any place returns exactly the reader's entries after this place, in order, or one gap. Every
+      missing message is reported, and a gap is reported only if a message to this reader may be missing.
+    * When :meth:`end` returns a place, every entry up to this place has been delivered.
+    * The cost of a read is proportional to what it returns. Entries for other readers are not visited.
     """
 
     @abstractmethod
@@ -78,45 +83,48 @@ class Readable(ABC):
         upto: Place | None = None,
         known: Place | None = None,
     ) -> Page:
-        """Read on from a place: at most ``limit`` entries, oldest first, or the gap that stands there.
+        """Read the entries after a place, oldest first; or the gap, if messages are missing there.
 
-        It reads what this process holds and never blocks. A place that a client brings may be newer than that: see
-        :meth:`catch_up`.
+        This reads the entries that this process holds, and never blocks. If the place comes from a client, call
+        :meth:`catch_up` first.
 
-        :param interest: what to read. None: every entry, whatever its address.
-        :param upto: do not read past this place. None: to the end.
-        :param known: a place up to which missing messages were already reported to the reader, or accepted by it.
+        :param limit: the maximum number of entries to return.
+        :param interest: which entries to read. None: all entries, whatever their address.
+        :param upto: do not read past this place. None: read to the end.
+        :param known: a place up to which missing messages were reported before, or need not be reported.
         :raises LogError: if the log cannot be read.
         """
 
-    def catch_up(self, place: Place) -> None:  # noqa: B027 - a log that is in this process never has to
-        """Wait until this process holds the log up to a place, if that is a newer one than it has delivered.
+    def catch_up(self, place: Place) -> None:  # noqa: B027 - a log in this process's memory has nothing to wait for
+        """Wait until this process holds the log up to a place.
+
+        A client may bring a place that is newer than the entries of this process, if another process was faster.
 
         :raises LogError: if the log cannot be reached.
         """
 
     @abstractmethod
     def count(self, after: Place, interest: Interest | None = None) -> int:
-        """Return how many entries a reader would read from a place on. It never blocks, and raises nothing."""
+        """Return how many entries a reader would read after a place. Never blocks, never raises."""
 
     @abstractmethod
     def is_at_end(self, place: Place) -> bool:
-        """Return whether no entry can be read after a place. It is quick, never blocks, and raises nothing."""
+        """Return whether a place is the end of the log. Fast, never blocks, never raises."""
 
     @abstractmethod
     def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Return whether messages for the interest's client alone lie, or lay, between two places.
+        """Return whether there are, or were, messages to the interest's client between two places.
 
-        :param upto: the second place; None for the end.
+        Messages to a whole zone do not count. Never blocks, never raises.
 
-        It never blocks, and raises nothing.
+        :param upto: the second place; None for the end of the log.
         """
 
     @abstractmethod
     def locate(self, last_event_id: str) -> Place | Gap:
-        """Find the place a client's last event ID names: a cursor, or an id that a publisher chose.
+        """Find the place of a client's last event ID: a cursor, or an id that a publisher chose.
 
-        A cursor is only parsed here and judged by :meth:`read`. An id that names nothing is a gap, never an error.
+        A cursor is only parsed; :meth:`read` checks it. An unknown id gives a gap, not an error.
 
         :raises LogError: if the log cannot be reached.
         """
@@ -127,53 +135,54 @@ class Readable(ABC):
 
     @abstractmethod
     def oldest(self) -> Place:
-        """Return the place before the oldest entry that is held."""
+        """Return the place before the oldest entry that this process holds."""
 
     @abstractmethod
     def before_last(self, count: int, interest: Interest) -> Place:
-        """Return the place from which the last ``count`` entries of a reader follow (or all that are held)."""
+        """Return the place after which a reader reads its last ``count`` entries (or all, if there are fewer)."""
 
 
 class Log(Readable):
-    """Keeps packets in one order that all readers agree on, or each zone's in one of several partitions.
+    """Keeps packets in order. All readers see the same order.
 
     Safe to use from any thread. A log starts no thread and opens no connection before :meth:`start`, because servers
     fork. One hub uses one log.
 
-    A log has one partition, or spreads its zones over several; each partition is an order of its own. Messages without
-    a zone are written to all of them. A log of one partition is its own view.
+    A log has one or several partitions. Each zone belongs to one partition, and each partition has its own order.
+    Messages without a zone are written to all partitions. Readers read what :meth:`open` returns; with one partition,
+    this is the log itself.
 
-    The contract every log keeps, besides that of :class:`~ssehub.log.Readable`:
+    The contract of every log, in addition to that of :class:`~ssehub.log.Readable`:
 
-    * ``deliver`` is called once for each entry that is appended from ``start`` on (with several partitions: from when a
-      view of the entry's partition is opened), in the order of its partition, never by two threads at a time for the
-      same partition. An entry can be read before it is delivered. ``deliver`` only does bookkeeping; it neither blocks
-      nor raises.
-    * A message that has an id keeps it; one without an id gets the cursor of its place.
+    * After :meth:`start`, ``deliver`` is called once for each new entry, in the order of its partition. With several
+      partitions, this begins when :meth:`open` is called for the entry's partition. Two threads never call ``deliver``
+      for the same partition at the same time. An entry can be read before it is delivered. ``deliver`` only makes
+      notes: it does not block or raise.
+    * A message that has an id keeps it. A message without an id gets the cursor of its place as its id.
     """
 
-    #: True for a log that other processes share: it takes packets without having been started here.
+    #: Whether the log is shared with other processes. A shared log accepts packets in processes that do not start it.
     shared = False
-    #: Who is connected to the hub's other processes; None if there are no other processes.
+    #: The connections of the hub's other processes; None if the log is not shared.
     presence: Presence | None = None
 
     @property
     def unsent(self) -> int:
-        """The number of messages that were accepted and still wait to be sent to the log's server."""
+        """The number of messages that were accepted, but not sent to the log's server yet."""
         return 0
 
     @property
     def unreadable(self) -> int:
-        """The number of entries that were skipped because others have written them, and they cannot be read."""
+        """The number of entries that were skipped because another program wrote them, and they cannot be read."""
         return 0
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What fails in the background now, by its name, and why. It is tried again until it works."""
+        """The background tasks that fail now, by name, with the reason. They are tried again until they work."""
         return {}
 
     def lag(self) -> int:
-        """Return how many entries of the log were not delivered in this process yet.
+        """Return the number of entries that are in the log, but were not delivered in this process yet.
 
         :raises LogError: if the log cannot be reached.
         """
@@ -181,46 +190,46 @@ class Log(Readable):
 
     @abstractmethod
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
-        """Begin to deliver. Called once in a process, and again in a forked child or after :meth:`close`.
+        """Start to deliver entries. Call this once in a process, and again in a forked child or after :meth:`close`.
 
-        Locks, threads and connections made before are not used after it.
+        Locks, threads and connections from before the call are not used any more.
 
-        :param deliver: called with each entry; returns the number of connections it was addressed to.
-        :param broken: called with a partition's new end when what follows in it does not follow what was delivered,
-            because it was lost, rolled back or trimmed: every reader has to judge its place anew. Entries up to the new
-            end are not delivered; the commands among them that are new come along. Like ``deliver`` it only does
-            bookkeeping, and neither runs for a partition while the other does.
+        :param deliver: called with each entry; returns the number of connections to which the entry is addressed.
+        :param broken: called if the next entry of a partition does not follow the last delivered one, because the log
+            was lost, rolled back or trimmed. Every reader then has to check its place again. The arguments are the
+            partition's new end, and the new commands up to it; other entries up to it are not delivered. ``broken``
+            only makes notes, like ``deliver``, and the two never run at the same time for one partition.
         :raises LogError: if the log cannot be reached.
         """
 
     @abstractmethod
     def append(self, packet: Packet) -> Receipt:
-        """Add a packet at the end. When this returns, the log has accepted it.
+        """Add a packet at the end. When this returns, the log has accepted the packet.
 
-        :raises LogError: if the log has not accepted it, or is not started (and not shared), or closed.
+        :raises LogError: if the log did not accept the packet, or is closed, or is neither started nor shared.
         """
 
     @abstractmethod
     def close(self, timeout: float | None = None) -> None:
-        """Stop delivering and release threads and connections. Idempotent.
+        """Stop delivering, and release threads and connections. Idempotent.
 
-        :param timeout: seconds that it may take; None for the log's own limit.
+        :param timeout: the maximum number of seconds that this may take; None for the log's default.
         """
 
     def partitions(self, zones: Sequence[str]) -> tuple[int, ...]:
-        """Return the partitions that these zones are in, in order."""
+        """Return the numbers of the partitions that these zones belong to, in order."""
         return (0,)
 
     def open(self, zones: Sequence[str]) -> Readable:
-        """Open what the members of these zones read; its partitions are followed until :meth:`release`.
+        """Return a reader's view of some zones. Their partitions are followed until :meth:`release`.
 
         :raises LogError: if the log cannot be reached.
         """
         return self
 
     def release(self, zones: Sequence[str]) -> None:
-        """Undo one :meth:`open` of the same zones. It neither blocks nor raises."""
+        """Undo one :meth:`open` of the same zones. Never blocks, never raises."""
 
     def cursor(self, zones: Sequence[str] | All = ALL) -> Place:
-        """Return where the log stands now for the members of zones, or of all."""
+        """Return the current end of the log, for the members of some zones or of all zones."""
         return self.end()

@@ -1,8 +1,11 @@
-"""History: the entries of a log that are held in memory, with an index by zone and by client.
+"""History: the entries of a log that a process holds in memory, with an index by zone and by client.
 
-A reader reads only what is in its own channels (:mod:`ssehub.log.index`). So the cost of a read is the number of
-entries it returns, whatever else the log holds. And a gap is exact: a reader gets one only if entries were dropped from
-its own channels, or if that is not known any more.
+Each entry is in one channel (:mod:`ssehub.log.index`), and a reader reads only its own few channels. This has two
+consequences:
+
+* The cost of a read is proportional to the number of entries that it returns, however many the log holds.
+* Gaps are exact. A reader gets a gap only if entries were dropped from its own channels, or if it is no longer known
+  whether any were dropped.
 """
 
 from __future__ import annotations
@@ -19,18 +22,18 @@ from ssehub.log.index import Index
 from ssehub.log.packet import Command, Entry
 from ssehub.log.position import GENESIS, Place, Position
 
-#: Dropped entries whose nonces are remembered, four bytes each, where a log can be rolled back and written anew.
+#: How many nonces of dropped entries are remembered, at four bytes each, if the log can be rolled back and rewritten.
 _NONCES = 1 << 18
 
 
 class History:
-    """The newest entries of one epoch of one partition. Safe to use from any thread; it never blocks for long.
+    """The newest entries of one epoch of one partition. Safe to use from any thread; never blocks for long.
 
-    :param size: entries held at most.
-    :param ttl: seconds an entry is held; None for no limit of age.
-    :param end: the place after which the first entry comes. What was before it is unknown, unless its offset is 0.
-    :param zone_size: the newest entries of each channel that are dropped last; None for no difference between channels.
-    :param can_fork: whether another log can be written in the place of this one, so that nonces have to be compared.
+    :param size: the maximum number of entries to hold.
+    :param ttl: seconds that an entry is held; None for no limit.
+    :param end: the place after which the first entry is added. Earlier entries are unknown.
+    :param zone_size: the newest entries of each channel that are protected from being dropped; None for no protection.
+    :param can_fork: whether the log can be rolled back and rewritten, so that nonces have to be compared.
     """
 
     def __init__(
@@ -43,28 +46,28 @@ class History:
         self._ttl = ttl
         self._zone_size = zone_size
         self._lock = threading.Lock()
-        #: In order, so that the first is the oldest.
+        #: The entries by offset, oldest first.
         self._entries: collections.OrderedDict[int, Entry] = collections.OrderedDict()
-        #: When each was added (``time.monotonic()``), if that matters.
+        #: When each entry was added (``time.monotonic()``). Empty if there is no ``ttl``.
         self._times: dict[int, float] = {}
         self._chosen_ids: dict[str, int] = {}
         self._index = Index(size, end.offset)
-        #: Entries that their channel can spare, because it has ``zone_size`` newer ones.
+        #: The offsets of entries that are not protected, because their channel has ``zone_size`` newer entries.
         self._spare: collections.deque[int] = collections.deque()
-        #: Nothing after this offset was dropped.
+        #: The largest offset of a dropped entry.
         self._dropped_to = end.offset
-        #: The nonces of dropped entries, contiguous from ``_nonces_from`` on.
+        #: The nonces of dropped entries, in order and without holes. The first belongs to offset ``_nonces_from``.
         self._nonces: array[int] | None = array("I") if can_fork else None
         self._nonces_from = end.offset + 1
 
     def renew_lock(self) -> None:
-        """Make the lock anew in a forked child: it may have been held in the parent."""
+        """Replace the lock in a forked child, because a thread of the parent may have held it at the fork."""
         self._lock = threading.Lock()
 
     # Writing
 
     def keep(self, entry: Entry) -> None:
-        """Add the entry that comes after the end, and drop one if there are too many."""
+        """Add an entry at the end, and drop an old entry if there are too many."""
         offset = entry.position.offset
         with self._lock:
             self._entries[offset] = entry
@@ -80,7 +83,7 @@ class History:
             self._expire()
 
     def clear(self) -> None:
-        """Drop every entry; the end stays where it is."""
+        """Drop all entries. The end stays where it is."""
         with self._lock:
             while self._entries:
                 self._drop(next(iter(self._entries)))
@@ -95,7 +98,7 @@ class History:
         upto: Place | None = None,
         known: Place | None = None,
     ) -> Page:
-        """Read on from a place; see :meth:`ssehub.log.Readable.read`. Of several parts of a place the first counts."""
+        """Read the entries after a place; see :meth:`ssehub.log.Readable.read`. Only a place's first part is used."""
         after = place.parts[0]
         with self._lock:
             self._expire()
@@ -107,7 +110,7 @@ class History:
             if interest is None:
                 return self._read_all(after, end, limit)
             channels = self._index.channels(interest)
-            # Not past the next entry that is missing: that is a gap of its own.
+            # Stop before the next missing entry. The next read reports it as a gap.
             whole = min([end.offset, *(hole - 1 for one in channels if (hole := one.dropped.next(after.offset)))])
             found = [channel.held.between(after.offset, whole, limit) for channel in channels]
             offsets = sorted(itertools.chain.from_iterable(found))[:limit]
@@ -119,7 +122,7 @@ class History:
             return Page(entries, after.furthest(end) if after.epoch == end.epoch else end, True)
 
     def count(self, place: Place, interest: Interest | None = None) -> int:
-        """Return how many entries a read from a place would give, in all."""
+        """Return how many entries a reader would read after a place."""
         after = place.parts[0]
         with self._lock:
             if after.epoch != self.end.epoch:
@@ -129,7 +132,7 @@ class History:
             return sum(channel.held.count(after.offset) for channel in self._index.channels(interest))
 
     def is_addressed(self, interest: Interest, begin: Place, end: Place | None = None) -> bool:
-        """Return whether messages for a client alone lie, or lay, between two places."""
+        """Return whether there are, or were, messages to the client alone between two places."""
         after = begin.parts[0]
         upto = self.end if end is None else end.parts[0]
         if self._index.has_no(interest.client_id):
@@ -141,7 +144,7 @@ class History:
             return any(first is not None and first <= upto.offset for first in firsts)
 
     def find(self, chosen_id: str) -> Position | None:
-        """Find the place of the entry whose id a publisher chose; of the newest, if it was chosen twice."""
+        """Find the place of the entry with an id that a publisher chose; of the newest, if several have this id."""
         with self._lock:
             offset = self._chosen_ids.get(chosen_id)
             return None if offset is None else self._entries[offset].position
@@ -153,7 +156,7 @@ class History:
             return self._before(next(iter(self._entries))) if self._entries else self.end
 
     def before_last(self, count: int, interest: Interest) -> Position:
-        """Return the place from which a reader's last ``count`` entries follow."""
+        """Return the place after which a reader reads its last ``count`` entries."""
         with self._lock:
             self._expire()
             found = [channel.held.last(count) for channel in self._index.channels(interest)] if count else []
@@ -161,11 +164,11 @@ class History:
             return self._before(offsets[0]) if offsets else self.end
 
     def holds(self, place: Position) -> bool:
-        """Return whether a place is one of this log's: of an entry that is held, or was dropped."""
+        """Return whether a place belongs to this log: an entry of the log is there, or was there and was dropped."""
         with self._lock:
             return self._lineage(place) is None
 
-    # What follows runs under the lock.
+    # The methods below run under the lock.
 
     def _put(self, entry: Entry, offset: int) -> None:
         channel = self._index.put(entry.packet, offset)
@@ -175,7 +178,7 @@ class History:
                 self._spare.popleft()
 
     def _offsets_after(self, after: int) -> Sequence[int]:
-        """Return the offsets of all entries that come after one, in order."""
+        """Return the offsets of all entries after an offset, in order."""
         if not self._entries:
             return ()
         first, end = next(iter(self._entries)), self.end.offset
@@ -184,7 +187,7 @@ class History:
         return [offset for offset in self._entries if offset > after]
 
     def _read_all(self, after: Position, end: Position, limit: int) -> Page:
-        """Read whatever comes next; up to where entries were dropped from the midst."""
+        """Read entries of any address, up to the next one that is missing."""
         offsets = [offset for offset in self._offsets_after(after.offset)[:limit] if offset <= end.offset]
         whole = [offset for n, offset in enumerate(offsets) if offset == offsets[0] + n]
         entries = [self._entries[offset] for offset in whole]
@@ -195,7 +198,7 @@ class History:
         return Position(self.end.epoch, offset - 1, self._entries[offset].previous, self.end.partition)
 
     def _before_next(self, after: int, interest: Interest | None) -> Position:
-        """Return the place before the first entry of a reader that comes after an offset."""
+        """Return the place before a reader's first entry after an offset."""
         if interest is None:
             offsets = self._offsets_after(after)[:1]
         else:
@@ -204,11 +207,14 @@ class History:
         return self._before(min(offsets)) if offsets else self.end
 
     def _judge(self, after: Position, interest: Interest | None, known: Position | None) -> tuple[Gap | None, Position]:
-        """Say what is missing for a reader just after a place, and up to where that covers a loss of unknown size."""
+        """Return the gap for a reader just after a place, if there is one.
+
+        Also return the place up to which all losses of unknown size are reported, now or before.
+        """
         wrong = self._lineage(after)
         if wrong is not None:
             if after.epoch < self.end.epoch:
-                # Nothing of a younger log can have been seen: all that is held is new to the reader.
+                # This log is newer than the reader's log. So all entries of this one are new to the reader.
                 wrong = wrong._replace(place=self._before_next(0, interest))
             return wrong, self._at(self._dropped_to)
         if after.offset >= self._dropped_to:
@@ -226,10 +232,10 @@ class History:
         return Gap("trimmed", missing, self._before_next(after.offset, interest)), covered
 
     def _missing(self, since: int, known: int, interest: Interest) -> tuple[int | None, int]:
-        """Say what is missing just after an offset, before the next entry that is held.
+        """Count a reader's missing entries between an offset and its next entry.
 
-        :param known: an offset up to which a loss of unknown size was reported already.
-        :returns: how many entries of the reader (None: unknown), and up to where a loss of unknown size reaches.
+        :param known: an offset up to which a loss of unknown size was reported before.
+        :returns: the number of missing entries (None: unknown), and the offset up to which the number is unknown.
         """
         reported = max(since, known)
         unknown_to = max(reported, self._index.unknown_to(interest))
@@ -243,23 +249,23 @@ class History:
         return missing, unknown_to
 
     def _lineage(self, after: Position) -> Gap | None:
-        """Say why a place is none of this log; None if it is one, or was."""
+        """Return the gap for a place that does not belong to this log. Return None if the place belongs to it."""
         end = self.end
         if after.epoch != end.epoch:
-            # If an older log has come back, nobody can know which of its entries the reader has seen.
+            # If an older log was restored, it is unknown which of its entries the reader has seen.
             return Gap("epoch", None, end)
         if after.offset > end.offset:
             return Gap("ahead", None, end)
         nonce = self._nonce(after.offset)
         if nonce is not None and nonce != after.nonce:
-            # Another entry stands where the reader's did. Nobody can know which of the others it has seen.
+            # Another entry was written at this offset. It is unknown which of the other entries the reader has seen.
             return Gap("fork", None, end)
         if nonce is None and self._nonces is not None and after.offset > self._begin.offset:
             return Gap("trimmed", None, self._before_next(after.offset, None))
         return None
 
     def _nonce(self, offset: int) -> str | None:
-        """Return the nonce of the entry at an offset; None if it is not known any more."""
+        """Return the nonce of the entry at an offset; None if it was forgotten."""
         if (entry := self._entries.get(offset)) is not None:
             return entry.position.nonce
         if (entry := self._entries.get(offset + 1)) is not None:
@@ -281,7 +287,7 @@ class History:
                 self._drop(oldest)
 
     def _drop_one(self) -> None:
-        """Drop the oldest entry that its channel can spare; if there is none, the oldest of all."""
+        """Drop the oldest entry that is not protected; if all are protected, the oldest one."""
         while self._spare:
             offset = self._spare.popleft()
             if offset in self._entries:

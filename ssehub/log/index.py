@@ -1,9 +1,11 @@
-"""Index: which offsets of a log are whose, and which were dropped.
+"""Index: finds the entries of a reader, and counts those that it has missed.
 
-An entry is in exactly one *channel*: that of its zone, of its client, of its client in its zone, or of everyone. A
-reader has a few channels (two, and two for each zone). Each channel also remembers what was dropped from it. That is
-bounded: when it is forgotten, the index no longer knows how many messages a reader from before has missed, or whether
-it has missed any, and says so.
+A *channel* is the list of entries with the same address. There are four kinds of channels: of a zone, of a client, of a
+client in a zone, and of everyone. Each entry is in exactly one channel. A reader reads a few channels: two, and two
+more for each of its zones.
+
+A channel also remembers the offsets of dropped entries, so that a gap can report their number. This memory is bounded.
+When the oldest offsets are forgotten, the number is unknown for readers that have not read past them.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from ssehub.log.base import Interest
 from ssehub.log.offsets import Offsets
 from ssehub.log.packet import ALL, Packet
 
-#: A zone (None: all) and a client (None: everyone in the zone).
+#: A zone (None: all zones) and a client (None: everyone in the zone).
 Address = tuple[str | None, str | None]
 
-#: Dropped entries whose channel is remembered, so that a gap's size is known; and channels that are remembered when
-#: they are empty. At least so many, and four times as many as entries are held.
+#: The minimum number of dropped entries, and of empty channels, that are remembered. If four times the number of held
+#: entries is more, that many are remembered.
 _REMEMBERED = 10_000
 
 
 class Channel:
-    """The entries of one address: those held, and those dropped as far as they are remembered."""
+    """The entries with one address: the held ones, and the dropped ones that are still remembered."""
 
     __slots__ = ("address", "dropped", "dropped_to", "forgotten_to", "held")
 
@@ -32,32 +34,32 @@ class Channel:
         self.address: Address = address
         self.held: Offsets = Offsets()
         self.dropped: Offsets = Offsets()
-        #: Nothing after this offset was dropped.
+        #: The largest offset of a dropped entry.
         self.dropped_to: int = dropped_to
-        #: How many were dropped up to this offset is not known.
+        #: It is unknown how many entries up to this offset were dropped.
         self.forgotten_to: int = dropped_to
 
 
 class Index:
-    """Finds the entries of a reader by zone and by client. Not thread-safe.
+    """The channels of a log, by zone and by client. Not thread-safe.
 
-    :param size: entries held at most.
-    :param begin: the offset up to which nothing is known.
+    :param size: the maximum number of entries that the log holds.
+    :param begin: nothing is known about entries up to this offset.
     """
 
     def __init__(self, size: int, begin: int) -> None:
         self._zones: dict[str | None, Channel] = {}
         self._clients: dict[str, dict[str | None, Channel]] = {}
-        #: The channels of dropped entries, oldest first, as long as their number is remembered.
+        #: The channels of the dropped entries that are remembered, oldest entry first.
         self._dropped: collections.deque[Channel] = collections.deque()
-        #: Channels of which nothing is left: up to where entries were dropped from them.
+        #: For each empty channel that was removed, the largest offset of a dropped entry.
         self._gone: collections.OrderedDict[Address, int] = collections.OrderedDict()
-        #: Nothing is known of a channel that is in neither table, up to this offset.
+        #: For a channel that is in none of these tables, nothing is known about entries up to this offset.
         self._unknown_to = begin
         self._remembered = max(_REMEMBERED, 4 * size)
 
     def put(self, packet: Packet, offset: int) -> Channel:
-        """Add the entry of a packet, and return its channel."""
+        """Add the entry of a packet. Return its channel."""
         zone, client_id = address = _address_of(packet)
         table = self._zones if client_id is None else self._clients.setdefault(client_id, {})
         channel = table.get(zone)
@@ -67,7 +69,7 @@ class Index:
         return channel
 
     def drop(self, packet: Packet, offset: int) -> None:
-        """Note that an entry was dropped, and forget the oldest such note if there are too many."""
+        """Remember that an entry was dropped. If too many are remembered, forget the oldest."""
         zone, client_id = _address_of(packet)
         channel = (self._zones if client_id is None else self._clients[client_id])[zone]
         channel.held.remove(offset)
@@ -81,48 +83,48 @@ class Index:
                 self._forget(oldest)
 
     def channels(self, interest: Interest) -> list[Channel]:
-        """Return the channels of a reader that there are."""
+        """Return the existing channels of a reader."""
         names = _zones_of(interest)
         found = [channel for name in names if (channel := self._zones.get(name)) is not None]
         return found + self.channels_of_client(interest)
 
     def channels_of_client(self, interest: Interest) -> list[Channel]:
-        """Return those of a reader's channels that are its client's alone."""
+        """Return the existing channels of a reader that are only for its client."""
         own = self._clients.get(interest.client_id) if interest.client_id is not None else None
         if own is None:
             return []
         return [channel for name in _zones_of(interest) if (channel := own.get(name)) is not None]
 
     def unknown_to(self, interest: Interest) -> int:
-        """Return up to which offset it is not known how many entries of a reader were dropped."""
+        """Return the offset up to which the number of a reader's dropped entries is unknown."""
         return max(gone if one is None else one.forgotten_to for one, gone in self._look_up(_addresses(interest)))
 
     def client_dropped_to(self, interest: Interest) -> int:
-        """Return after which offset no entry of a reader's client alone was dropped."""
+        """Return the largest offset of a dropped entry that was only for a reader's client."""
         addresses = _addresses_of_client(interest)
         return max((gone if one is None else one.dropped_to for one, gone in self._look_up(addresses)), default=0)
 
     def has_no(self, client_id: str | None) -> bool:
-        """Return whether a client has no channel of its own, and never had one since the index began.
+        """Return whether a client has no channel of its own, and certainly never had one.
 
-        It may be called without the lock that guards the index.
+        You may call this without the lock that guards the index.
         """
         return client_id not in self._clients and not self._gone
 
     @property
     def begin(self) -> int:
-        """The offset up to which nothing is known of a channel that is not here."""
+        """For a channel that does not exist, nothing is known about entries up to this offset."""
         return self._unknown_to
 
     def _look_up(self, addresses: Iterator[Address]) -> Iterator[tuple[Channel | None, int]]:
-        """Yield for each address its channel, and for one that is not here up to where entries were dropped."""
+        """Yield for each address its channel, if it exists, and the largest offset dropped from it, if it does not."""
         for address in addresses:
             zone, client_id = address
             table = self._zones if client_id is None else self._clients.get(client_id, {})
             yield table.get(zone), self._gone.get(address, self._unknown_to)
 
     def _forget(self, channel: Channel) -> None:
-        """Keep of an empty channel only where it was dropped, and of the oldest such channels nothing."""
+        """Remove an empty channel, and remember only its largest dropped offset."""
         zone, client_id = channel.address
         if client_id is None:
             del self._zones[zone]
@@ -144,7 +146,7 @@ def _zones_of(interest: Interest) -> tuple[str | None, ...]:
 
 
 def _addresses(interest: Interest) -> Iterator[Address]:
-    """Yield the addresses that a reader reads."""
+    """Yield the addresses of all channels of a reader."""
     for zone in _zones_of(interest):
         yield zone, None
     yield from _addresses_of_client(interest)

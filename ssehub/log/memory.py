@@ -1,4 +1,4 @@
-"""MemoryLog: the log of a single process, bounded by number and age."""
+"""MemoryLog: the log of a single process, with a limit for the number and the age of its entries."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from ssehub.process_local import ProcessLocal
 
 
 class MemoryLog(ProcessLocal, Held, Log):
-    """Keep the newest entries in memory.
+    """A log in the memory of one process. It keeps the newest entries.
 
-    Each process has a log of its own, and each start of a process begins a new epoch: a client that comes back after
-    a restart receives a gap event.
+    Each process has its own log, and begins a new epoch when it starts. A client that reconnects after a restart
+    receives a gap event.
 
-    :param size: entries kept at most, in all zones together. When there are more, the oldest is dropped.
-    :param ttl: seconds an entry is kept; None for no limit of age.
-    :param zone_size: the newest entries of each zone that are protected: while any zone has more, only its oldest are
-        dropped, so that a busy zone does not push out the history of a quiet one. Messages to one client, and those to
-        everyone, are protected likewise. ``size`` remains the bound of all: when every zone is within its
-        ``zone_size``, the oldest entry is dropped whatever its zone, because requests can invent zones. Choose
-        ``size`` at least ``zone_size`` times the number of zones you want to protect. None: no protection.
-    :raises ValueError: if a bound is not positive, or ``zone_size`` is larger than ``size``.
+    :param size: the maximum number of entries to keep, in all zones together. If there are more, the oldest is dropped.
+    :param ttl: seconds that an entry is kept; None for no limit.
+    :param zone_size: the number of newest entries of each zone that are protected, so that a busy zone does not push
+        out the entries of a quiet one. As long as any zone has more entries than this, only the oldest entries of such
+        zones are dropped. The messages to each client, and the messages to everyone, are protected in the same way. If
+        no zone has more entries than this, the oldest entry of all is dropped: ``size`` is always the limit, because
+        requests can invent zones. Choose ``size`` at least ``zone_size`` times the number of zones to protect. None: no
+        protection.
+    :raises ValueError: if a number is not positive, or ``zone_size`` is larger than ``size``.
     """
 
     def __init__(self, size: int = 10_000, ttl: float | None = None, zone_size: int | None = None) -> None:
@@ -44,10 +45,10 @@ class MemoryLog(ProcessLocal, Held, Log):
         super().__init__()
 
     def _renew(self) -> None:
-        """Make what belongs to one process. The order of entries is that of the lock.
+        """Make the objects of this process.
 
-        In a forked child, a log that is still empty takes a new epoch: four workers forked from one parent are four
-        logs.
+        In a forked child, a log that is still empty begins a new epoch: four workers that were forked from one parent
+        have four different logs.
         """
         self._lock = threading.Lock()
         self._deliver: Callable[[Entry], int] | None = None
@@ -63,24 +64,24 @@ class MemoryLog(ProcessLocal, Held, Log):
 
     @property
     def history(self) -> History:
-        """The entries that are held."""
+        """The history: the entries that this process holds."""
         self._begin()
         assert self._own is not None
         return self._own
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
-        """Begin to deliver; see :meth:`Log.start`.
+        """Start to deliver entries; see :meth:`Log.start`.
 
-        :raises LogError: if a hub of this process uses this log.
+        :raises LogError: if another hub of this process uses this log.
         """
         self._begin()
         with self._lock:
             if self._deliver is not None:
-                raise LogError("this log belongs to another hub already; give each hub a log of its own")
+                raise LogError("this log belongs to another hub already; give each hub its own log")
             self._deliver = deliver
 
     def append(self, packet: Packet) -> Receipt:
-        """Add a packet and deliver it before returning; see :meth:`Log.append`."""
+        """Add a packet, and deliver it before returning; see :meth:`Log.append`."""
         self._begin()
         body, nonce = packet.encode(), new_nonce()
         with self._lock:
@@ -95,22 +96,22 @@ class MemoryLog(ProcessLocal, Held, Log):
         return Receipt(entry.id, queued)
 
     def locate(self, last_event_id: str) -> Position | Gap:
-        """Find the place an id names; see :meth:`Log.locate`. An id chosen twice means its newest entry."""
+        """Find the place of an id; see :meth:`Log.locate`. If several entries have the id, find the newest."""
         place = Position.parse(last_event_id) or self.history.find(last_event_id)
         return place or Gap("bad_id", None, self.history.end)
 
     def end(self) -> Position:
-        """Return the place of the newest entry that was delivered."""
+        """Return the place of the newest delivered entry."""
         self._begin()
         return self._delivered
 
     def close(self, timeout: float | None = None) -> None:
-        """Accept no more packets; reading still works, and :meth:`start` opens the log again."""
+        """Stop accepting packets. The entries can still be read, and :meth:`start` opens the log again."""
         self._begin()
         with self._lock:
             self._deliver = None
 
 
 def _new_epoch() -> int:
-    # The clock alone might give workers that start together the same epoch.
+    # The random bits tell apart workers that start at the same time.
     return time.time_ns() & ~0xFF | secrets.randbits(8)

@@ -1,4 +1,4 @@
-"""MergedPartitions: several partitions of a log, read as one by a connection whose zones are in more than one."""
+"""MergedPartitions: several partitions of a log, read as one. Connections with zones in several partitions use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssehub.log.position import Place, Places, Position, parse_parts
 
 
 class MergedPartitions(Readable):
-    """Read several partitions side by side, each in its order; between partitions there is no order.
+    """Reads several partitions, each in its own order. Entries of different partitions have no order between them.
 
     Safe to use from any thread.
 
@@ -30,7 +30,7 @@ class MergedPartitions(Readable):
         upto: Place | None = None,
         known: Place | None = None,
     ) -> Page:
-        """Read on from a place: a share from each partition. What is missing in any of them is one gap."""
+        """Read the entries after a place, a part from each partition. Gaps in several partitions become one gap."""
         share = max(1, limit // len(self._partitions)) if limit else 0
         ends, covered = _by_number(upto), _by_number(known)
         pages = [
@@ -56,20 +56,20 @@ class MergedPartitions(Readable):
         return Page(entries, place, all(page.level for page in pages))
 
     def catch_up(self, place: Place) -> None:
-        """Wait until this process holds each partition up to its part of a place."""
+        """Wait until this process holds every partition up to a place."""
         for part in place.parts:
             self._partitions[part.partition].catch_up(part)
 
     def count(self, after: Place, interest: Interest | None = None) -> int:
-        """Return how many entries a reader would read, in all partitions together."""
+        """Return how many entries a reader would read after a place, in all partitions together."""
         return sum(self._partitions[part.partition].count(part, own) for part, own in self._split(after, interest))
 
     def is_at_end(self, place: Place) -> bool:
-        """Return whether no entry can be read after a place, in any of the partitions."""
+        """Return whether a place is the end of all partitions."""
         return all(self._partitions[part.partition].is_at_end(part) for part in place.parts)
 
     def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Return whether a client has messages of its own between two places, in any of the partitions."""
+        """Return whether there are, or were, messages to the client alone between two places, in any partition."""
         ends = _by_number(upto)
         return any(
             self._partitions[part.partition].is_addressed(own, part, ends.get(part.partition))
@@ -78,7 +78,7 @@ class MergedPartitions(Readable):
         )
 
     def locate(self, last_event_id: str) -> Place | Gap:
-        """Find the place an id names. A partition in which it names none is read from now on, after a gap."""
+        """Find the place of an id. In partitions that do not know the id, the place is the end, and there is a gap."""
         places = parse_parts(last_event_id) or {}
         if not places:
             for number, partition in self._partitions.items():
@@ -94,16 +94,16 @@ class MergedPartitions(Readable):
         return Places(partition.end().parts[0] for partition in self._partitions.values())
 
     def oldest(self) -> Place:
-        """Return the places before the oldest entries that are held."""
+        """Return the places before the oldest entries that this process holds."""
         return Places(partition.oldest().parts[0] for partition in self._partitions.values())
 
     def before_last(self, count: int, interest: Interest) -> Place:
-        """Return the place from which the last ``count`` entries of a reader follow, from each partition so many."""
+        """Return the place after which a reader reads its last ``count`` entries of each partition."""
         own = interest.in_partitions(self._numbers)
         return Places(one.before_last(count, own[n]).parts[0] for n, one in self._partitions.items())
 
     def _split(self, place: Place, interest: Interest | None) -> list[tuple[Position, Interest | None]]:
-        """Return the place in each partition, and what is to be read there."""
+        """Return the place in each partition, with the reader's interest there."""
         own = interest.in_partitions(self._numbers) if interest is not None else {}
         return [(part, own.get(part.partition)) for part in place.parts]
 

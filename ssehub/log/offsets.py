@@ -1,18 +1,18 @@
-"""Offsets: a sorted list of numbers that grows at its end and shrinks, mostly, at its front."""
+"""Offsets: a sorted list of numbers. Numbers are added at its end, and mostly removed at its front."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-#: Removed numbers that a list may still hold at its front; then they are cut off in one go.
+#: The number of removed items at the front that are kept before they are deleted together.
 _SLACK = 64
 
 
 class Offsets:
-    """Offsets of entries, ascending. Not thread-safe.
+    """The offsets of entries, in ascending order. Not thread-safe.
 
-    Reading costs what it returns and the logarithm of the length. Appending and removing at the front cost the same
-    however long the list is.
+    Reading takes O(log n) plus the number of returned items. Appending and removing at the front take constant time on
+    average.
     """
 
     __slots__ = ("_items", "_start")
@@ -25,11 +25,11 @@ class Offsets:
         return len(self._items) - self._start
 
     def append(self, offset: int) -> None:
-        """Add one that is greater than all others."""
+        """Add an offset that is greater than all others."""
         self._items.append(offset)
 
     def popleft(self) -> int:
-        """Remove the smallest and return it; there must be one."""
+        """Remove the smallest offset, and return it. The list must not be empty."""
         offset = self._items[self._start]
         self._start += 1
         if self._start > _SLACK and self._start * 2 > len(self._items):
@@ -38,32 +38,32 @@ class Offsets:
         return offset
 
     def remove(self, offset: int) -> None:
-        """Remove one that is there."""
+        """Remove an offset that is in the list."""
         if offset == self._items[self._start]:
             self.popleft()
         else:
             del self._items[bisect_left(self._items, offset, self._start)]
 
     def between(self, after: int, upto: int, limit: int) -> list[int]:
-        """Return those greater than ``after`` and not greater than ``upto``, at most ``limit``."""
+        """Return the first ``limit`` offsets that are greater than ``after`` and not greater than ``upto``."""
         items = self._items
         begin = bisect_right(items, after, self._start)
         end = bisect_right(items, upto, begin)
         return items[begin : min(end, begin + limit)]
 
     def count(self, after: int) -> int:
-        """Return how many are greater than ``after``."""
+        """Return how many offsets are greater than ``after``."""
         return len(self._items) - bisect_right(self._items, after, self._start)
 
     def last(self, count: int) -> list[int]:
-        """Return the greatest so many."""
+        """Return the ``count`` greatest offsets, or all if there are fewer."""
         return self._items[max(self._start, len(self._items) - count) :]
 
     def from_end(self, count: int) -> int:
-        """Return the one that has ``count`` greater ones; there must be one."""
+        """Return the offset with exactly ``count`` greater ones. The list must be longer than ``count``."""
         return self._items[-1 - count]
 
     def next(self, after: int) -> int | None:
-        """Return the smallest that is greater than ``after``; None if there is none."""
+        """Return the smallest offset that is greater than ``after``, or None."""
         at = bisect_right(self._items, after, self._start)
         return self._items[at] if at < len(self._items) else None

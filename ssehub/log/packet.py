@@ -1,4 +1,4 @@
-"""Packet: a message and whom it is for. Entry: a packet with its place in the log. Receipt: what the sender gets."""
+"""Packet: a message and its address. Entry: a packet and its place in the log. Receipt: the answer to the sender."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ class _All(enum.Enum):
         return "ALL"
 
 
-#: Everyone, every zone. Not None, so that a user id that is missing cannot turn a private message into a broadcast.
+#: Every zone. This is not None, so that a missing user id does not turn a private message into a broadcast.
 ALL: Final = _All.ALL
 All = Literal[_All.ALL]
 
-#: The longest name of a zone or a client, in characters. Precedent: the 255 of a database's or a file system's names.
+#: The longest name of a zone or a client, in characters. Precedent: 255, the limit of file systems and databases.
 MAX_NAME = 255
 #: Control characters, and halves of surrogate pairs.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-#: The longest id that a sender may choose, in characters. It comes back in a request header; servers limit its length.
+#: The longest id that a sender may choose, in characters. Clients send it in a header, and servers limit its length.
 MAX_ID = 255
 #: The longest reconnection time that a sender may ask for, in milliseconds: a day.
 MAX_SENT_RETRY = 86_400_000
-#: Types of the events that a browser's ``EventSource`` fires by itself.
+#: Types of events that a browser's ``EventSource`` itself dispatches.
 BROWSERS_TYPES = frozenset(("error", "open"))
 
 
-#: What an error adds where :data:`ALL` can stand in a name's place.
+#: The end of an error text where :data:`ALL` is allowed instead of a name.
 OR_ALL = "; for all, use ssehub.ALL"
 
 
 def check_name(what: str, name: object, hint: str = "") -> str:
-    """Check the name of a zone or a client where it enters.
+    """Check the name of a zone or a client.
 
-    :param what: what an error calls it.
-    :param hint: what the error adds if it is not a string.
+    :param what: the word for the name in error texts.
+    :param hint: the end of the error text if the name is not a string.
     :returns: the name.
-    :raises TypeError: if it is not a string.
-    :raises ValueError: if it is empty, too long or holds control characters.
+    :raises TypeError: if the name is not a string.
+    :raises ValueError: if the name is empty, too long, or contains control characters.
     """
     if name is None:
         raise TypeError(f"{what} is None{hint}")
@@ -65,7 +65,7 @@ def check_name(what: str, name: object, hint: str = "") -> str:
 
 
 def check_type(message: Message) -> None:
-    """Refuse a type that belongs to hubs: clients believe what events of these types say.
+    """Reject event types that are reserved for hubs. Clients trust events of these types.
 
     :raises ValueError: if the type begins with ``ssehub.``.
     """
@@ -74,12 +74,12 @@ def check_type(message: Message) -> None:
 
 
 def check_fields(message: Message) -> None:
-    """Check the id and the reconnection time of a message that is about to be sent.
+    """Check the id and the reconnection time of a message before it is sent.
 
     A client sends the id back in the header ``Last-Event-ID`` when it reconnects. If a server refuses that header, the
     client can never reconnect.
 
-    :raises ValueError: if the id is empty, too long, or would not arrive in the header as it is, or if the reconnection
+    :raises ValueError: if the id is empty, too long, or cannot be sent in a header unchanged, or if the reconnection
         time is more than a day.
     """
     if message.id is not None:
@@ -90,7 +90,7 @@ def check_fields(message: Message) -> None:
 
 def _check_id(id: str) -> None:
     if not id:
-        raise ValueError("id is empty: clients would forget their place, and miss messages")
+        raise ValueError("id is empty: clients would lose their place, and miss messages")
     if len(id) > MAX_ID:
         raise ValueError(f"id is longer than {MAX_ID} characters")
     if _UNFIT.search(id) or id != id.strip():
@@ -98,31 +98,31 @@ def _check_id(id: str) -> None:
 
 
 def warn_of_type(message: Message) -> None:
-    """Log a warning, once for each type, if a page would take the event for one of the browser's own."""
+    """Log a warning if browsers dispatch events of the same type themselves. Each type is logged once."""
     if message.event in BROWSERS_TYPES:
         _warn_once(message.event)
 
 
 @functools.cache
 def _warn_once(event: str) -> None:
-    logger.warning("an event of the type %r also calls the EventSource's on%s in every page: use another", event, event)
+    logger.warning("an event of type %r also calls EventSource.on%s in every page: use another type", event, event)
 
 
 @dataclass(frozen=True)
 class Packet:
-    """Address a message: to everyone, to a zone, to a client in a zone, or to a client wherever it is.
+    """A message and its address. Immutable, so threads may share it.
 
-    Immutable; may be shared between threads.
+    There are four kinds of addresses: everyone, everyone in a zone, a client in a zone, and a client in all zones.
 
-    :param message: what to send. One that a decoder or a client has received is sent on with its data and type, and
-        gets an id of this log.
-    :param zone: one zone's name, or :data:`ALL`.
-    :param client_id: the client all of whose sessions get it; None with ``broadcast=True``.
+    :param message: the message. If a decoder or a client has received it, only its data and type are sent, and the log
+        assigns a new id.
+    :param zone: the name of a zone, or :data:`ALL`.
+    :param client_id: the client. All its sessions get the message. None if ``broadcast`` is True.
     :param broadcast: True for everyone in the zone.
-    :param exclude: ids of sessions that do not get it, the sender's own for instance.
-    :raises ValueError: if it addresses nobody, or a client and everyone at once, or a name is unfit, or the message's
-        type is one of the hub's own, or its id or reconnection time cannot be sent; see :class:`~ssehub.Message`. An
-        id must not look like a cursor, either: clients would come back with a place that is not theirs.
+    :param exclude: ids of sessions that do not get the message, for example the sender's.
+    :raises ValueError: if there is neither a client nor ``broadcast``, or both; if a name is not allowed; if the event
+        type is reserved for hubs; if the id or the reconnection time cannot be sent (see :class:`~ssehub.Message`); or
+        if the id looks like a cursor, because clients would come back with a wrong place.
     :raises TypeError: if an argument has the wrong type.
     """
 
@@ -136,12 +136,14 @@ class Packet:
         if not isinstance(self.message, Message):
             raise TypeError(f"message must be a Message, not {type(self.message).__name__}")
         if isinstance(self.message, Received):
-            # Its id is the last that was in force where it was received; as its own, several could come to share it.
+            # Its id belongs to the other stream. Several messages may have the same id.
             object.__setattr__(self, "message", Message(self.message.data, self.message.event))
         check_type(self.message)
         check_fields(self.message)
         if self.message.id is not None and parse_parts(self.message.id) is not None:
-            raise ValueError(f"id looks like a cursor, a place in a log, and would move clients: {self.message.id!r}")
+            raise ValueError(
+                f"id looks like a cursor, so clients would come back with a wrong place: {self.message.id!r}"
+            )
         if self.zone is not ALL:
             check_name("zone", self.zone, OR_ALL)
         if not isinstance(self.broadcast, bool):
@@ -155,19 +157,20 @@ class Packet:
         object.__setattr__(self, "exclude", _session_ids(self.exclude))
 
     def encode(self) -> bytes:
-        """Make the bytes of the message; they still lack the id if the log is to assign one."""
+        """Return the encoded message. If the log has to assign the id, it is not in these bytes."""
         return self.message.encode()
 
 
 @dataclass(frozen=True)
 class Command(Packet):
-    """What every process of a hub is to do with a client's sessions. It goes through the log, but to no client.
+    """An instruction to every process of a hub about a client's sessions. It is in the log, but is not sent to clients.
 
-    :param what: ``"disconnect"``; ``"metadata"`` to replace what is noted about the client; ``"nothing"`` stands for an
-        entry that cannot be read.
-    :param session_id: only this session; None for all.
+    :param what: ``"disconnect"`` ends the streams. ``"metadata"`` replaces the client's metadata. ``"nothing"``
+        replaces an entry that cannot be read.
+    :param session_id: the session to disconnect; None for all.
     :param data: the metadata.
-    :param version: says which of two commands is the later, if they come in several partitions.
+    :param version: the later of two commands has the greater version. It is needed because the same command arrives in
+        several partitions.
     """
 
     what: Literal["disconnect", "metadata", "nothing"] = "disconnect"
@@ -177,21 +180,21 @@ class Command(Packet):
 
     @classmethod
     def disconnect(cls, client_id: str, zone: str | All, session_id: str | None) -> Command:
-        """Make the command that ends a client's streams."""
+        """Return the command that ends a client's streams."""
         return cls(_NOTHING, zone, client_id, session_id=session_id)
 
     @classmethod
     def metadata(cls, client_id: str, data: Any) -> Command:
-        """Make the command that replaces a client's metadata."""
+        """Return the command that replaces a client's metadata."""
         return cls(_NOTHING, ALL, client_id, what="metadata", data=data)
 
     @classmethod
     def nothing(cls) -> Command:
-        """Make the command to do nothing."""
+        """Return the command that does nothing."""
         return cls(_NOTHING, broadcast=True, what="nothing")
 
     def versioned_by(self, place: Position) -> Command:
-        """Return the command with its version, for the other partitions: its place in the first."""
+        """Return the command with a version, for the other partitions. The version is its place in the first one."""
         return self if self.version else replace(self, version=place[:2])
 
 
@@ -208,15 +211,16 @@ def _session_ids(exclude: Iterable[str]) -> frozenset[str]:
 
 
 class Entry:
-    """A packet at its place in the log, with the bytes that every receiver gets. Immutable by convention.
+    """A packet in the log, with the bytes that every receiver gets. Immutable by convention.
 
-    :ivar packet: what was sent and to whom.
-    :ivar position: its place.
-    :ivar place: the place of a reader that has read up to it: its position, and those in the reader's other partitions.
-    :ivar previous: the nonce of the entry before it, or :data:`~ssehub.log.position.GENESIS`.
-    :ivar id: the id on the wire: the message's own if it has one, else the cursor of the place.
-    :ivar data: the encoded event, id included.
-    :ivar sent: when it was sent, in seconds since 1970 by the sender's clock; 0 if that is not known.
+    :ivar packet: the message and its address.
+    :ivar position: where the entry is in its partition.
+    :ivar place: the place of a reader that has read up to this entry: the entry's position, and the reader's positions
+        in its other partitions.
+    :ivar previous: the nonce of the entry before, or :data:`~ssehub.log.position.GENESIS`.
+    :ivar id: the event id that is sent: the message's id if it has one, otherwise ``place`` as a cursor.
+    :ivar data: the encoded event, including the id.
+    :ivar sent: when the message was sent, in seconds since 1970 by the sender's clock; 0 if unknown.
     """
 
     __slots__ = ("data", "id", "packet", "place", "position", "previous", "sent")
@@ -233,11 +237,11 @@ class Entry:
 
     @property
     def cursor(self) -> Place | None:
-        """The place that a client comes back with after this entry; None if the message has an id of its own."""
+        """The place with which a client comes back after this entry; None if the message has its own id."""
         return self.place if self.packet.message.id is None else None
 
     def seen_from(self, place: Place) -> Entry:
-        """Return the same entry for a reader that is at another place after it."""
+        """Return this entry for a reader of several partitions that is at ``place`` after it."""
         body = self.data if self.packet.message.id is not None else self.data[self.data.index(b"\n") + 1 :]
         seen = Entry(self.packet, self.position, self.previous, body, self.sent)
         seen.place = place
@@ -248,11 +252,11 @@ class Entry:
 
 
 class Receipt(NamedTuple):
-    """What became of a message: it is in the log.
+    """The result of sending a message: the log has accepted it.
 
-    ``id`` is the event's id on the wire, empty if the message waits in a log's outbox. ``queued`` is the number of
-    connections of this process it was addressed to when it was accepted. 0 is not an error: a client that comes back
-    later still gets the message from the log.
+    ``id`` is the event id, or ``""`` if the message waits in a log's outbox. ``queued`` is the number of connections of
+    this process to which the message is addressed. 0 is not an error: a client that connects later gets the message
+    from the log.
     """
 
     id: str

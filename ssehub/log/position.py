@@ -1,4 +1,4 @@
-"""Position: a place in the log, and the cursor it becomes on the wire."""
+"""Position: a place in one partition of a log. A place is sent to clients as text, the cursor."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from typing import NamedTuple
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-# 13 base-36 digits hold 64 bits, 19 decimal digits hold 63: nothing longer was ever written by a log.
+# 13 base-36 digits hold 64 bits, 19 decimal digits hold 63 bits. Logs never write longer numbers.
 _CURSOR = re.compile(r"(?:([1-9][0-9]{0,3}):)?([0-9a-z]{1,13})\.(0|[1-9][0-9]{0,18})\.([0-9a-f]{8})")
-#: Between the places of several partitions.
+#: The separator between the positions of several partitions.
 _AND = "~"
-#: Partitions of a log at the most.
+#: The maximum number of partitions that a log can have.
 MAX_PARTITIONS = 1024
 
 #: The nonce of the place before the first entry of an epoch.
@@ -20,19 +20,21 @@ GENESIS = "0" * 8
 
 
 class Position(NamedTuple):
-    """The place of an entry: which log, the entry's sequence number, and which entry exactly. Immutable.
+    """The place of an entry in one partition. Immutable.
 
-    ``str()`` of it is the cursor that travels as an event's ``id``. A cursor is neither a secret nor a permission.
+    ``str(position)`` is the cursor: the ``id`` of the event. A cursor is neither a secret nor a permission.
     """
 
-    #: Distinguishes a log from the one that replaced it. It grows with the time at which the log began. A wrong clock
-    #: can make a gap larger than necessary, but cannot hide one.
+    #: The number of the log's beginning, which distinguishes a log from the one that replaced it. Later logs have
+    #: greater epochs, because it is made from the clock. A wrong clock can make a gap larger than necessary, but a gap
+    #: is always reported.
     epoch: int
     #: The entry's sequence number, counting from 1; 0 is the place before the first entry.
     offset: int
-    #: 32 random bits as eight hex digits. They distinguish this entry from one written to the same place later.
+    #: 32 random bits as eight hex digits. They distinguish the entry from another one that is later written to the same
+    #: place.
     nonce: str
-    #: The partition of the log. Each partition has an order of its own.
+    #: The number of the partition. Each partition has its own order.
     partition: int = 0
 
     def __str__(self) -> str:
@@ -41,11 +43,11 @@ class Position(NamedTuple):
 
     @property
     def parts(self) -> tuple[Position, ...]:
-        """The place in each partition: this one."""
+        """The positions in all partitions: only this one."""
         return (self,)
 
     def put(self, place: Position) -> Position:
-        """Return the place with its partition's part replaced: ``place`` itself."""
+        """Return ``place``. See :meth:`Places.put`."""
         return place
 
     def distance_to(self, end: Place) -> int:
@@ -65,9 +67,9 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, cursor: str) -> Position | None:
-        """Read a cursor back; strictly, because it comes from outside.
+        """Parse a cursor. The check is strict, because cursors come from clients.
 
-        :returns: the position, or None if the text was not written by ``str(position)``.
+        :returns: the position, or None if the text is not the result of ``str(position)``.
         """
         match = _CURSOR.fullmatch(cursor)
         if match is None:
@@ -86,11 +88,11 @@ class Places(tuple[Position, ...]):
 
     @property
     def parts(self) -> tuple[Position, ...]:
-        """The place in each partition."""
+        """The positions in all partitions."""
         return self
 
     def put(self, place: Position) -> Places:
-        """Return the places with that partition's replaced."""
+        """Return a copy in which ``place`` replaces the position in the same partition."""
         return Places(place if one.partition == place.partition else one for one in self)
 
     def distance_to(self, end: Place) -> int:
@@ -98,17 +100,17 @@ class Places(tuple[Position, ...]):
         return sum(part.distance_to(end) for part in self)
 
 
-#: The cursor of no log: whoever begins there is told a gap.
+#: A cursor that belongs to no log. A reader that begins there gets a gap.
 NOWHERE = f"0.0.{GENESIS}"
 
-#: A place in a log: in its one order, or in several.
+#: A place in a log: in one partition, or in several.
 Place = Position | Places
 
 
 def parse_parts(cursor: str) -> dict[int, Position] | None:
-    """Read a cursor back that may have a part for each of several partitions.
+    """Parse a cursor of one or several partitions.
 
-    :returns: the positions by partition, or None if it is no such cursor.
+    :returns: the positions by partition, or None if the text is not a cursor.
     """
     if cursor.count(_AND) >= MAX_PARTITIONS:
         return None
@@ -118,7 +120,7 @@ def parse_parts(cursor: str) -> dict[int, Position] | None:
 
 
 def new_nonce() -> str:
-    """Draw the nonce of a new entry. It distinguishes entries, and is not a secret."""
+    """Return a random nonce for a new entry. Nonces distinguish entries, and are not secret."""
     return f"{random.getrandbits(32):08x}"
 
 

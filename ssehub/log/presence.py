@@ -1,4 +1,4 @@
-"""Presence: who is connected to a hub of several processes, and where."""
+"""Presence: how the processes of a hub tell each other about their connections."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from ssehub.log.packet import ALL, All
 
 
 class Session(NamedTuple):
-    """Describe a connection of any process: what is known of it from afar. Immutable."""
+    """A connection of any process of the hub, as other processes see it. Immutable."""
 
     #: The session's id.
     id: str
     client_id: str
     zones: tuple[str, ...]
-    #: When it was made, in seconds since 1970, by the clock of its machine.
+    #: When the connection was made, in seconds since 1970, by the clock of its machine.
     connected_at: float
-    #: What the application has noted about the client.
+    #: The client's metadata, which the application has set.
     metadata: Any
-    #: The id of the process that serves it.
+    #: The id of the process that serves the connection.
     process: str
 
     @property
     def zone(self) -> str:
-        """The first of its zones."""
+        """The first of the session's zones."""
         return self.zones[0]
 
 
 class Process(NamedTuple):
-    """Describe a process that serves streams. Immutable."""
+    """A process that serves streams. Immutable."""
 
     id: str
     host: str
     pid: int
-    #: Streams it has open.
+    #: The number of its open streams.
     connections: int
-    #: What :meth:`ssehub.Hub.stats` says there, and ``log_lag``: the entries that the log has and it has not delivered,
-    #: None if it cannot be found out. They are from up to a third of the log's ``lease`` ago.
+    #: The result of :meth:`ssehub.Hub.stats` in that process, and ``log_lag``: the number of entries in the log that it
+    #: has not delivered yet, or None if unknown. These numbers may be old, by up to a third of the log's ``lease``.
     stats: Mapping[str, Any]
 
 
 class Here(Protocol):
-    """A connection of this process, as far as others are told of it."""
+    """A connection of this process: the attributes that other processes can see."""
 
     @property
     def id(self) -> str:
@@ -55,35 +55,34 @@ class Here(Protocol):
 
     @property
     def zones(self) -> tuple[str, ...]:
-        """The names of its zones."""
+        """The names of the connection's zones."""
 
     @property
     def connected_at(self) -> float:
-        """When it was made, in seconds since 1970."""
+        """When the connection was made, in seconds since 1970."""
 
     @property
     def metadata(self) -> Any:
-        """What is noted about the client."""
+        """The client's metadata."""
 
 
 class Local(Protocol):
-    """Say who is connected to this process. Safe to use from any thread; never blocks."""
+    """The connections of this process. Safe to use from any thread; never blocks."""
 
     def find(self, zone: str | All = ALL, client_id: str | All = ALL) -> Sequence[Here]:
-        """Return the connections of a client, a zone, both or neither."""
+        """Return the connections of a client, in a zone, or both. Without arguments, return all."""
 
     def zones(self) -> Mapping[str, int]:
-        """Return the zones that have connections, and how many."""
+        """Return the zones that have connections, with the number of connections in each."""
 
     def count(self, zone: str | All = ALL) -> int:
-        """Return the number of connections in a zone, or of all."""
+        """Return the number of connections in a zone, or in all zones."""
 
 
 class Presence(ABC):
-    """Tell the other processes of a hub who is connected to this one, and hear it of them.
+    """The connections of a hub's other processes. It also tells these processes about the connections of this one.
 
-    Safe to use from any thread. A process that is killed is forgotten when its lease has run out. What raises
-    :class:`~ssehub.LogError` does so because the store cannot be reached.
+    Safe to use from any thread. If a process is killed, it is forgotten when its lease has expired.
     """
 
     #: The id of this process.
@@ -91,59 +90,59 @@ class Presence(ABC):
 
     @abstractmethod
     def start(self, local: Local, stats: Callable[[], Mapping[str, Any]]) -> None:
-        """Begin to tell the others; who only asks need not.
+        """Start to publish the connections of this process. Processes that only ask about others need not call this.
 
-        :param stats: gives the numbers of this process. It may block.
+        :param stats: returns the statistics of this process. It may block.
         """
 
     @abstractmethod
     def changed(self, one: Here, is_here: bool) -> None:
-        """Note that a connection of this process has come or gone. Does not block."""
+        """Publish that a connection of this process was opened or closed. Does not block."""
 
     @abstractmethod
     def renoted(self, client_id: str) -> None:
-        """Note that the metadata of a client of this process was replaced. Does not block."""
+        """Publish that the metadata of a client of this process was replaced. Does not block."""
 
     @abstractmethod
     def settle(self) -> bool:
-        """Wait until the others can see what has changed so far, but not for long.
+        """Wait a short time until the other processes can see all changes so far.
 
-        :returns: False if they cannot be told now.
+        :returns: False if they cannot see them yet.
         """
 
     @abstractmethod
     def others(self, client_id: str | All = ALL, zone: str | All = ALL) -> list[Session]:
-        """Return the sessions at other processes: all, or those of a client, a zone, or both.
+        """Return the sessions of other processes: all, or those of a client, in a zone, or both.
 
-        :raises LogError: if it cannot be found out.
+        :raises LogError: if the store cannot be reached.
         """
 
     @abstractmethod
     def metadata(self, client_id: str) -> list[Any]:
-        """Return what each of the other processes that a client is connected to has noted about it.
+        """Return a client's metadata at each of the other processes to which it is connected.
 
-        The cost does not depend on how many sessions the client has.
+        The cost does not depend on the number of the client's sessions.
 
-        :raises LogError: if it cannot be found out.
+        :raises LogError: if the store cannot be reached.
         """
 
     @abstractmethod
     def zones(self) -> dict[str, int]:
-        """Return the zones that have connections at other processes, and how many.
+        """Return the zones that have connections at other processes, with the number of connections in each.
 
-        :raises LogError: if it cannot be found out.
+        :raises LogError: if the store cannot be reached.
         """
 
     @abstractmethod
     def processes(self) -> list[Process]:
-        """Return all processes that serve streams, this one included.
+        """Return all processes that serve streams, including this one.
 
-        :raises LogError: if it cannot be found out.
+        :raises LogError: if the store cannot be reached.
         """
 
     @abstractmethod
     def close(self, timeout: float) -> None:
-        """Have the others forget this process. Idempotent.
+        """Remove this process from the store. Idempotent.
 
-        :param timeout: seconds that it may take.
+        :param timeout: the maximum number of seconds that this may take.
         """

@@ -1,1 +1,1 @@
-"""A hub's core: connections, and how messages reach them. It knows nothing of HTTP and sockets."""
+"""The core of a hub: connections, and the delivery of messages to them. It does not use HTTP or sockets."""

@@ -1,4 +1,4 @@
-"""Cluster: the connections of all processes of a hub, and what they are told to do."""
+"""Cluster: the connections of all processes of a hub, and the commands to them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from ssehub.server.registry import Registry
 
 
 class Cluster:
-    """Answers for all processes what the registry answers for this one. Safe to use from any thread.
+    """The :class:`~ssehub.server.registry.Registry` for all processes. Safe to use from any thread.
 
-    What concerns other processes blocks for a round trip, and raises :class:`~ssehub.LogError` if they cannot be asked.
+    If the log is shared, a question about other processes takes a round trip to the log's server. It raises
+    :class:`~ssehub.LogError` if the server cannot be reached.
 
     :param registry: the connections of this process.
-    :param log: has the presence of other processes, if there are any, and carries commands to them.
-    :param stats: gives the numbers of this process.
+    :param log: the log, which delivers commands to all processes; its ``presence`` has the other connections.
+    :param stats: returns the statistics of this process.
     """
 
     def __init__(self, registry: Registry, log: Log, stats: Callable[[], dict[str, Any]]) -> None:
@@ -32,22 +33,22 @@ class Cluster:
         self._stats = stats
 
     def start(self) -> None:
-        """Begin to tell the other processes who is connected here."""
+        """Start to publish the connections of this process to the other processes."""
         if self._log.presence:
             self._log.presence.start(self._registry, self.stats)
 
     def enter(self, connection: Connection, metadata: Any) -> None:
-        """Tell the others of a connection, and have the client's sessions share one metadata.
+        """Publish a new connection to the other processes, and synchronize the client's metadata with them.
 
-        The stream goes on without that while they cannot be told.
+        If the other processes cannot be reached, the stream continues without synchronized metadata.
 
-        :param metadata: what the connection brought.
+        :param metadata: the metadata with which the connection was opened.
         """
         presence = self._log.presence
         if presence is None:
             return
         presence.changed(connection, True)
-        if connection.client_id == connection.id:  # no other session has that id, and nobody can ask for it yet
+        if connection.client_id == connection.id:  # the id is random, so the client has no other session
             return
         if not presence.settle():
             return
@@ -61,12 +62,12 @@ class Cluster:
             logger.warning("metadata is not shared: %s", error)
 
     def leave(self, connection: Connection) -> None:
-        """Tell the others that a connection is gone."""
+        """Publish to the other processes that a connection was closed."""
         if self._log.presence:
             self._log.presence.changed(connection, False)
 
     def sessions(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Session]:
-        """Return the sessions of all processes: all, or those of a zone, a client or both."""
+        """Return the sessions of all processes: all, or those of a client, in a zone, or both."""
         presence = self._log.presence
         own = "" if presence is None else presence.process
         here = [
@@ -76,10 +77,10 @@ class Cluster:
         return here + ([] if presence is None else presence.others(client_id, zone))
 
     def processes(self) -> list[Process]:
-        """Return the processes that serve streams, and this one.
+        """Return all processes that serve streams, and this one.
 
-        This process is reported from the shared store, too; otherwise counters could go backwards when another process
-        answers next.
+        The numbers of this process are those in the shared store, if it has them. The current numbers would be newer,
+        and counters could then go backwards if another process answers the next request.
         """
         presence = self._log.presence
         id, known = ("", []) if presence is None else (presence.process, presence.processes())
@@ -88,7 +89,7 @@ class Cluster:
         return [*known, Process(id, socket.gethostname(), os.getpid(), len(self._registry), self.stats())]
 
     def stats(self) -> dict[str, Any]:
-        """Return the numbers of this process, with how far it lags behind the log."""
+        """Return the statistics of this process, with ``log_lag``: how many entries it has not delivered yet."""
         try:
             lag: int | None = self._log.lag()
         except LogError:
@@ -96,20 +97,20 @@ class Cluster:
         return {**self._stats(), "log_lag": lag}
 
     def is_present(self, client_id: str, zone: str | All) -> bool:
-        """Return whether a client is connected anywhere, or anywhere in a zone."""
+        """Return whether a client is connected to any process, in a zone or in any zone."""
         return bool(self._registry.find(zone, client_id) or self._elsewhere(client_id, zone))
 
     def zones(self) -> dict[str, int]:
-        """Return the zones that have connections, and how many each."""
+        """Return the zones that have connections, with the number of connections in each."""
         zones = self._registry.zones()
         for zone, count in (self._log.presence.zones() if self._log.presence else {}).items():
             zones[zone] = zones.get(zone, 0) + count
         return zones
 
     def check_metadata(self, data: Any) -> None:
-        """Refuse metadata that cannot be told to other processes.
+        """Check that metadata can be sent to other processes.
 
-        :raises TypeError: if there are such, and it is not JSON.
+        :raises TypeError: if the log is shared, and the metadata cannot be encoded as JSON.
         """
         if data is None or not self._log.shared:
             return
@@ -119,9 +120,9 @@ class Cluster:
             raise TypeError(f"metadata that processes share must be JSON: {error}") from None
 
     def set_metadata(self, client_id: str, data: Any) -> None:
-        """Replace a client's metadata, for all its sessions.
+        """Replace a client's metadata for all its sessions.
 
-        :raises UnknownClient: if it is not connected.
+        :raises UnknownClient: if the client is not connected.
         """
         if not self._log.shared:
             self._registry.set_metadata(client_id, data)
@@ -131,9 +132,9 @@ class Cluster:
             raise UnknownClient(f"no client {client_id!r} is connected")
 
     def get_metadata(self, client_id: str) -> Any:
-        """Return a client's metadata, or None.
+        """Return a client's metadata, or None if it has none.
 
-        :raises UnknownClient: if it is not connected.
+        :raises UnknownClient: if the client is not connected.
         """
         try:
             return self._registry.get_metadata(client_id)
@@ -144,12 +145,13 @@ class Cluster:
             return found[0].metadata
 
     def disconnect(self, client_id: str, zone: str | All, session_id: str | None) -> int:
-        """End a client's streams, or some of them; return how many there were.
+        """End all streams of a client, or some of them. Return how many there were.
 
-        Where processes share a log, the command goes through it, so that streams end after what was sent before. Those
-        of this process end also if the others cannot be told, or not now.
+        If the log is shared, the command is appended to it, so that each stream first sends all earlier messages. If
+        that fails, or the command waits in an outbox, the streams of this process are ended at once.
         """
-        # Streams that have not begun come first: one that begins meanwhile is registered before it is expected no more.
+        # Count the streams that have not begun first. A stream that begins now is in the registry before it is removed
+        # from the expected ones, so it cannot be missed.
         count = self._registry.cancel(zone, client_id) if session_id is None else 0
         count += len(self._find(client_id, zone, session_id))
         told = False
@@ -157,7 +159,8 @@ class Cluster:
             if self._log.shared:
                 elsewhere = [one for one in self._elsewhere(client_id, zone) if session_id in (None, one.id)]
                 count += len(elsewhere)
-                # Without a session also if nobody is there: a stream that has not begun is not present yet.
+                # Other processes may have streams that have not begun. These are not in the presence yet. So without a
+                # session id, append the command in any case.
                 if elsewhere or session_id is None:
                     told = bool(self._log.append(Command.disconnect(client_id, zone, session_id)).id)
         finally:
@@ -166,7 +169,7 @@ class Cluster:
         return count
 
     def apply(self, command: Command) -> None:
-        """Carry out a command in this process. The log's delivery calls this, and waits for it."""
+        """Carry out a command in this process. The thread that delivers the log's entries calls this."""
         if command.client_id is None:
             return
         if command.what == "disconnect":
@@ -185,7 +188,7 @@ class Cluster:
             one.close()
 
     def _set_here(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
-        with contextlib.suppress(UnknownClient):  # it is not here, or has just gone
+        with contextlib.suppress(UnknownClient):  # the client has no connection to this process
             self._registry.set_metadata(client_id, data, version)
             if self._log.presence:
                 self._log.presence.renoted(client_id)

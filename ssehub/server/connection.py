@@ -1,4 +1,4 @@
-"""Connection: one session of one client."""
+"""Connection: one open stream of a client. Its id is the session id."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """What the sessions of one client share."""
+    """The state that all connections of one client share."""
 
     __slots__ = ("client_id", "metadata", "sessions", "version")
 
     def __init__(self, client_id: str) -> None:
         self.client_id: str = client_id
         self.metadata: Any = None
-        #: That of the command by which the metadata was set.
+        #: The version of the command that set the metadata.
         self.version: tuple[int, int] = (0, 0)
         self.sessions: dict[str, Connection] = {}
 
 
 class Connection:
-    """One session of one client. Any thread may call its public methods.
+    """One open stream of a client. Any thread may call its public methods.
 
-    :ivar id: the session's id, unique and random.
-    :ivar client_id: the client's id; several sessions may share it.
-    :ivar zones: names of the zones it is in; ``zone`` is the first.
-    :ivar connected_at: when it was made, in seconds since 1970.
-    :ivar closed: why it was closed, or None. ``"hang-up"``: the client left. ``"stalled"``: it did not read for too
-        long. ``"shutdown"``: the hub closed. ``"max_age"``: its time was over. ``"disconnected"``, or any other text:
-        the application closed it. ``"log"``: the log could not be read. ``"error"``: the stream failed.
+    :ivar id: the session id, unique and random.
+    :ivar client_id: the client's id. A client may have several connections.
+    :ivar zones: the names of its zones. ``zone`` is the first.
+    :ivar connected_at: when the connection was made, in seconds since 1970.
+    :ivar closed: why the connection was closed; None if it is open. ``"hang-up"``: the client closed it. ``"stalled"``:
+        the client did not read for ``stall_timeout``. ``"shutdown"``: the hub was closed. ``"max_age"``: it was open
+        for ``max_age``. ``"log"``: the log could not be read. ``"error"``: the stream failed. ``"disconnected"``, or
+        any other text: the application closed it.
     """
 
     __slots__ = (
@@ -65,26 +66,27 @@ class Connection:
         self.id: str = secrets.token_hex(8)
         self.client_id: str = client_id if client_id is not None else self.id
         self.zones: tuple[str, ...] = zones
-        #: The partitions of the log that its zones are in. Messages without a zone are read from the first, its home.
+        #: The partitions of the log that its zones belong to. Messages without a zone are read from the first, its
+        #: home.
         self.partitions: tuple[int, ...] = partitions
         self.connected_at: float = time.time()
         self.closed: str | None = None
-        #: The thread that runs its hooks now, or serves it; 0 if there is none.
+        #: The id of the thread that runs its hooks or serves it now; 0 if there is none.
         self.thread: int = threading.get_ident()
         self.member: Member = Member(self.client_id)
-        #: How its stream is told that there is something to send.
+        #: The delivery, which wakes its stream if there is something to send.
         self.delivery: Delivery = delivery
-        #: What the thread that serves it blocks on.
+        #: The queue on which the thread that serves it waits.
         self.queue: queue.Queue[Any]
         self.reader: Reader
         self._max_pending = max_pending
-        #: Shared by all connections: it is held for an instant, and ten thousand locks are memory.
+        #: All connections share one lock, because ten thousand locks take memory, and it is only held for an instant.
         self._lock = lock
-        #: True once the stream has ended; before that, what its waiters wait for.
+        #: True after the stream has ended. Before that, an event if a thread waits for the end, otherwise False.
         self._ended: threading.Event | bool = False
 
     def open(self, log: Readable, cache: PageCache, start: StartPosition, settings: HubSettings) -> None:
-        """Find its place in the log. It may block for as long as this process lags behind the log.
+        """Find its place in the log. If this process lags behind the log, this may block until it has caught up.
 
         :raises LogError: if the log cannot be reached.
         """
@@ -97,12 +99,12 @@ class Connection:
 
     @property
     def zone(self) -> str:
-        """The first of its zones."""
+        """The first of the connection's zones."""
         return self.zones[0]
 
     @property
     def metadata(self) -> Any:
-        """What the application has noted about the client; its sessions share it."""
+        """The client's metadata, which the application has set. All connections of the client share it."""
         return self.member.metadata
 
     @property
@@ -112,23 +114,23 @@ class Connection:
 
     @property
     def lag(self) -> int:
-        """The number of messages of the log that it has yet to take; 0 if it is level."""
+        """The number of messages in the log that the connection has not read yet."""
         return self.reader.lag
 
     def send(self, message: Any, *, event: str | None = None, default: Callable[[Any], Any] | None = None) -> bool:
-        """Send to this session alone, past the log: the message is not replayed after a reconnection.
+        """Send a message to this connection only. It is not in the log, so it is not sent again after a reconnection.
 
-        It comes after what was sent to everybody before. Messages that the connection's own hooks send come first:
-        before what it has to catch up on.
+        The message comes after all messages that the hub has sent to everyone before. There is one exception: messages
+        that the connection's own hooks send come first, before the messages of the log that the client has missed.
 
-        :param message: a message, a text, or any other value, which is sent as JSON.
-        :param event: the type, if ``message`` is not a :class:`Message`, which has its own.
-        :param default: makes JSON of what has no form in it; see :meth:`Message.from_json`.
+        :param message: a :class:`Message`, a text, or any other value, which is encoded as JSON.
+        :param event: the event type, if ``message`` is not a :class:`Message`.
+        :param default: encodes objects that JSON cannot encode; see :meth:`Message.from_json`.
         :returns: False if the connection has ended.
-        :raises Backlogged: if ``max_pending`` such messages are waiting already.
-        :raises ValueError: if the message has an id: the client would come back with it, and no log knows it; or a
-            type that is the hub's own; or a reconnection time of more than a day.
-        :raises TypeError: if the message cannot be made: it is None, or JSON has no form for it.
+        :raises Backlogged: if ``max_pending`` such messages are queued already.
+        :raises ValueError: if the message has an id (the client would come back with it, but the log does not know it),
+            a type that is reserved for hubs, or a reconnection time of more than a day.
+        :raises TypeError: if ``message`` is None, or contains an object that JSON cannot encode.
         """
         message = as_message(message, event, default=default)
         check_type(message)
@@ -147,9 +149,9 @@ class Connection:
         return True
 
     def close(self, reason: str = "disconnected") -> bool:
-        """Ask the stream to end. It sends what is due in one last chunk. Returns without waiting for that.
+        """Ask the stream to end. It first sends what is pending, in one last chunk. Does not wait for the end.
 
-        :returns: False if it was closed already; the first reason stays.
+        :returns: False if the connection was closed already. It keeps the first reason.
         """
         with self._lock:
             if self.closed:
@@ -159,14 +161,14 @@ class Connection:
         return True
 
     def wake(self) -> None:
-        """Have its stream look at what it has to do."""
+        """Wake the stream, so that it checks what it has to do."""
         self.delivery.wake(self)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the stream has ended and its hooks have run.
 
         :param timeout: seconds; None for no limit.
-        :returns: False if it is still there.
+        :returns: False if the stream has not ended in this time.
         """
         with self._lock:
             if self._ended is True:
@@ -177,7 +179,7 @@ class Connection:
         return ended.wait(timeout)
 
     def end(self) -> None:
-        """Release all that wait for the end; the hub calls this last."""
+        """Wake all threads that wait for the end. The hub calls this after the last hook."""
         with self._lock:
             waited, self._ended = self._ended, True
         if isinstance(waited, threading.Event):
@@ -190,13 +192,14 @@ def as_message(
     id: str | None = None,
     default: Callable[[Any], Any] | None = None,
 ) -> Message:
-    """Make a message of what an application wants to send.
+    """Return a message for a value that an application sends.
 
-    :param value: a message; a text; or any other value, which becomes JSON.
-    :param event: the type; None: ``"message"``.
-    :param id: the event's id; None: the log assigns one.
-    :param default: makes JSON of what has no form in it; see :meth:`Message.from_json`.
-    :raises TypeError: if the value is None, JSON has no form for it, or it is a message and another argument is given.
+    :param value: a :class:`Message`, a text, or any other value, which is encoded as JSON.
+    :param event: the event type; None for ``"message"``.
+    :param id: the event id; None: the log assigns one.
+    :param default: encodes objects that JSON cannot encode; see :meth:`Message.from_json`.
+    :raises TypeError: if the value is None, contains an object that JSON cannot encode, or is a :class:`Message` and
+        another argument is given.
     :raises ValueError: if the message cannot be sent.
     """
     if isinstance(value, Message):

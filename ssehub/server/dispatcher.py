@@ -1,26 +1,32 @@
-"""Dispatcher: a hub's machinery in one process. Takes in connections, and wakes those that an entry is for.
+"""Dispatcher: registers the connections of one process, and wakes those to which a new entry is addressed.
 
 How a message is delivered
 --------------------------
 
 1. A sender appends a packet to the log, which gives it a place (:mod:`ssehub.log`). A log in memory does so in the
-   sender's thread. A shared log is appended to by many processes, and a thread in each follows it.
-2. The log puts the entry into its index (:mod:`ssehub.log.history`) and then calls :meth:`Dispatcher.deliver`, for one
-   entry at a time, in order. From the moment of the first step on a reader can find the entry.
-3. The dispatcher looks up whom the entry is for in the registry, and announces it to the deliveries. They are two:
-   :class:`~ssehub.server.wakeups.Wakeups` for streams that a thread of the server iterates, and
-   :class:`~ssehub.wsgi.writer.Writer` for those that were taken over from the server. Both only make a note and return:
-   a sender never waits for a receiver.
-4. The stream's thread, or the writer, has the connection's :class:`~ssehub.server.reader.Reader` take what follows its
-   place in the log. Readers at the same place that want the same share the encoded bytes
+   sender's thread. A shared log gets packets from many processes; in each process, a thread reads the new entries.
+2. The log adds the entry to its index (:mod:`ssehub.log.history`), where readers can find it. Then the log calls
+   :meth:`Dispatcher.deliver`, for one entry at a time, in order.
+3. The dispatcher asks the registry which connections the entry is addressed to, and announces the entry to the two
+   deliveries. :class:`~ssehub.server.wakeups.Wakeups` is for streams that a thread of the server iterates.
+   :class:`~ssehub.wsgi.writer.Writer` is for streams that were taken over from the server. Both only make a note and
+   return, so a sender never waits for a receiver.
+4. The stream's thread, or the writer, calls the connection's :class:`~ssehub.server.reader.Reader`. It reads the
+   next messages from the log. Readers with the same place and zones share the encoded bytes
    (:mod:`ssehub.server.page_cache`).
-5. The client stores the id of each event, which is a place in the log. When it comes back, its reader begins there.
+5. The client stores the id of each event, which is a place in the log. When the client reconnects, its new reader
+   begins there.
 
-Locks, in the order in which they may be taken: the log's own; then one of the registry's, the wakeups', the history's.
-None of the three is held while anything else is called. No lock is held across a read, a write to a socket, or a hook.
+Locks
+-----
 
-A wake-up cannot be lost: entries are in the index before they are announced, and a delivery notes that a connection is
-idle before it looks into the index for the last time.
+A thread may take the log's lock first, and then one of three other locks: that of the registry, of the wakeups, or of
+the history. While it holds one of these three, it takes no other lock. A thread holds no lock when it calls a reader,
+writes to a socket, or runs a hook.
+
+A wake-up cannot be lost. The log adds an entry to the index first, and then announces it. A delivery registers a
+connection as idle first, and then checks the index once more. So either the announcement finds the idle connection, or
+the check finds the entry.
 """
 
 from __future__ import annotations
@@ -54,7 +60,7 @@ class Hooks:
 
 
 class Dispatcher:
-    """Everything of a hub that concerns one process, but for HTTP and sockets. Safe to use from any thread."""
+    """The part of a hub that belongs to one process, without HTTP and sockets. Safe to use from any thread."""
 
     def __init__(self, log: Log, settings: HubSettings, hooks: Hooks, closed: bool) -> None:
         self.registry: Registry = Registry()
@@ -62,7 +68,7 @@ class Dispatcher:
         self.cluster: Cluster = Cluster(self.registry, log, self.stats)
         self.hooks = hooks
         self.settings = settings
-        #: Whether the hub takes streams, and messages.
+        #: Whether the hub accepts new streams, and new messages.
         self.takes_streams: bool = not closed
         self.takes_messages: bool = not closed
         self.wakeups: Wakeups = Wakeups()
@@ -76,11 +82,11 @@ class Dispatcher:
 
     @property
     def is_started(self) -> bool:
-        """Whether it delivers."""
+        """Whether the log delivers entries to this dispatcher."""
         return self._started
 
     def start(self) -> None:
-        """Begin to deliver, if that has not begun yet: nothing starts before it is needed, because servers fork."""
+        """Start to deliver entries, unless that was done. It is done when first needed, because servers fork."""
         if not self._started:
             self._starting.do(self._start)
 
@@ -93,9 +99,9 @@ class Dispatcher:
                 self._log.close(0.0)
 
     def add_delivery(self, delivery: Delivery, stats: Callable[[], dict[str, Any]]) -> None:
-        """Announce entries to one more delivery from now on.
+        """Add a delivery, to which entries are announced from now on.
 
-        :param stats: gives its numbers.
+        :param stats: returns the statistics of the delivery.
         """
         self._deliveries.append(delivery)
         self._more_stats = stats
@@ -105,17 +111,18 @@ class Dispatcher:
     def admit(
         self, zones: tuple[str, ...], client_id: str | None, metadata: Any, start: StartPosition, limit: int | None
     ) -> Connection | None:
-        """Make and register a connection; None if it is refused. :meth:`end` has to follow.
+        """Make and register a connection. You have to call :meth:`end` later.
 
-        :param limit: connections at most.
+        :param limit: the maximum number of connections of this process; None for no limit.
+        :returns: the connection; None if it is refused.
         """
         if not self.takes_streams:
             return None
         try:
             self.start()
             view = self._log.open(zones)
-        except LogError as error:  # perhaps it can be reached when the client comes back
-            logger.warning("a client was sent away: %s", error)
+        except LogError as error:  # the client will try again
+            logger.warning("a connection was refused: %s", error)
             return None
         settings = self.settings
         connection = Connection(
@@ -128,7 +135,7 @@ class Dispatcher:
                 self.counters.count("opened")
                 return connection
         except LogError as error:
-            logger.warning("a client was sent away: %s", error)
+            logger.warning("a connection was refused: %s", error)
         except BaseException:
             self._log.release(zones)
             raise
@@ -136,10 +143,10 @@ class Dispatcher:
         return None
 
     def take(self, connection: Connection) -> bytes | Gap:
-        """Take what a connection is to be sent now; see :meth:`ssehub.server.reader.Reader.take`.
+        """Return what is to be sent to a connection now; see :meth:`ssehub.server.reader.Reader.take`.
 
-        If the log cannot be read, the connection is closed: when its client comes back with its place, the log may be
-        able to tell what follows.
+        If the log cannot be read, close the connection. The client then reconnects, and tries to read on from its
+        place.
         """
         try:
             return connection.reader.take()
@@ -149,7 +156,7 @@ class Dispatcher:
             return b""
 
     def dismiss(self, connection: Connection, reason: str) -> None:
-        """Take out a connection whose stream has ended. :meth:`fire_disconnect` has to follow."""
+        """Remove a connection whose stream has ended. You have to call :meth:`fire_disconnect` next."""
         connection.close(reason)
         self.registry.remove(connection)
         self._log.release(connection.zones)
@@ -157,24 +164,24 @@ class Dispatcher:
         self.counters.ended(connection.closed)
 
     def fire_disconnect(self, connection: Connection) -> None:
-        """Run the last hooks of a connection, and release all that wait for its end."""
+        """Run the ``on_disconnect`` hooks of a connection, and wake all threads that wait for its end."""
         try:
             self.hooks.on_disconnect.fire(connection)
         finally:
             connection.end()
 
     def end(self, connection: Connection, reason: str) -> None:
-        """Take out a connection whose stream has ended, and run its last hooks, whatever goes wrong."""
+        """Remove a connection whose stream has ended. Then run its ``on_disconnect`` hooks, even if this fails."""
         try:
             self.dismiss(connection, reason)
         finally:
             self.fire_disconnect(connection)
 
     def is_full(self, client_id: str | None, limit: int | None) -> bool:
-        """Return whether a client that comes now would be refused.
+        """Return whether a new connection would be refused now.
 
         :param client_id: the client's id, if it has one.
-        :param limit: connections at most.
+        :param limit: the maximum number of connections of this process; None for no limit.
         """
         own_limit = self.settings.max_per_client
         if not self.takes_streams or (limit is not None and len(self.registry) >= limit):
@@ -186,11 +193,11 @@ class Dispatcher:
     # Numbers
 
     def failing(self) -> dict[str, str]:
-        """Return what fails in the background now, by its name, and why."""
+        """Return the background tasks that fail now, by name, with the reason."""
         return {**self._log.failing, **self._more_stats().get("failing", {})}
 
     def stats(self) -> dict[str, Any]:
-        """Return all counters; :meth:`ssehub.Hub.stats` says what they are."""
+        """Return all counters. :meth:`ssehub.Hub.stats` describes them."""
         connections = self.registry.find()
         lags = [connection.lag for connection in connections]
         return {
@@ -207,10 +214,10 @@ class Dispatcher:
             **self.counters.read(),
         }
 
-    # The log calls these
+    # Called by the log
 
     def deliver(self, entry: Entry) -> int:
-        """Wake the connections that an entry is for. The log calls this in its order, and waits for it."""
+        """Wake the connections to which an entry is addressed. The log calls this for each entry, in order."""
         packet = entry.packet
         if isinstance(packet, Command):
             self.cluster.apply(packet)
@@ -223,7 +230,7 @@ class Dispatcher:
         return count
 
     def broken(self, end: Position, commands: Sequence[Command]) -> None:
-        """Have every connection in a partition judge its place anew: the partition does not go on from where it was."""
+        """Make every connection of a partition check its place again: the log was lost, rolled back or trimmed."""
         self._cache.clear()
         for connection in self.registry.find():
             if end.partition in connection.partitions:

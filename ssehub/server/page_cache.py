@@ -1,4 +1,4 @@
-"""PageCache: what comes next in the log for the members of some zones, joined once and shared by all of them."""
+"""PageCache: encoded parts of the log, which connections at the same place with the same zones share."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from typing import NamedTuple
 
 from ssehub.log import Entry, Interest, Page, Place, Readable
 
-#: Bytes joined into one write. Above 64 KiB a write gains nothing more, and a thousand of them are memory.
+#: The number of bytes after which no further event is added to a chunk. Writes of more than 64 KiB are not faster, and
+#: a thousand larger chunks would take much memory.
 CHUNK = 64 * 1024
-#: Entries read from the log at a time.
+#: The maximum number of entries that are read from the log at a time.
 PAGE = 256
-#: Chunks kept for other readers at the same place; when there are more, all are forgotten.
+#: The maximum number of chunks that are kept. When there are more, all are forgotten.
 _KEPT = 64
-#: Seconds after which a chunk is read from the log anew: what the log has dropped is not sent for long.
+#: Seconds after which a chunk is forgotten, so that entries that the log has dropped are not sent much longer.
 FRESH = 1.0
 
 
 class Chunk(NamedTuple):
-    """A stretch of the log, encoded as one reader is to have it."""
+    """Consecutive messages of the log, encoded for one or several readers."""
 
     data: bytes
-    #: The number of messages in it.
+    #: The number of messages in the chunk.
     messages: int
-    #: The place it reaches; the place it was asked for if there is nothing new.
+    #: The place of a reader after this chunk.
     after: Place
-    #: The first and the last of those messages.
+    #: The first and the last of the messages; None if there are none.
     first: Entry | None
     last: Entry | None
-    #: Whether it reaches the end of the log.
+    #: Whether the chunk reaches the end of the log.
     level: bool
-    #: The sessions that must not get all of it.
+    #: The sessions from which some of the messages must be withheld.
     excluded: frozenset[str] = frozenset()
 
 
 class PageCache:
-    """Reads a log for many connections that are at the same place and want the same.
+    """Reads a log for many connections. Connections at the same place with the same zones get the same chunk.
 
-    Safe to use from any thread. Chunks never change, so they are shared without a lock.
+    Safe to use from any thread. Chunks are immutable, so they are shared without a lock.
     """
 
     def __init__(self) -> None:
-        #: Each with the time it was made (``time.monotonic()``).
+        #: The chunks by place and zones, each with the time when it was made (``time.monotonic()``).
         self._chunks: dict[tuple[Place, tuple[str, ...]], tuple[float, Chunk]] = {}
         self._cleared = 0
 
     def clear(self) -> None:
-        """Forget what was read: the log is not what it was."""
+        """Forget all chunks, because the log was rolled back or replaced."""
         self._cleared += 1
         self._chunks.clear()
 
@@ -61,18 +62,20 @@ class PageCache:
         known: Place | None = None,
         fresh: bool = False,
     ) -> Chunk | Page:
-        """Return the next stretch after a place for one reader, or the page that has the gap which stands there.
+        """Return the next chunk for one reader. If messages are missing there, return a page with the gap instead.
 
-        :param log: what the members of these zones read.
-        :param session: the reader's session, from which messages may be withheld.
-        :param upto: a place not to read past; None for the end.
-        :param known: a place up to which missing messages were reported already.
-        :param fresh: True to read the log in any case: it may not be what it was.
+        :param log: the view of the log for the reader's zones.
+        :param after: the reader's place.
+        :param interest: which messages the reader reads.
+        :param session: the id of the reader's session. Messages that exclude this session are left out.
+        :param upto: do not read past this place; None for the end.
+        :param known: a place up to which missing messages were reported before.
+        :param fresh: True to read the log in any case, because it may have been rolled back or replaced.
         :raises LogError: if the log cannot be read.
         """
         if upto is None and known is None and not fresh and not log.is_addressed(interest, after):
             chunk = self._shared(log, after, interest.shared)
-            # Asked again, because more may have come: whatever comes before the chunk's end is in the log by now.
+            # Ask again: a message to this client may have come after the first check, and before the chunk's end.
             if not isinstance(chunk, Chunk) or session in chunk.excluded:
                 return self._read(log, after, interest, session, upto, known)
             if not log.is_addressed(interest, after, chunk.after):
@@ -80,7 +83,7 @@ class PageCache:
         return self._read(log, after, interest, session, upto, known)
 
     def _shared(self, log: Readable, after: Place, interest: Interest) -> Chunk | Page:
-        """Return the next stretch that every member of some zones gets, but for those excluded."""
+        """Return the next chunk that all members of some zones share, or a page with the gap."""
         key = after, interest.zones
         made, kept = self._chunks.get(key, (0.0, None))
         if kept is not None and time.monotonic() - made < FRESH:
@@ -90,14 +93,14 @@ class PageCache:
         if isinstance(chunk, Chunk) and chunk.messages and cleared == self._cleared:
             if len(self._chunks) >= _KEPT:
                 self._chunks.clear()
-            # To those that take it later more may have come meanwhile.
+            # Not level: when it is used again, the log may have more entries.
             self._chunks[key] = time.monotonic(), chunk._replace(level=False)
         return chunk
 
     def _read(
         self, log: Readable, after: Place, interest: Interest, session: str, upto: Place | None, known: Place | None
     ) -> Chunk | Page:
-        """Read for one reader alone."""
+        """Return the next chunk for one reader, without the cache, or a page with the gap."""
         page = log.read(after, PAGE, interest, upto, known)
         if page.gap:
             return page
@@ -106,9 +109,9 @@ class PageCache:
 
 
 def read_chunk(log: Readable, after: Place, interest: Interest, upto: Place | None = None) -> Chunk | Page:
-    """Read the next stretch that every member of some zones gets, but for those excluded; or the page with the gap.
+    """Return the next chunk that all members of some zones share, or a page with the gap.
 
-    :param upto: a place not to read past; None for the end.
+    :param upto: do not read past this place; None for the end.
     :raises LogError: if the log cannot be read.
     """
     page = log.read(after, PAGE, interest, upto)
@@ -128,7 +131,7 @@ def _chunk(entries: Sequence[Entry], reached: Place, level: bool) -> Chunk:
 
 
 def _fitting(entries: Sequence[Entry]) -> int:
-    """Return how many entries go into one chunk: at least one, and the last may reach over."""
+    """Return how many entries fit into one chunk: at least one. The last one may exceed the limit."""
     size = 0
     for count, entry in enumerate(entries, 1):
         size += len(entry.data)

@@ -1,4 +1,9 @@
-"""Reader: one connection's place in the log, and what it is to be sent from there on."""
+"""Reader: the place of one connection in the log. It reads the log from there.
+
+There is no queue of messages: live delivery, replay after a reconnection, and catching up of a slow client are the same
+reading. Only *private messages* are queued. These are sent to one connection with ``connection.send``, and are not in
+the log.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +16,31 @@ from ssehub.log import Gap, Interest, Page, Place, Readable
 from ssehub.server.page_cache import CHUNK, Chunk, PageCache
 from ssehub.server.start_position import Found
 
-#: A comment, the smallest chunk there is: servers do not send an empty one.
+#: A comment, the smallest possible chunk. Servers do not send an empty chunk.
 HEARTBEAT = b":\n\n"
 
 
 class _Private(NamedTuple):
     data: bytes
-    #: The place in the log after which it comes; None for at once.
+    #: Send the message after this place in the log; None: at once.
     after: Place | None
 
 
 class Reader:
-    """Reads the log on for one connection.
+    """Reads the log for one connection.
 
-    There is no queue of messages: live delivery, replay and catching up are the same reading. Only messages that are in
-    no log, those for this connection alone, wait here. Only :meth:`add_private` and :meth:`invalidate` may be called
-    from other threads than the one that delivers.
+    One thread at a time may use a reader. Only :meth:`add_private` and :meth:`invalidate` may be called from other
+    threads.
 
-    :param log: what the members of its zones read.
-    :param interest: what it reads of it.
+    :param log: the view of the log for the connection's zones.
+    :param interest: which messages the connection reads.
     :param session: the connection's session id.
     :param start: where to begin.
-    :param max_replay: messages that may be caught up on; None for any number.
+    :param max_replay: the maximum number of messages that a client may be behind; None for no limit.
 
-    :ivar place: what comes before it was sent, or is addressed to others.
-    :ivar told: the place that the client would come back with; None if it would come back with another id, or without.
+    :ivar place: the reader's place in the log. All messages before it were read, or are addressed to others.
+    :ivar told: the place of the last cursor that was sent to the client, with which it would come back; None if the
+        client has another event id, or none.
     """
 
     __slots__ = (
@@ -56,17 +61,18 @@ class Reader:
         self.session: str = session
         self.place = start.place
         self.told: Place | None = None
-        #: How many messages were taken last, and when the oldest of them was sent (seconds since 1970; 0: unknown).
+        #: The number of messages in the result of the last `take`, and when the oldest of them was sent (seconds since
+        #: 1970; 0: unknown).
         self.messages: int = 0
         self.sent: float = 0.0
-        #: Whether nothing came after what was taken last.
+        #: Whether the last `take` reached the end of the log.
         self.level: bool = False
-        #: Whether the log may have been rewritten, so that the place has to be judged anew.
+        #: Whether the log may have been rolled back or replaced, so that the place has to be checked again.
         self.invalid: bool = False
         self._log = log
         self._cache = cache
         self._gap = start.gap
-        #: A place up to which missing messages were reported; and up to which the gap that waits here reports them.
+        #: The place up to which missing messages were reported, and the place up to which the current gap reports them.
         self._known = start.known
         self._covered: Place | None = None
         self._max_replay = max_replay
@@ -74,42 +80,42 @@ class Reader:
 
     @property
     def log(self) -> Readable:
-        """What it reads."""
+        """The view of the log that is read."""
         return self._log
 
     @property
     def private(self) -> int:
-        """The number of messages that wait here because they are in no log."""
+        """The number of queued private messages."""
         return len(self._private) if self._private else 0
 
     @property
     def lag(self) -> int:
-        """The number of messages of the log that it has yet to take."""
+        """The number of messages in the log that were not read yet."""
         return 0 if self._log.is_at_end(self.place) else self._log.count(self.place, self.interest)
 
     def add_private(self, data: bytes, after: Place | None) -> None:
-        """Add a message that is in no log, to come after a place in the log; None for at once.
+        """Queue a private message. Only one thread at a time may call this.
 
-        One thread at a time may do so.
+        :param after: send it after this place in the log; None: at once.
         """
         if self._private is None:
             self._private = collections.deque()
         self._private.append(_Private(data, after))
 
     def invalidate(self) -> None:
-        """Judge the place anew before the next sleep. Any thread may call this."""
+        """Check the place again at the next `take`. Any thread may call this."""
         self.invalid = True
 
     def is_level(self) -> bool:
-        """Return whether there is nothing to take. It never blocks."""
+        """Return whether there is nothing to send. Never blocks."""
         if self._gap or self._private or self.invalid:
             return False
         return not self.lag
 
     def take(self) -> bytes | Gap:
-        """Take what is to be sent now, as one chunk; empty if there is nothing.
+        """Return what is to be sent now, as one chunk. It is empty if there is nothing to send.
 
-        :returns: a gap, if messages are missing: fire the hook, then call :meth:`report`.
+        :returns: if messages are missing, a gap instead. The caller fires the hook ``on_gap`` and calls :meth:`report`.
         :raises LogError: if the log cannot be read.
         """
         parts: list[bytes] = []
@@ -120,7 +126,7 @@ class Reader:
             found = self._next()
             if isinstance(found, Gap):
                 if parts:
-                    break  # it stands there for the next time
+                    break  # the next call returns the gap
                 return found
             if isinstance(found, Chunk):
                 self._pass(found)
@@ -135,29 +141,29 @@ class Reader:
         return b"".join(parts)
 
     def cursor(self) -> str | None:
-        """Return the place the stream begins at; None while a gap has to be reported first."""
+        """Return the cursor of the place where the stream begins; None if a gap has to be reported first."""
         if self._gap:
             return None
         self.told = self.place
         return str(self.place)
 
     def heartbeat(self) -> bytes:
-        """Tell a quiet client how far the log has moved on with messages to others, or send a comment."""
+        """Return a heartbeat: a comment or, if the log has new messages for others, an event with a newer cursor."""
         if self.told == self.place:
             return HEARTBEAT
         self.told = self.place
-        # Firefox ignores an id without data, so it is an event; its name keeps it from the application's handlers.
+        # The event has data, because Firefox ignores an id without data. The application has no handlers for this type.
         return Message(".", "ssehub.cursor", id=str(self.place)).encode()
 
     def report(self, gap: Gap) -> bytes:
-        """Go on after a gap, and return the event that reports it."""
+        """Move the place to the end of a gap, and return the event that reports the gap to the client."""
         self._gap, self._known, self._covered = None, self._covered, None
         self.place = self.told = gap.place
         what = json.dumps({"reason": gap.reason, "missed": gap.missed})
         return Message(what, "ssehub.gap", id=str(gap.place)).encode()
 
     def _next(self) -> Chunk | Gap | _Private | None:
-        """Return what comes next: of the log, or a private message once its turn has come."""
+        """Return what is to be sent next: a chunk of the log, a gap or a private message; None if there is nothing."""
         gap = self._gap or self._too_far()
         if gap:
             return gap
@@ -175,7 +181,7 @@ class Reader:
             if found.after != self.place:
                 self._forget_known(found.after)
                 return found
-        # Level with the log. If the log is not the one the message was to come after, it comes now.
+        # The end of the log is reached. A private message may still wait for a place, if the log was replaced; send it.
         return self._private.popleft() if self._private else None
 
     def _forget_known(self, place: Place) -> None:
@@ -195,5 +201,5 @@ class Reader:
             return None
         missed = self.lag
         if missed <= self._max_replay or self._log.read(self.place, 0, self.interest, None, self._known).gap:
-            return None  # what is missing is reported first
+            return None  # if messages are missing as well, that gap is reported first
         return Gap("too_far", missed, self._log.end())

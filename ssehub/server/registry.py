@@ -15,9 +15,9 @@ Sessions = dict[str, Connection]
 
 
 class Expected:
-    """A stream whose response was made, and whose body has not begun.
+    """A stream that has not begun: the response was made, but the server has not started to send its body.
 
-    :ivar cancelled: whether its client was disconnected meanwhile.
+    :ivar cancelled: whether the client was disconnected meanwhile.
     """
 
     __slots__ = ("__weakref__", "cancelled", "client_id", "zones")
@@ -29,7 +29,7 @@ class Expected:
 
 
 class Registry:
-    """Find connections by zone, client and session. Safe to use from any thread; never blocks."""
+    """The connections of this process, by zone, client and session. Safe to use from any thread; never blocks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,32 +37,32 @@ class Registry:
         self._zones: dict[str, Sessions] = {}
         self._homes: Counter[int] = Counter()
         self._members: dict[str, Member] = {}
-        #: Weak, because a server may let go of a response without asking for its body.
+        #: Weak references, because a server may drop a response without sending its body.
         self._expected: weakref.WeakSet[Expected] = weakref.WeakSet()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def is_unused(self) -> bool:
-        """Return whether there is no connection, and none is to come."""
+        """Return whether there are no connections and no expected streams."""
         with self._lock:
             return not self._sessions and not self._expected
 
     def expect(self, zones: tuple[str, ...], client_id: str | None) -> Expected:
-        """Note a stream that may begin. It is forgotten at :meth:`arrive`, or when nobody refers to it."""
+        """Add an expected stream. It is removed by :meth:`arrive`, or when the result is garbage-collected."""
         expected = Expected(zones, client_id)
         with self._lock:
             self._expected.add(expected)
         return expected
 
     def arrive(self, expected: Expected) -> bool:
-        """Forget an expected stream; False if its client was disconnected meanwhile."""
+        """Remove an expected stream. Return False if its client was disconnected meanwhile."""
         with self._lock:
             self._expected.discard(expected)
             return not expected.cancelled
 
     def cancel(self, zone: str | All, client_id: str) -> int:
-        """Have a client's streams that have not begun end when they begin; return how many there are."""
+        """Cancel a client's expected streams, so that they end when they begin. Return how many there are."""
         with self._lock:
             found = [
                 one
@@ -74,9 +74,11 @@ class Registry:
             return len(found)
 
     def add(self, connection: Connection, limit: int | None = None, limit_per_client: int | None = None) -> bool:
-        """Enter a connection; its client's sessions share one metadata from here on.
+        """Add a connection. From then on it shares the metadata of the client's other connections.
 
-        :returns: False if a limit was reached; nothing has changed then.
+        :param limit: the maximum number of connections; None for no limit.
+        :param limit_per_client: the maximum number of connections of one client; None for no limit.
+        :returns: False if a limit is reached. The connection is not added then.
         """
         with self._lock:
             member = self._members.get(connection.client_id, connection.member)
@@ -94,7 +96,7 @@ class Registry:
             return True
 
     def remove(self, connection: Connection) -> None:
-        """Take a connection out; with a client's last session its metadata goes."""
+        """Remove a connection. With a client's last connection, its metadata is removed, too."""
         with self._lock:
             del self._sessions[connection.id]
             self._homes[connection.home] -= 1
@@ -103,15 +105,15 @@ class Registry:
             _drop(self._members, connection.client_id, connection.member.sessions, connection)
 
     def count(self, zone: str | All = ALL) -> int:
-        """Return the number of connections in a zone, or of all."""
+        """Return the number of connections in a zone, or in all zones."""
         return len(self._sessions if zone is ALL else self._zones.get(zone, ()))
 
     def receivers(self, packet: Packet, partition: int) -> tuple[int, list[Connection] | None]:
-        """Return how many connections a packet is for when it comes in a partition, and which.
+        """Return the number of connections to which a packet is addressed, and the connections.
 
-        A packet without a zone is in every partition; each connection takes it from its home, so it counts once.
-
-        :returns: None for the connections if they are all those in the packet's zone, but for the sessions it excludes.
+        :param partition: the partition in which the packet has arrived. A packet without a zone arrives in every
+            partition. Each connection reads it from its home partition only, so that it is counted once.
+        :returns: None instead of the connections if they are all in the packet's zone, without the excluded sessions.
         """
         with self._lock:
             if packet.client_id is None:
@@ -125,12 +127,12 @@ class Registry:
             return len(found), found
 
     def find(self, zone: str | All = ALL, client_id: str | All = ALL) -> list[Connection]:
-        """Return the connections of a client, a zone, both or neither."""
+        """Return the connections of a client, in a zone, or both. Without arguments, return all."""
         with self._lock:
             return self._find(zone, client_id)
 
     def zones(self) -> dict[str, int]:
-        """Return the zones that have connections, and how many."""
+        """Return the zones that have connections, with the number of connections in each."""
         with self._lock:
             return {zone: len(sessions) for zone, sessions in self._zones.items()}
 
@@ -141,8 +143,8 @@ class Registry:
     def set_metadata(self, client_id: str, data: Any, version: tuple[int, int] | None = None) -> None:
         """Replace the metadata of a client.
 
-        :param version: that of the command; nothing happens if a later one was carried out already.
-        :raises UnknownClient: if it is not connected.
+        :param version: the version of the command. If a later command was carried out before, the metadata stays.
+        :raises UnknownClient: if the client is not connected.
         """
         with self._lock:
             member = self._member(client_id)
@@ -150,23 +152,23 @@ class Registry:
                 member.metadata, member.version = data, version or member.version
 
     def forget_versions(self) -> None:
-        """Carry out any command from now on: the log that versioned them is another."""
+        """Forget the versions of commands, because another log may have smaller ones."""
         with self._lock:
             for member in self._members.values():
                 member.version = (0, 0)
 
     def get_metadata(self, client_id: str) -> Any:
-        """Return the metadata of a client, or None.
+        """Return the metadata of a client, or None if it has none.
 
-        :raises UnknownClient: if it is not connected.
+        :raises UnknownClient: if the client is not connected.
         """
         with self._lock:
             return self._member(client_id).metadata
 
-    # What follows runs under the lock.
+    # The methods below run under the lock.
 
     def _count_excluded(self, packet: Packet, partition: int) -> int:
-        """Return how many connections would get a packet if they were not excluded."""
+        """Return how many connections of a packet's zone are excluded."""
         excluded = [one for id in packet.exclude if (one := self._sessions.get(id)) is not None]
         return sum(one.home == partition if packet.zone is ALL else packet.zone in one.zones for one in excluded)
 
@@ -186,5 +188,5 @@ class Registry:
 
 def _drop(table: dict[str, Any], key: str, sessions: Sessions, connection: Connection) -> None:
     del sessions[connection.id]
-    if not sessions:  # an empty zone or client leaves nothing behind
+    if not sessions:  # remove empty zones and clients, to free their memory
         del table[key]

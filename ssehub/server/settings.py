@@ -1,4 +1,4 @@
-"""HubSettings: how a hub's connections behave, as one value."""
+"""HubSettings: the settings of a hub's connections, as one value."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ssehub.events.message import MAX_RETRY
 
 @dataclass(frozen=True)
 class HubSettings:
-    """A hub's settings for its connections; :class:`~ssehub.Hub` describes them. Immutable.
+    """The settings of a hub's connections. :class:`~ssehub.Hub` describes them. Immutable.
 
-    :raises ValueError: if a number is out of its range.
+    :raises ValueError: if a number is out of range.
     :raises TypeError: if a value has the wrong type.
     """
 
@@ -34,33 +34,36 @@ class HubSettings:
             check_number(name, getattr(self, name), (int,), optional=name != "max_pending")
         if self.detach is not None and not isinstance(self.detach, bool):
             raise TypeError(f"detach must be True, False or None, not {self.detach!r}")
-        Message(retry=self.retry)  # raises if it is not a legal one
+        Message(retry=self.retry)  # raises an error if the value is not allowed
 
     @property
     def tick(self) -> float:
-        """Seconds between two looks at the clock: an eighth of a heartbeat is how late one may come."""
+        """Seconds between two checks of the clock, so that a heartbeat is late by an eighth of its interval at most."""
         return max(0.005, min(self.heartbeat / 8, self.stall_timeout / 4, (self.max_age or 8.0) / 8, 1.0))
 
     def farewell(self, times: int = 1) -> bytes:
-        """Make the last chunk of a stream that the hub ends: come back, but not all at the same moment.
+        """Return the last chunk of a stream that the hub ends: a random reconnection time.
 
-        :param times: how many times longer than ``retry`` to stay away; up to twice that, at random.
+        It is random so that the clients do not all reconnect at the same moment.
+
+        :param times: the reconnection time is at least ``times * retry``, and at most twice that.
         """
         return Message(retry=min(times * random.randint(self.retry, 2 * self.retry), MAX_RETRY)).encode()
 
 
 def jitter(seconds: float) -> float:
-    """Take up to a tenth away, so that what began together does not go on together."""
+    """Subtract up to a tenth at random, so that timers that start together do not expire together."""
     return seconds * random.uniform(0.9, 1.0)
 
 
 def check_number(name: str, value: object, kinds: tuple[type, ...] = (int, float), optional: bool = False) -> None:
-    """Check a number where it enters.
+    """Check a number that must be positive and finite.
 
-    :param name: what an error calls it.
-    :param optional: whether it may be None.
-    :raises ValueError: if it is not positive, or infinite.
-    :raises TypeError: if it is no number.
+    :param name: the word for the number in error texts.
+    :param kinds: the allowed types.
+    :param optional: whether None is allowed.
+    :raises ValueError: if the number is not positive, or infinite.
+    :raises TypeError: if the value is not a number.
     """
     if value is None and optional:
         return

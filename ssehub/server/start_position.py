@@ -1,4 +1,4 @@
-"""StartPosition: where a stream begins."""
+"""StartPosition: the place in the log where a stream begins."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import NamedTuple
 
 from ssehub.log import Gap, Interest, Place, Readable
 
-#: Where a stream without a last event id begins: now, at the oldest entry held, with the last n, or at a cursor.
+#: Where a stream without a last event id begins. None: at the end of the log. ``"oldest"``: at the oldest entry. A
+#: number n: with the last n entries. Another text: after the entry with this cursor or id.
 Since = str | int | None
 
 
 class Found(NamedTuple):
-    """Where a reader begins."""
+    """The place where a reader begins."""
 
     place: Place
-    #: The gap to report first, if the reader was somewhere else before.
+    #: The gap to report first; None if there is no gap.
     gap: Gap | None = None
-    #: A place up to which messages that were dropped are no gap, because the reader did not ask for them.
+    #: Dropped messages up to this place are not reported as a gap, because the reader did not ask for them.
     known: Place | None = None
 
 
 @dataclass(frozen=True)
 class StartPosition:
-    """Where a stream begins: after the client's last event id, or for a new client at ``since``.
+    """Where a stream begins: after the client's last event id or, if it has none, at ``since``.
 
     :raises ValueError: if ``since`` is a negative number or an empty text.
-    :raises TypeError: if it is neither a number nor a text nor None.
+    :raises TypeError: if ``since`` is not a number, a text or None.
     """
 
     last_event_id: str = ""
@@ -41,9 +42,9 @@ class StartPosition:
             raise ValueError(f'since must be "oldest", a number from 0 up or a cursor, not {self.since!r}')
 
     def find(self, log: Readable, interest: Interest) -> Found:
-        """Find the place in the log. It may block for as long as this process lags behind the log.
+        """Find the place in the log. If this process lags behind the log, this may block until it has caught up.
 
-        :param interest: what counts among "the last n".
+        :param interest: which entries count if ``since`` is a number.
         :raises LogError: if the log cannot be reached.
         """
         if self.last_event_id:
@@ -66,6 +67,6 @@ def _locate(log: Readable, cursor: str) -> Found:
 
 
 def _accept(log: Readable, place: Place, interest: Interest) -> Found:
-    """Begin at a place, and take what was dropped so far as not asked for."""
+    """Begin at a place, and do not report the messages that were dropped so far."""
     page = log.read(place, 0, interest)
     return Found(page.gap.place, None, page.place) if page.gap else Found(place)

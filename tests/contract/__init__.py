@@ -1,1 +1,1 @@
-"""What every log keeps, over all ways of delivery."""
+"""The contract of all logs, tested with all ways of delivery."""

@@ -1,4 +1,4 @@
-"""The contract of every log. A new log adds itself to the fixture and has to pass all of this."""
+"""The contract of every log. Add a new log to the fixture; it has to pass all these tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_log(request: pytest.FixtureRequest) -> Iterator[MakeLog]:
 
 
 class Delivered(list[Entry]):
-    """Collect what a log delivers."""
+    """A list of the entries that a log delivers."""
 
     def take(self, entry: Entry) -> int:
         self.append(entry)
@@ -49,7 +49,7 @@ def texts(entries: object) -> list[str | None]:
 
 
 def read_all(log: Log, place: Position, limit: int = 3) -> tuple[list[str | None], list[Gap]]:
-    """Read on to the tail, as a connection does."""
+    """Read to the end, as a connection does."""
     found: list[str | None] = []
     gaps: list[Gap] = []
     while True:
@@ -65,7 +65,7 @@ def read_all(log: Log, place: Position, limit: int = 3) -> tuple[list[str | None
             return found, gaps
 
 
-def test_each_entry_is_delivered_once_in_order_and_receipted(make_log: MakeLog) -> None:
+def test_each_entry_is_delivered_once_in_order_and_has_a_receipt(make_log: MakeLog) -> None:
     log, seen = make_log(10), Delivered()
     log.start(seen.take, print)
     receipts = [log.append(packet(str(n))) for n in range(5)]
@@ -74,7 +74,7 @@ def test_each_entry_is_delivered_once_in_order_and_receipted(make_log: MakeLog) 
     assert all(receipt.queued == 7 for receipt in receipts)
 
 
-def test_the_id_on_the_wire_is_the_cursor_and_leads_back(make_log: MakeLog) -> None:
+def test_the_id_of_an_entry_is_its_cursor_and_locates_the_entry(make_log: MakeLog) -> None:
     log = make_log(10)
     log.start(Delivered().take, print)
     receipts = [log.append(packet(str(n))) for n in range(5)]
@@ -83,7 +83,7 @@ def test_the_id_on_the_wire_is_the_cursor_and_leads_back(make_log: MakeLog) -> N
     assert read_all(log, place) == (["2", "3", "4"], [])
 
 
-def test_an_id_the_publisher_chose_is_kept_and_leads_back(make_log: MakeLog) -> None:
+def test_an_id_that_a_publisher_chose_is_kept_and_locates_the_entry(make_log: MakeLog) -> None:
     log, seen = make_log(10), Delivered()
     log.start(seen.take, print)
     log.append(packet("a", id="order 42"))
@@ -94,7 +94,7 @@ def test_an_id_the_publisher_chose_is_kept_and_leads_back(make_log: MakeLog) -> 
     assert read_all(log, place) == (["b"], [])
 
 
-def test_an_id_chosen_twice_means_the_newer_entry(make_log: MakeLog) -> None:
+def test_an_id_that_was_chosen_twice_locates_the_newer_entry(make_log: MakeLog) -> None:
     log = make_log(10)
     log.start(Delivered().take, print)
     for text in "abc":
@@ -110,14 +110,14 @@ def test_an_id_chosen_twice_means_the_newer_entry(make_log: MakeLog) -> None:
      "a" * 14 + ".1.00000000", "a.99999999999999999999.00000000", "\0", "٣.١.00000000", "a.1.00000000\n",
      "00.1.00000000", "x" * 100_000],
 )  # fmt: skip
-def test_an_id_that_names_nothing_is_a_gap_and_not_an_error(make_log: MakeLog, last_id: str) -> None:
+def test_an_unknown_id_is_a_gap_and_not_an_error(make_log: MakeLog, last_id: str) -> None:
     log = make_log(10)
     log.start(Delivered().take, print)
     log.append(packet("a"))
     assert log.locate(last_id) == Gap("bad_id", None, log.end())
 
 
-def test_what_was_trimmed_is_counted_and_what_is_held_follows(make_log: MakeLog) -> None:
+def test_trimmed_entries_are_counted_and_the_held_ones_follow(make_log: MakeLog) -> None:
     log = make_log(4)
     log.start(Delivered().take, print)
     start = log.end()
@@ -129,7 +129,7 @@ def test_what_was_trimmed_is_counted_and_what_is_held_follows(make_log: MakeLog)
     assert log.oldest() == gaps[0].place
 
 
-def test_an_id_whose_entry_was_let_go_leads_nowhere_any_more(make_log: MakeLog) -> None:
+def test_the_id_of_a_dropped_entry_is_unknown(make_log: MakeLog) -> None:
     log = make_log(2)
     log.start(Delivered().take, print)
     for n in range(5):
@@ -138,7 +138,7 @@ def test_an_id_whose_entry_was_let_go_leads_nowhere_any_more(make_log: MakeLog) 
     assert isinstance(log.locate("own-0"), Gap)
 
 
-def test_another_log_is_told_by_its_epoch_and_all_it_holds_is_new(make_log: MakeLog) -> None:
+def test_after_a_newer_log_has_replaced_the_log_all_its_entries_are_new(make_log: MakeLog) -> None:
     old, new = make_log(10), make_log(10)
     for log in (old, new):
         log.start(Delivered().take, print)
@@ -150,7 +150,7 @@ def test_another_log_is_told_by_its_epoch_and_all_it_holds_is_new(make_log: Make
     assert [(gap.reason, gap.missed) for gap in gaps] == [("epoch", None)]
 
 
-def test_of_an_older_log_that_came_back_nothing_is_repeated(make_log: MakeLog) -> None:
+def test_after_an_older_log_was_restored_no_entry_is_repeated(make_log: MakeLog) -> None:
     old, new = make_log(10), make_log(10)
     for log in (old, new):
         log.start(Delivered().take, print)
@@ -159,7 +159,7 @@ def test_of_an_older_log_that_came_back_nothing_is_repeated(make_log: MakeLog) -
     assert old.read(new.end(), 10).gap == Gap("epoch", None, old.end())
 
 
-def test_a_place_beyond_the_end_is_told_as_ahead(make_log: MakeLog) -> None:
+def test_a_place_beyond_the_end_is_reported_as_ahead(make_log: MakeLog) -> None:
     log = make_log(10)
     log.start(Delivered().take, print)
     log.append(packet("a"))
@@ -169,7 +169,7 @@ def test_a_place_beyond_the_end_is_told_as_ahead(make_log: MakeLog) -> None:
 
 
 @pytest.mark.parametrize("offset", [1, 3, 5])
-def test_a_place_where_another_entry_stands_now_is_told_as_fork(make_log: MakeLog, offset: int) -> None:
+def test_a_place_at_which_another_entry_was_written_is_reported_as_fork(make_log: MakeLog, offset: int) -> None:
     log = make_log(5)
     log.start(Delivered().take, print)
     for n in range(5):
@@ -178,7 +178,7 @@ def test_a_place_where_another_entry_stands_now_is_told_as_fork(make_log: MakeLo
     assert page.gap == Gap("fork", None, log.end())
 
 
-def test_a_fork_just_before_the_oldest_entry_is_seen_too(make_log: MakeLog) -> None:
+def test_a_fork_just_before_the_oldest_entry_is_noticed(make_log: MakeLog) -> None:
     log = make_log(2)
     log.start(Delivered().take, print)
     for n in range(5):
@@ -188,7 +188,7 @@ def test_a_fork_just_before_the_oldest_entry_is_seen_too(make_log: MakeLog) -> N
     assert forged.gap is not None and forged.gap.reason == "fork"
 
 
-def test_nothing_is_delivered_before_start_or_accepted_after_close(make_log: MakeLog) -> None:
+def test_no_entry_is_delivered_before_start_or_accepted_after_close(make_log: MakeLog) -> None:
     log, seen = make_log(10), Delivered()
     if not log.shared:
         with pytest.raises(LogError):
@@ -204,7 +204,7 @@ def test_nothing_is_delivered_before_start_or_accepted_after_close(make_log: Mak
     assert texts(seen) == ["a", "b"]
 
 
-def test_the_tail_is_never_ahead_of_what_was_delivered(make_log: MakeLog) -> None:
+def test_the_end_is_never_later_than_the_last_delivered_entry(make_log: MakeLog) -> None:
     log = make_log(100_000)
     delivered = 0
 
@@ -233,7 +233,7 @@ def test_the_tail_is_never_ahead_of_what_was_delivered(make_log: MakeLog) -> Non
             thread.join()
 
 
-def test_publishers_in_many_threads_make_one_order_without_holes(make_log: MakeLog) -> None:
+def test_many_publishing_threads_make_one_order_without_holes(make_log: MakeLog) -> None:
     log, seen = make_log(10_000), Delivered()
     log.start(seen.take, print)
     threads = [
@@ -250,7 +250,7 @@ def test_publishers_in_many_threads_make_one_order_without_holes(make_log: MakeL
         assert [t for t in texts(seen) if t and t.startswith(f"{k} ")] == [f"{k} {n}" for n in range(200)]
 
 
-def test_reading_at_random_gives_all_or_says_what_is_missing(make_log: MakeLog) -> None:
+def test_a_reader_at_random_times_gets_all_messages_or_their_number_in_a_gap(make_log: MakeLog) -> None:
     chance = random.Random(5)
     for _ in range(40):
         log = make_log(chance.randint(1, 12))
@@ -275,7 +275,7 @@ def addressed(text: str, zone: str | All, client_id: str | None) -> Packet:
 
 
 def is_mine(interest: Interest, packet: Packet) -> bool:
-    """Say what a reader is to get, without an index."""
+    """Return whether a packet is addressed to a reader, without the index."""
     return packet.zone in (ALL, *interest.zones) and packet.client_id in (None, interest.client_id)
 
 
@@ -297,7 +297,7 @@ def follow(log: Log, place: Place, interest: Interest, limit: int) -> tuple[list
             return found, gaps
 
 
-def test_a_reader_gets_its_own_entries_and_its_gaps_are_exact(make_log: MakeLog) -> None:
+def test_a_reader_gets_its_own_entries_and_exact_gaps(make_log: MakeLog) -> None:
     chance = random.Random(7)
     for _ in range(40):
         size = chance.randint(1, 15)
@@ -323,7 +323,7 @@ def test_a_reader_gets_its_own_entries_and_its_gaps_are_exact(make_log: MakeLog)
             )
 
 
-def test_a_read_ends_where_it_is_told_to(make_log: MakeLog) -> None:
+def test_a_read_ends_at_upto(make_log: MakeLog) -> None:
     log = make_log(100)
     log.start(Delivered().take, print)
     places = [log.end()]
@@ -335,7 +335,7 @@ def test_a_read_ends_where_it_is_told_to(make_log: MakeLog) -> None:
     assert texts(log.read(page.place, 10, Interest(("a",))).entries) == ["4"]
 
 
-def test_messages_to_a_client_alone_are_known_by_where_they_lie(make_log: MakeLog) -> None:
+def test_messages_to_a_client_alone_are_found_between_two_places(make_log: MakeLog) -> None:
     log = make_log(100)
     log.start(Delivered().take, print)
     start = log.end()
@@ -350,7 +350,7 @@ def test_messages_to_a_client_alone_are_known_by_where_they_lie(make_log: MakeLo
     assert not log.is_at_end(before) and log.is_at_end(end)
 
 
-def test_the_last_n_are_counted_among_a_readers_own(make_log: MakeLog) -> None:
+def test_before_last_counts_only_the_readers_own_entries(make_log: MakeLog) -> None:
     log = make_log(100)
     log.start(Delivered().take, print)
     for n in range(20):

@@ -1,4 +1,4 @@
-"""Random programs against the model: everybody gets just what the log has for him after his start, in its order."""
+"""Random programs: each connection gets exactly its messages in the log after its start, in order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def expected(log: Log, follower: Follower, zones: tuple[str, ...], client_id: st
 
 @pytest.fixture(params=["one hub", "two hubs on one log"])
 def logs(request: pytest.FixtureRequest) -> list[Log]:
-    """Give the logs of one process, or of two that share one."""
+    """Return the log of one process, or the logs of two processes that share one."""
     if request.param == "one hub":
         return [MemoryLog(1_000_000)]
     server: RedisServer = request.getfixturevalue("redis_server")
@@ -51,9 +51,9 @@ def logs(request: pytest.FixtureRequest) -> list[Log]:
 
 @pytest.mark.parametrize("detach", [False, True], ids=["threads", "detached"], indirect=True)
 @pytest.mark.parametrize("seed", range(4))
-def test_everybody_gets_exactly_what_is_his(make_hub: Callable[..., Hub], logs: list[Log], seed: int) -> None:
+def test_every_connection_gets_exactly_its_messages(make_hub: Callable[..., Hub], logs: list[Log], seed: int) -> None:
     chance = random.Random(seed)
-    hubs = [make_hub(log, heartbeat=0.01) for log in logs]  # alarms wake sleepers all the time, besides the messages
+    hubs = [make_hub(log, heartbeat=0.01) for log in logs]  # frequent heartbeats also wake the sleeping connections
     places = [(tuple(chance.sample(ZONES, chance.randint(1, 3))), chance.choice(CLIENTS)) for _ in range(12)]
     followers: list[Follower] = []
 
@@ -68,7 +68,7 @@ def test_everybody_gets_exactly_what_is_his(make_hub: Callable[..., Hub], logs: 
     publishers = [threading.Thread(target=publish, args=(k,)) for k in range(4)]
     for thread in publishers:
         thread.start()
-    for n, (zones, client_id) in enumerate(places):  # they come while it goes on
+    for n, (zones, client_id) in enumerate(places):  # connect while messages are sent
         followers.append(Follower(hubs[n % len(hubs)], zone=list(zones), client_id=client_id))
     for thread in publishers:
         thread.join()

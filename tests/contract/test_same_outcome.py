@@ -1,4 +1,4 @@
-"""Any program of hub calls has the same outcome with every log: that of a model of a few lines."""
+"""Any program of hub calls has the same outcome with every log. The expected outcome comes from a short model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ index = st.integers(0, 1000)
 
 @dataclass
 class Person:
-    """The model of a connection: who it is, where its reading starts, and what it is due from there."""
+    """The model of a connection: its client, its zones, and the messages that it has to get."""
 
     follower: Follower
     hub: int
@@ -40,10 +40,10 @@ class Person:
 
 
 class Program(RuleBasedStateMachine):
-    """Call hubs at random, and compare with the model."""
+    """Calls hubs at random, and compares the results with the model."""
 
-    logs: Any  # makes the logs of the hubs; the same one twice for a log that is not shared
-    ordered = True  # whether a connection in several zones sees one order
+    logs: Any  # returns the logs of the two hubs; the same log twice if it is not shared
+    ordered = True  # whether a connection in several zones gets messages in one order
     detach = False
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Program(RuleBasedStateMachine):
     @rule(hub=hubs, zones=zones, client_id=clients)
     def connect(self, hub: int, zones: list[str], client_id: str) -> None:
         if len(self.here) < 8:
-            # "From now on" is from where this process has read the log to.
+            # A new connection begins where its process has read the log to.
             until(lambda: self.hub(hub)._log.lag() == 0)
             self.here.append(Person(Follower(self.hub(hub), zone=zones, client_id=client_id), hub, client_id, zones))
 
@@ -97,7 +97,7 @@ class Program(RuleBasedStateMachine):
             self.wait_for(one)
             before = len(one.follower.texts)
             one.follower.leave(self.hub(one.hub))
-            one.due[before:before] = [str(text) for text in one.follower.texts[before:]]  # the word that made it leave
+            one.due[before:before] = [str(text) for text in one.follower.texts[before:]]  # the message that ended it
             self.gone.append(one)
             self.forget(one.client_id)
 
@@ -109,7 +109,8 @@ class Program(RuleBasedStateMachine):
     def broadcast_to_others(self, hub: int, zone: Any, which: int) -> None:
         if self.here and self.ordered:
             self.deliver(zone, None, [self.here[which % len(self.here)].follower.session_id], hub)
-            # It moves the cursors on: with one from before, the excluded would come back as another session.
+            # This moves the cursors on. With an older cursor, an excluded client would get the message after a
+            # reconnection, because its new session is not excluded.
             self.deliver(ALL, None, [], hub)
 
     @rule(hub=hubs, zone=anywhere, client_id=clients)
@@ -139,12 +140,12 @@ class Program(RuleBasedStateMachine):
                 self.hub(hub).set_metadata(client_id, "x")
 
     @invariant()
-    def everybody_has_what_he_is_due(self) -> None:
+    def every_connection_has_its_messages(self) -> None:
         for one in self.here:
             self.wait_for(one)
 
     @invariant()
-    def every_hub_sees_who_is_there(self) -> None:
+    def every_hub_sees_all_connections(self) -> None:
         there = sorted((one.client_id, tuple(one.zones)) for one in self.here)
         counts = {zone: sum(zone in one.zones for one in self.here) for zone in ZONES}
         for hub in self.hubs:
@@ -177,7 +178,7 @@ class Program(RuleBasedStateMachine):
 
 @pytest.fixture(params=["memory", "redis", "redis, 5 partitions", "memory, detached", "redis, 5 partitions, detached"])
 def program(request: pytest.FixtureRequest) -> Iterator[type[Program]]:
-    """Give the machine for a kind of log."""
+    """Return the state machine for one type of log."""
     options = {"partitions": 5} if "partitions" in request.param else {}
 
     class OfThisLog(Program):
@@ -195,7 +196,7 @@ def program(request: pytest.FixtureRequest) -> Iterator[type[Program]]:
     yield OfThisLog
 
 
-def test_any_program_has_the_outcome_of_the_model(program: type[Program]) -> None:
+def test_any_program_has_the_same_outcome_as_the_model(program: type[Program]) -> None:
     run_state_machine_as_test(
         program,
         settings=settings(

@@ -145,7 +145,7 @@ def test_a_process_that_has_another_number_of_partitions_is_told(
 ) -> None:
     hub, other = make(), make(partitions=4)
     Follower(hub, zone="a")
-    with pytest.raises(LogError, match="has 8 partitions for others, and 4 here"):
+    with pytest.raises(LogError, match="has 8 partitions in other processes, and 4 here"):
         other.broadcast("x", zone="a")
     assert b"".join(other.stream(zone="a")).startswith(b"retry: ") and "has 8 partitions" in caplog.text
 

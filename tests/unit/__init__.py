@@ -1,1 +1,1 @@
-"""Tests of single modules: they need nothing but the test extra."""
+"""Tests of single modules. They need only the test extra."""

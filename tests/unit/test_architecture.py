@@ -1,4 +1,4 @@
-"""The house: imports only go down, and nothing heavy is imported unasked."""
+"""The order of the packages: imports only go down, and optional packages are imported only when needed."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_imports_only_go_down() -> None:
             assert here == there or FLOORS[there] < FLOORS[here], f"{file} imports {name}"
 
 
-def test_each_dependency_is_imported_in_its_own_place() -> None:
+def test_each_dependency_is_imported_only_where_allowed() -> None:
     for file, name in imports():
         places = ONLY_IN.get(name.split(".")[0])
         assert places is None or file.startswith(places), f"{file} imports {name}"
 
 
-def test_no_optional_package_and_no_thread_comes_with_the_import() -> None:
+def test_importing_ssehub_imports_no_optional_package_and_starts_no_thread() -> None:
     code = (
         "import sys, threading, ssehub; print([m for m in ('redis', 'flask', 'django', 'gevent', 'gunicorn', "
         "'prometheus_client') if m in sys.modules], threading.active_count())"
@@ -77,20 +77,20 @@ def test_no_optional_package_and_no_thread_comes_with_the_import() -> None:
 
 
 @pytest.mark.parametrize(("name", "unneeded"), [("Client", "werkzeug"), ("Hub", "requests"), ("Decoder", "werkzeug")])
-def test_a_name_brings_only_what_it_needs(name: str, unneeded: str) -> None:
+def test_using_a_name_imports_only_what_it_needs(name: str, unneeded: str) -> None:
     code = f"import sys, ssehub; ssehub.{name}; print({unneeded!r} in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     assert all(getattr(ssehub, name) for name in ssehub.__all__) and set(ssehub.__all__) <= set(dir(ssehub))
     with pytest.raises(AttributeError, match="has no attribute 'hub'"):
         ssehub.hub  # noqa: B018
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_public_things_have_docstrings(file: Path) -> None:
+def test_public_classes_and_functions_have_docstrings(file: Path) -> None:
     tree = ast.parse(file.read_text())
     assert ast.get_docstring(tree) is not None
     for node in ast.walk(tree):

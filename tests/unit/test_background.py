@@ -1,4 +1,4 @@
-"""Background and SingleFlight: what threads rely on goes on, and one attempt serves all that wait for it."""
+"""Background: exceptions do not end the thread. SingleFlight: waiting threads share the result of one call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TROUBLE = "it fails", "it works again"
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Background]]:
-    """Give a function that makes what is closed when the test is over."""
+    """Return a function that makes Background objects, which are ended after the test."""
     made: list[Background] = []
 
     def background(work: Callable[[], object], **options: object) -> Background:
@@ -32,7 +32,7 @@ def make() -> Iterator[Callable[..., Background]]:
         assert one.join(GUARD)
 
 
-def test_after_two_thousand_failures_it_goes_on(
+def test_the_thread_continues_after_two_thousand_failures(
     make: Callable[..., Background], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("ssehub.background._BACKOFF", Backoff(initial=1e-9, maximum=1e-6))
@@ -51,7 +51,7 @@ def test_after_two_thousand_failures_it_goes_on(
     assert [record.getMessage() for record in caplog.records] == ["it fails: number 1", "it works again"]
 
 
-def test_while_it_fails_the_reason_can_be_seen(make: Callable[..., Background]) -> None:
+def test_the_reason_of_a_failure_can_be_read_while_it_lasts(make: Callable[..., Background]) -> None:
     broken = threading.Event()
     broken.set()
 
@@ -67,9 +67,7 @@ def test_while_it_fails_the_reason_can_be_seen(make: Callable[..., Background]) 
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_what_ends_the_thread_has_another_take_its_place(
-    make: Callable[..., Background], error: type[BaseException]
-) -> None:
+def test_a_killed_thread_is_replaced(make: Callable[..., Background], error: type[BaseException]) -> None:
     threads: list[threading.Thread] = []
 
     def work() -> None:
@@ -84,7 +82,7 @@ def test_what_ends_the_thread_has_another_take_its_place(
     assert threads[0] is not threads[1]
 
 
-def test_one_that_is_ended_from_outside_is_replaced(make: Callable[..., Background]) -> None:
+def test_a_thread_that_is_ended_from_outside_is_replaced(make: Callable[..., Background]) -> None:
     one = make(lambda: one.wait(0.01))
     one.start()
     before = end_from_outside("ssehub-test")
@@ -92,7 +90,7 @@ def test_one_that_is_ended_from_outside_is_replaced(make: Callable[..., Backgrou
     assert thread_named("ssehub-test") is not before
 
 
-def test_a_log_handler_that_raises_ends_nothing(make: Callable[..., Background]) -> None:
+def test_an_exception_in_a_log_handler_does_not_end_the_thread(make: Callable[..., Background]) -> None:
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             raise SystemError("the handler is broken")
@@ -116,7 +114,7 @@ def test_a_log_handler_that_raises_ends_nothing(make: Callable[..., Background])
         logger.removeHandler(handler)
 
 
-def test_if_there_is_no_thread_now_the_next_call_tries_again(
+def test_if_no_thread_can_be_started_the_next_call_tries_again(
     make: Callable[..., Background], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_threads = NoThreads(monkeypatch, "ssehub-test")
@@ -129,7 +127,7 @@ def test_if_there_is_no_thread_now_the_next_call_tries_again(
     until(lambda: one.failure is None)
 
 
-def test_it_ends_when_there_is_nothing_to_do_and_starts_again_with_work(make: Callable[..., Background]) -> None:
+def test_the_thread_ends_without_work_and_starts_again_with_work(make: Callable[..., Background]) -> None:
     work: list[int] = []
     done: list[int] = []
     one = make(lambda: done.append(work.pop()), is_done=lambda: not work)
@@ -141,7 +139,7 @@ def test_it_ends_when_there_is_nothing_to_do_and_starts_again_with_work(make: Ca
 
 
 def in_flight(flight: SingleFlight[int], call: Callable[[], int], number: int) -> tuple[list[int], list[Exception]]:
-    """Have some threads ask for the same while one of them is at it; return their results and errors."""
+    """Ask from some threads while the call runs in one of them. Return their results and errors."""
     begun, go = threading.Event(), threading.Event()
     results: list[int] = []
     errors: list[Exception] = []
@@ -168,7 +166,7 @@ def in_flight(flight: SingleFlight[int], call: Callable[[], int], number: int) -
     return results, errors
 
 
-def test_those_that_wait_share_the_result_of_one_call() -> None:
+def test_waiting_threads_share_the_result_of_one_call() -> None:
     calls: list[int] = []
 
     def call() -> int:
@@ -180,7 +178,7 @@ def test_those_that_wait_share_the_result_of_one_call() -> None:
     assert flight.do(call) == 2
 
 
-def test_those_that_wait_share_its_error_and_the_next_call_is_a_new_one() -> None:
+def test_waiting_threads_share_the_error_and_the_next_call_is_a_new_one() -> None:
     def call() -> int:
         raise OSError("nobody answers")
 

@@ -1,4 +1,4 @@
-"""Hook: callbacks that cannot break their caller."""
+"""Hook: an exception in a callback does not reach the caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssehub import Hub
 from ssehub.hooks import Hook
 
 
-def test_callbacks_run_in_order_and_can_be_taken_out() -> None:
+def test_callbacks_run_in_order_and_can_be_removed() -> None:
     hook: Hook[[int]] = Hook("on_test")
     seen: list[str] = []
 
@@ -28,7 +28,7 @@ def test_callbacks_run_in_order_and_can_be_taken_out() -> None:
         hook.remove(second)
 
 
-def test_a_callback_that_fails_is_logged_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_callback_is_logged_and_the_next_one_is_called(caplog: pytest.LogCaptureFixture) -> None:
     hook: Hook[[]] = Hook("on_test")
     seen: list[int] = []
     hook(lambda: 1 / 0)
@@ -38,12 +38,12 @@ def test_a_callback_that_fails_is_logged_and_stops_nobody(caplog: pytest.LogCapt
     assert seen == [1] and "ZeroDivisionError" in caplog.text
 
 
-def test_what_cannot_be_called_is_refused() -> None:
+def test_a_callback_that_cannot_be_called_is_rejected() -> None:
     with pytest.raises(TypeError, match="on_test"):
         Hook("on_test")(7)  # type: ignore[type-var]
 
 
-def test_a_callback_that_sends_while_the_hub_closes_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_sends_while_the_hub_closes_is_not_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     hub = Hub()
     hub.on_disconnect(lambda connection: hub.broadcast(f"{connection.client_id} has left"))
     stream = hub.stream()

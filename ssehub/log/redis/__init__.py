@@ -1,4 +1,4 @@
-"""The log on Redis: many processes, one hub. Needs the package ``redis``."""
+"""The log on Redis, which many processes share. It needs the package ``redis``."""
 
 from ssehub.log.redis.log import RedisLog
 

@@ -1,4 +1,4 @@
-"""Follower: the thread that reads streams as they grow, with one connection for all of them."""
+"""Follower: a thread that reads new entries from streams on Redis. It uses one connection for all streams."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from ssehub.log.redis.link import ERRORS, Client, disconnect
 from ssehub.log.redis.partition import PAGE, Broken, Partition
 from ssehub.logger import logger
 
-#: Milliseconds a read waits for the next entry. A stream from which nothing has come for so long is looked at: one that
-#: was rolled back would leave its readers waiting for a place that it may not reach for long.
+#: Milliseconds that a read waits for the next entry. If no entry comes in this time, the end of the stream is checked:
+#: a stream that was rolled back may take long to reach the place after which the read waits.
 BLOCK = 1000
-#: Seconds that entries are gathered for when others have just come: to be woken costs the server and us several times
-#: what an entry does. What comes after a silence is not delayed.
+#: After two reads in quick succession, the next one is delayed by this many seconds, so that it returns several entries
+#: at once. This saves time, because a read costs Redis and this process several times as much as an entry. An entry
+#: after a pause is not delayed.
 _GATHER = 0.002
 
 
 class Follower:
-    """Follows streams in a thread, ``ssehub-redis``, and delivers their entries.
+    """A thread, ``ssehub-redis``, that reads new entries from the streams of some partitions, and delivers them.
 
-    While the server is away it goes on trying.
+    If Redis cannot be reached, the thread tries again until it can.
 
-    :param client: used by this follower only.
-    :param partitions: returns what is to be followed now; nothing at all ends the thread.
+    :param client: a client for this follower only.
+    :param partitions: returns the partitions to follow now. If there are none, the thread ends.
     :param deliver: called with each entry.
-    :param broken: called with the new end of a partition that does not go on from where it was, and the commands in it
-        that were not delivered.
+    :param broken: called if a stream does not continue where it was last read, because it was lost or rolled back. Its
+        arguments are the partition's new end, and the new commands up to it. See :meth:`ssehub.Log.start`.
     """
 
     def __init__(
@@ -48,12 +49,13 @@ class Follower:
         self._partitions = partitions
         self._deliver = deliver
         self._broken = broken
-        #: The partitions that go on from where they are, and when that was last seen (``time.monotonic()``).
+        #: The partitions whose streams continue where they were last read, and when this was last checked
+        #: (``time.monotonic()``).
         self._sound: dict[Partition, float] = {}
-        #: The partitions whose streams cannot be read.
+        #: The partitions whose streams cannot be read, for example because the key has another type.
         self._bad: set[Partition] = set()
         self._connection_id: int | None = None
-        #: When entries were last taken (``time.monotonic()``).
+        #: When entries were last read (``time.monotonic()``).
         self._taken = 0.0
         self._news = threading.Event()
         self._background = Background(
@@ -65,15 +67,15 @@ class Follower:
         )
 
     def start(self) -> None:
-        """Start the thread, unless it runs.
+        """Start the thread, unless it is running.
 
-        :raises RuntimeError: if there can be no more threads. The next call tries again.
+        :raises RuntimeError: if no thread can be started. The next call tries again.
         """
         self._background.start()
 
     @property
     def failure(self) -> str | None:
-        """Why some of the streams, or all, cannot be followed now; None if all are."""
+        """Why some streams cannot be followed now; None if all are followed."""
         if self._background.failure is not None:
             return str(self._background.failure)
         bad = sorted(partition.key for partition in self._bad.copy())
@@ -88,44 +90,44 @@ class Follower:
         self._background.end()
         self._news.set()
         while True:
-            # Wakes the thread if it is blocked in a read; it may be just about to begin one.
+            # Wakes the thread if a read blocks it. This is repeated, because the thread may be about to start a read.
             disconnect(self._client)
             if self._background.join(0.05) or time.monotonic() > deadline:
                 return
 
     def hasten(self) -> None:
-        """Read at once, if entries are being gathered: one of this process is among them."""
+        """Start the next read at once, because this process has just appended an entry."""
         self._news.set()
 
     def hurry(self, partition: Partition) -> None:
-        """Follow a new partition at once, instead of after the current read; wait for that a little."""
+        """Interrupt the current read, so that a new partition is followed at once. Wait for that, a second at most."""
         self._news.set()
         for _ in range(BLOCK // 10):
             if self._connection_id is None or isinstance(partition.client, RedisCluster):
                 return
             try:
-                partition.client.client_unblock(self._connection_id)  # through another connection than ours
-            except ERRORS:  # it may be forbidden
+                partition.client.client_unblock(self._connection_id)  # on another connection
+            except ERRORS:  # the user may lack the permission
                 return
             if partition.followed.wait(0.01) or self._background.closed:
                 return
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _lose(self) -> None:
-        """Note that nothing is known of the streams any more."""
+        """Forget the state of the streams: all of them have to be checked again."""
         self._sound.clear()
         self._connection_id = None
 
     def _follow(self) -> None:
-        """Deliver the entries that come next."""
+        """Read the next entries, and deliver them."""
         self._news.clear()
         partitions = self._make_sound()
         if partitions is None:
             self._background.end()
             disconnect(self._client)
             return
-        if not partitions:  # those that there are cannot be read
+        if not partitions:  # none of the streams can be read
             self._news.wait(BLOCK / 1000)
             return
         places: Any = {key: partition.read_to for key, partition in partitions.items()}
@@ -138,7 +140,7 @@ class Follower:
         self._look_at_the_silent()
 
     def _make_sound(self) -> dict[str, Partition] | None:
-        """See that the partitions go on from where they are, and return them; None if nothing is to be followed."""
+        """Check streams that are new or may be broken. Return the readable ones; None if there are no streams."""
         partitions = self._partitions()
         if not partitions:
             return None
@@ -171,11 +173,11 @@ class Follower:
         if self._connection_id is None and not isinstance(self._client, RedisCluster):
             try:
                 self._connection_id = self._client.client_id()
-            except redis.ResponseError:  # forbidden
+            except redis.ResponseError:  # the user lacks the permission
                 self._connection_id = -1
 
     def _take(self, partitions: dict[str, Partition], answer: Any) -> None:
-        # redis-py gives lists of pairs, or a dictionary.
+        # redis-py returns a list of pairs, or a dictionary.
         streams = answer if isinstance(answer, list) else [(key, part[0]) for key, part in answer.items()]
         for key, entries in streams:
             partition = partitions[key.decode()]
@@ -187,7 +189,7 @@ class Follower:
                 del self._sound[partition]
 
     def _look_at_the_silent(self) -> None:
-        """Ask of the partitions from which nothing has come for a while whether they end where they did."""
+        """Check that the streams that were silent for a while still end with the entry that was read last."""
         now = time.monotonic()
         silent = [partition for partition, seen in self._sound.items() if now > seen + BLOCK / 1000 * 0.9]
         if not silent:

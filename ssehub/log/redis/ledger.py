@@ -1,10 +1,18 @@
-"""Ledger: what a hub's presence is on Redis, its keys and the scripts that keep it. Knows nothing of threads.
+"""Ledger: the keys on Redis that hold a hub's presence, and the scripts that change them. It uses no threads.
 
-Of every process that serves streams there are three keys. ``alive:<process>`` expires with its lease and says where it
-runs and its numbers. ``clients:<process>`` is a hash of its clients: what is noted about each, and its sessions, in
-pages (:mod:`ssehub.log.redis.pages`). ``zones:<process>`` is a hash of the number of connections by zone. The set
-``processes`` names them all, and the hash ``where`` names for each client the processes that it is connected to: to
-find a client costs the same however many processes there are.
+=====================  ======  =========================================================================================
+Key                    Type    Content
+=====================  ======  =========================================================================================
+``alive:<process>``    string  The process's host, pid, connections and statistics. It expires with the lease.
+``clients:<process>``  hash    For each client of the process: its metadata and sessions, in pages
+                               (:mod:`ssehub.log.redis.pages`).
+``zones:<process>``    hash    For each zone: the number of its connections at the process.
+``processes``          set     The ids of all processes.
+``where``              hash    For each client: the ids of the processes to which it is connected. So the cost of
+                               finding a client does not depend on the number of processes.
+=====================  ======  =========================================================================================
+
+Each key begins with the log's name in braces, so that all are in one slot of a cluster: ``{ssehub}:where``.
 """
 
 from __future__ import annotations
@@ -15,9 +23,10 @@ from typing import Any, NamedTuple
 
 from ssehub.log.redis.link import Client
 
-#: The name of a process.
+#: The id of a process.
 _PROCESS = re.compile(rb"[0-9a-f]{16}")
-#: Keys of all that follow: where, processes, and a process's clients, zones and alive.
+#: All scripts but _LOOK have these keys: ``where``, ``processes``, and a process's ``clients``, ``zones`` and
+#: ``alive``.
 _WHERE = """
 local function is_of_another_program(key, kind)
   local found = redis.call('TYPE', key).ok
@@ -26,7 +35,7 @@ end
 if is_of_another_program(KEYS[2], 'set') then redis.call('DEL', KEYS[2]) end
 if is_of_another_program(KEYS[1], 'hash') then
   redis.call('DEL', KEYS[1])
-  -- A process that is not known to live writes everything anew.
+  -- Without `alive`, each process writes all its clients again.
   for _, process in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     redis.call('DEL', string.sub(KEYS[5], 1, -#ARGV[1] - 1) .. process)
   end
@@ -45,8 +54,10 @@ local function clear(process)
   redis.call('DEL', KEYS[4])
 end
 """
-#: Arguments: the process, what is to be said of it, its lease, whether to begin anew; the number of clients, and each
-#: with its record; the zones, each with its count. What is empty is gone. Says whether the process was known.
+#: Writes the clients and zones of a process, and renews its lease. Arguments: the process; the content of ``alive``;
+#: the lease in milliseconds; 1 to delete its old clients and zones first, otherwise 0; the number of clients; each
+#: client, followed by its record; each zone, followed by its count. An empty record or count deletes the field. Returns
+#: 1 if the process's lease had not expired, otherwise 0.
 _TELL = (
     _WHERE
     + """
@@ -71,7 +82,7 @@ end
 return known
 """
 )
-#: Arguments: a process, and whether it is known to be gone. Clears away what is left of it.
+#: Deletes the keys of a process if its lease has expired. Arguments: the process; 1 to delete them in any case.
 _REAP = (
     _WHERE
     + """
@@ -82,9 +93,9 @@ if redis.call('EXISTS', KEYS[5]) == 0 then
 end
 """
 )
-#: Arguments: a client, a process not to look at, what the names of the keys of clients and of the living begin with,
-#: and whether the first page of each will do. Gives the processes where the client is, each with its first page and an
-#: array of the others.
+#: Finds the sessions of a client. Key: ``where``. Arguments: the client; a process to leave out; the beginnings of the
+#: keys ``clients`` and ``alive``; 1 to return only the client's first page at each process, otherwise 0. Returns for
+#: each process three values: its id, the client's first page, and a JSON array of its other pages.
 _LOOK = """
 local function get(key, field)
   local value = redis.pcall('HGET', key, field)
@@ -111,37 +122,39 @@ return found
 
 
 class Found(NamedTuple):
-    """Hold what the ledger has of a process that lives."""
+    """What the ledger holds about a process whose lease has not expired."""
 
     process: str
-    #: What it says of itself.
+    #: The content of ``alive``: the process's host, pid, connections and statistics, as JSON.
     alive: bytes
-    #: One of its hashes; nothing if none was wanted.
+    #: The process's ``clients`` or ``zones``; empty if neither was asked for.
     part: dict[bytes, bytes]
 
 
 class Ledger:
-    """Keep the presence of all processes. Safe to use from any thread; what it raises are the errors of Redis.
+    """Reads and writes the presence of all processes. Safe to use from any thread. It raises the errors of redis-py.
 
-    :param connect: gives the client to send commands with.
+    :param connect: returns the client that sends the commands.
     :param name: the name of the log.
-    :param lease: seconds after which a process that says nothing is forgotten.
+    :param lease: seconds after which a process that does not renew its lease is forgotten.
     """
 
     def __init__(self, connect: Callable[[], Client], name: str, lease: float) -> None:
         self._connect = connect
         self._lease = lease
-        #: All in one slot of a cluster.
+        #: The keys, or their beginnings.
         self._where, self._processes, self._clients, self._zones, self._alive = (
             f"{{{name}}}:{what}" for what in ("where", "processes", "clients:", "zones:", "alive:")
         )
 
     def tell(self, process: str, itself: str, clients: Mapping[str, str], zones: Mapping[str, int], anew: bool) -> bool:
-        """Write down a process and renew its lease; False if it was not known.
+        """Write changes of a process, and renew its lease.
 
-        :param clients: those to write, each with its record; an empty one deletes.
-        :param zones: those to write, each with its connections; 0 deletes.
-        :param anew: whether what there was of it is to go first.
+        :param itself: the content of ``alive``.
+        :param clients: the fields to write, with the record of each; an empty record deletes the field.
+        :param zones: the zones to write, with the number of connections in each; 0 deletes the zone.
+        :param anew: whether to delete all old clients and zones of the process first.
+        :returns: False if the process was unknown, because its lease had expired.
         """
         arguments: list[Any] = [process, itself, int(self._lease * 1000), int(anew), len(clients)]
         for client_id, record in clients.items():
@@ -151,21 +164,23 @@ class Ledger:
         return bool(self._connect().register_script(_TELL)(keys=self._keys(process), args=arguments))
 
     def reap(self, process: str, is_gone: bool = False) -> None:
-        """Clear away what is left of a process, if its lease has run out.
+        """Delete the keys of a process if its lease has expired.
 
-        :param is_gone: whether it is known to be gone.
+        :param is_gone: True to delete them in any case.
         """
         self._connect().register_script(_REAP)(keys=self._keys(process), args=[process, int(is_gone)])
 
     def some(self, count: int) -> list[str]:
-        """Return some processes at random, whether they live or not."""
+        """Return some processes at random. Their leases may have expired."""
         names: Any = self._connect().srandmember(self._processes, count)
         return _processes(names)
 
     def look(self, client_id: str, but: str, first_only: bool = False) -> list[tuple[str, bytes, bytes]]:
-        """Return where a client is connected to, but one process: each with the client's first page, and the others.
+        """Find the processes to which a client is connected.
 
-        :param first_only: whether the first page will do; the array of the others is empty then.
+        :param but: a process to leave out.
+        :param first_only: whether to read only the first page at each process.
+        :returns: for each process its id, the client's first page, and a JSON array of the other pages.
         """
         look = self._connect().register_script(_LOOK)
         found: Any = look(keys=[self._where], args=[client_id, but, self._clients, self._alive, int(first_only)])
@@ -173,21 +188,21 @@ class Ledger:
         return [(process.decode(errors="replace"), first, further) for process, first, further in triples]
 
     def clients(self, but: str) -> list[Found]:
-        """Return the processes that live, but one, with their clients' records."""
+        """Return all living processes except ``but``, with the records of their clients."""
         return self._living(self._clients, but)
 
     def processes(self) -> list[Found]:
-        """Return the processes that live, with nothing but what they say of themselves."""
+        """Return all living processes, without their clients and zones."""
         return self._living(None)
 
     def zones(self, but: str) -> list[Found]:
-        """Return the processes that live, but one, with the connections in each of their zones."""
+        """Return all living processes except ``but``, with the number of connections in each of their zones."""
         return self._living(self._zones, but)
 
     def _living(self, prefix: str | None, but: str = "") -> list[Found]:
-        """Return the processes that live, but one.
+        """Return all processes except ``but`` whose leases have not expired.
 
-        :param prefix: what the name of the hash begins with that is wanted of each.
+        :param prefix: the beginning of the key of the hash to read for each process; None to read no hash.
         """
         members: Any = self._connect().smembers(self._processes)
         names = sorted(name for name in _processes(members) if name != but)
@@ -206,5 +221,5 @@ class Ledger:
 
 
 def _processes(names: Iterable[bytes]) -> list[str]:
-    """Return the names of processes among members of a set into which other programs may have written."""
+    """Return the process ids among the members of a set. Other programs may have added other members."""
     return [name.decode() for name in names if _PROCESS.fullmatch(name)]

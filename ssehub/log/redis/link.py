@@ -1,4 +1,4 @@
-"""Link: makes clients for a server or a cluster, as the log needs them."""
+"""Link: makes redis-py clients for a server or a cluster, with the settings that the log needs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-#: Connections of a client at the most. A thousand threads may ask at once: they wait for one that is free, which is
-#: quicker than to open more. Precedent: redis-py's own number for a pool that waits.
+#: The maximum number of connections of a client. If a thousand threads send at the same time, they wait for a free
+#: connection, which is faster than to open more. Precedent: the default of redis-py's BlockingConnectionPool.
 CONNECTIONS = 50
-#: To each node of a cluster, where redis-py has no pool that waits: with its own limit, a hundred, the next thread gets
-#: an error.
+#: The maximum number of connections to each node of a cluster: no limit. For clusters, redis-py has no pool in which
+#: threads wait; if its limit is reached, the next thread gets an error.
 _CONNECTIONS_OF_CLUSTER = 2**31
-#: What a client raises when a command fails; the second is for a cluster of which no node answers.
+#: The exceptions of a client if a command fails. RedisClusterException: no node of the cluster answers.
 ERRORS = (RedisError, RedisClusterException, OSError)
 _CLUSTER = "+cluster://"
 
@@ -22,12 +22,12 @@ Client = redis.Redis | RedisCluster
 
 
 class Link:
-    """Know where the server is. Makes no connection by itself. Immutable.
+    """The address of a server or a cluster, and the settings of its connections. Immutable. Opens no connection itself.
 
-    :param server: a URL, or a client whose settings are to be used. ``redis+cluster://`` and ``rediss+cluster://`` name
-        a node of a cluster.
-    :raises ValueError: if the URL is none.
-    :raises TypeError: if it is something else.
+    :param server: a URL, or a redis-py client whose connection settings are used. The URL of a cluster is that of one
+        of its nodes, with the scheme ``redis+cluster://`` or ``rediss+cluster://``.
+    :raises ValueError: if the URL is invalid.
+    :raises TypeError: if ``server`` is neither a URL nor a client.
     """
 
     def __init__(self, server: str | Client) -> None:
@@ -51,12 +51,12 @@ class Link:
             self._settings["ssl"] = issubclass(self._pool_class, redis.SSLConnection)
 
     def connect(self, timeout: float) -> Client:
-        """Make a client. One for a cluster asks it at once who it is.
+        """Return a new client. A client for a cluster connects at once, and asks for the nodes.
 
-        What redis-py sends again by itself after a lost connection it may have sent before, so that entries came
-        twice: it does not.
+        redis-py's own retries are off: if a connection is lost after a command was sent, a retry could append the same
+        entry twice.
 
-        :param timeout: seconds for a connection to be made, and for an answer.
+        :param timeout: the maximum number of seconds to wait for a connection, and for an answer.
         """
         settings = {name: value for name, value in self._settings.items() if not name.startswith("retry")}
         settings |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "decode_responses": False}
@@ -75,7 +75,7 @@ class Link:
 def _client_of(url: str) -> redis.Redis:
     try:
         return redis.Redis.from_url(url)
-    except ValueError:  # it may quote a part of the password
+    except ValueError:  # not chained: its text may contain a part of the password
         raise ValueError(
             "not a Redis URL. Its scheme is one of the schemes redis://, rediss:// and unix://, its port is a number,"
             " and in a password / ? # and @ are written %2F %3F %23 and %40"
@@ -83,7 +83,7 @@ def _client_of(url: str) -> redis.Redis:
 
 
 def disconnect(client: Client) -> None:
-    """Close a client's connections; threads that are blocked in one get an error."""
+    """Close a client's connections. Threads that wait for an answer get an error."""
     if isinstance(client, RedisCluster):
         client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
     else:

@@ -1,4 +1,4 @@
-"""RedisLog: one log for many processes, in one Redis stream or in several."""
+"""RedisLog: a log that many processes share, in one or several streams on Redis."""
 
 from __future__ import annotations
 
@@ -23,44 +23,47 @@ from ssehub.log.redis.writer import Letter, Unreachable, Writer
 from ssehub.process_local import ProcessLocal
 from ssehub.single_flight import SingleFlight
 
-#: Seconds that a thread is waited for when the log closes, whatever the timeout: it has only to hear of it.
+#: The minimum number of seconds that ``close`` waits for each thread, even with a shorter timeout: enough to notice the
+#: closing.
 _LEAVE = 0.1
-#: Seconds an append waits for its entry to come back to this process.
+#: The maximum number of seconds that an append waits until this process has read its own entry.
 _ECHO = 1.0
-#: A command may take this share of ``timeout``: so a sender whose first attempt got no answer has time for others.
+#: A command may take ``timeout`` divided by this number, so that there is time for further attempts.
 _ATTEMPTS = 4
 #: Slots of a Redis Cluster.
 _SLOTS = 16384
 
 
 class RedisLog(ProcessLocal, Log):
-    """Keep the log in a Redis stream that any number of processes append to and follow.
+    """A log in a stream on Redis. Any number of processes can append to the stream and follow it.
 
-    Each process follows the stream with one connection, and keeps the newest entries in memory, where its connections
-    read them. A process that only sends follows nothing: it opens one connection for each thread that sends.
+    Each process follows the stream with one connection. It keeps the newest entries in memory, and its clients are
+    served from there. A process that only sends does not follow the stream. It opens one connection for each thread
+    that sends, up to 50. Needs Redis 6.2 or Valkey.
 
-    The entries' ids in the stream are ``<epoch>-<offset>``; each names its predecessor's nonce, so that a log that was
-    lost, rolled back or written anew is told as a gap. Needs Redis 6.2 or Valkey.
+    The ids of entries in the stream are ``<epoch>-<offset>``. Each entry also contains its own nonce and that of the
+    entry before. So if the log is lost, rolled back or rewritten, this is noticed, and clients receive a gap.
 
-    With several partitions, each a stream, a process follows only those its connections are in. A partition is an
-    order of its own. What is for everyone, or for a client without a zone, is written to each of them. On a cluster
-    they lie on several nodes, and each that is followed takes a thread and a connection.
+    With several partitions, there is a stream for each partition, and a process follows only the partitions of its
+    clients' zones. Each partition has its own order. Messages without a zone are written to all partitions. On a
+    cluster, the partitions are on several nodes, and following a partition takes a thread and a connection.
 
     :param server: a URL (``redis://localhost:6379/0``, ``rediss://``, ``unix://``, or ``redis+cluster://`` with a node
-        of a cluster), or a ``redis.Redis`` or ``RedisCluster`` whose connection settings are to be used; its own
-        connections are not.
+        of a cluster), or a ``redis.Redis`` or ``RedisCluster`` whose connection settings are used. Its open connections
+        are not used.
     :param name: the name of the log; the stream's key is ``{name}:log``.
-    :param size: entries a partition keeps at the most, in Redis and in each process.
-    :param timeout: seconds an append may take before it is a :class:`~ssehub.LogError`, whatever the number of threads
-        that send. A single attempt gets a quarter of it.
-    :param lease: seconds after which a process that was killed is forgotten by the others.
-    :param partitions: streams that the zones are spread over; the same number in every process. With another number it
-        is another log.
-    :param outbox: messages that may wait in this process while Redis is away. :meth:`append` takes them after
-        ``timeout`` seconds, or at once if others wait already, instead of raising an error; their receipts have no id.
-        They are sent in order, each once, when Redis is back, and nobody gets them before; :meth:`close` waits for
-        them as long as an append may take, and logs how many are lost. 0: none may.
-    :raises ValueError: if a number is out of its range, or the name or the URL is none.
+    :param size: the maximum number of entries that a partition keeps, on Redis and in each process.
+    :param timeout: the maximum number of seconds that an append may take before it raises :class:`~ssehub.LogError`,
+        even if many threads send. A single attempt may take a quarter of this time.
+    :param lease: seconds after which other processes forget a process that was killed.
+    :param partitions: the number of streams over which the zones are spread. It must be the same in all processes. To
+        change it, begin a new log.
+    :param outbox: the maximum number of messages that may wait in this process while Redis is away; 0 for no outbox. If
+        Redis cannot be reached for ``timeout`` seconds, or if other messages wait already, :meth:`append` adds the
+        message to the outbox instead of raising an error. Its receipt has no id. When Redis is back, the messages are
+        sent in order, each once. No client gets them before. :meth:`close` waits for them, by default up to ``timeout``
+        seconds, and logs how many are lost.
+    :raises ValueError: if a number is out of range, or the name or the URL is invalid.
     :raises TypeError: if an argument has the wrong type.
     """
 
@@ -99,7 +102,7 @@ class RedisLog(ProcessLocal, Log):
         super().__init__()
 
     def _renew(self) -> None:
-        """Make what belongs to one process."""
+        """Make the objects of this process."""
         self._connecting: SingleFlight[Client] = SingleFlight()
         self._keys: dict[int, str] = {}
         self._client: Client | None = None
@@ -113,16 +116,16 @@ class RedisLog(ProcessLocal, Log):
 
     @property
     def presence(self) -> RedisPresence:  # type: ignore[override]
-        """Who is connected to the hub's other processes."""
+        """The connections of the hub's other processes."""
         self._begin()
         return self._presence
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
-        """Begin to deliver; see :meth:`Log.start`.
+        """Start to deliver entries; see :meth:`Log.start`.
 
-        A log that is not partitioned is read at once, and followed in a thread from then on.
+        A log with one partition is read at once, and followed in a thread from then on.
 
-        :raises LogError: if Redis cannot be reached, or a hub of this process uses this log.
+        :raises LogError: if Redis cannot be reached, or another hub of this process uses this log.
         """
         self._begin()
         if self._closed:
@@ -136,10 +139,10 @@ class RedisLog(ProcessLocal, Log):
             raise
 
     def append(self, packet: Packet) -> Receipt:
-        """Add a packet; see :meth:`Log.append`. Where this process follows the log, its own delivery is waited for.
+        """Add a packet; see :meth:`Log.append`. If this process follows the log, wait until it has read the entry.
 
-        :raises LogError: if Redis could not be reached in time. It is not known then whether the message was written;
-            of several partitions some may have it.
+        :raises LogError: if Redis did not answer in time. The message may have been written or not; if it goes to
+            several partitions, it may have been written to some of them.
         """
         self._begin()
         if self._closed:
@@ -177,7 +180,7 @@ class RedisLog(ProcessLocal, Log):
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What fails now in the background, and why: ``follower``, ``outbox`` and ``presence``."""
+        """The background tasks (``follower``, ``outbox``, ``presence``) that fail now, by name, with the reason."""
         self._begin()
         failures = {
             "follower": self._followed.failure,
@@ -187,20 +190,20 @@ class RedisLog(ProcessLocal, Log):
         return {name: failure for name, failure in failures.items() if failure is not None}
 
     def lag(self) -> int:
-        """Return how many entries there are that this process follows and has not delivered yet.
+        """Return how many entries of the followed partitions were not delivered in this process yet.
 
-        :raises LogError: if Redis cannot be asked.
+        :raises LogError: if Redis cannot be reached.
         """
         self._begin()
         with self._translating():
             return sum(partition.lag() for partition in self._followed.held(range(self._count)))
 
     def partitions(self, zones: Sequence[str]) -> tuple[int, ...]:
-        """Return the partitions that zones are in."""
+        """Return the numbers of the partitions that these zones belong to, in order."""
         return tuple(sorted({zlib.crc32(zone.encode()) % self._count for zone in zones}))
 
     def open(self, zones: Sequence[str]) -> Readable:
-        """Open what the members of these zones read; see :meth:`Log.open`."""
+        """Return a reader's view of some zones; see :meth:`Log.open`."""
         self._begin()
         with self._translating():
             return self._followed.open(self.partitions(zones))
@@ -210,9 +213,11 @@ class RedisLog(ProcessLocal, Log):
         self._followed.release(self.partitions(zones))
 
     def cursor(self, zones: Sequence[str] | All = ALL) -> Place:
-        """Return where the log stands now for the members of zones, or of all. What is not followed here is asked for.
+        """Return the current end of the log, for the members of some zones or of all zones.
 
-        :raises LogError: if it cannot be.
+        For partitions that this process does not follow, Redis is asked.
+
+        :raises LogError: if Redis cannot be reached.
         """
         self._begin()
         numbers = range(self._count) if zones is ALL else self.partitions(zones)
@@ -227,7 +232,7 @@ class RedisLog(ProcessLocal, Log):
         upto: Place | None = None,
         known: Place | None = None,
     ) -> Page:
-        """Read on from a position; see :meth:`Log.read`."""
+        """Read the entries after a place; see :meth:`Log.read`."""
         return self._follow_all().read(after, limit, interest, upto, known)
 
     def catch_up(self, place: Place) -> None:
@@ -235,19 +240,19 @@ class RedisLog(ProcessLocal, Log):
         self._follow_all().catch_up(place)
 
     def count(self, after: Place, interest: Interest | None = None) -> int:
-        """Return how many of the entries that are held a reader would read."""
+        """Return how many entries a reader would read after a place."""
         return self._follow_all().count(after, interest)
 
     def is_at_end(self, place: Place) -> bool:
-        """Return whether no entry can be read after a place."""
+        """Return whether a place is the end of the log."""
         return self._follow_all().is_at_end(place)
 
     def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Return whether a client has messages of its own between two places."""
+        """Return whether there are, or were, messages to the client alone between two places."""
         return self._follow_all().is_addressed(interest, after, upto)
 
     def locate(self, last_event_id: str) -> Place | Gap:
-        """Find the place an id names; see :meth:`Log.locate`."""
+        """Find the place of an id; see :meth:`Log.locate`."""
         return self._follow_all().locate(last_event_id)
 
     def end(self) -> Place:
@@ -259,14 +264,15 @@ class RedisLog(ProcessLocal, Log):
         return self._follow_all().oldest()
 
     def before_last(self, count: int, interest: Interest) -> Place:
-        """Return the place from which a reader's last ``count`` entries follow."""
+        """Return the place after which a reader reads its last ``count`` entries."""
         return self._follow_all().before_last(count, interest)
 
     def close(self, timeout: float | None = None) -> None:
-        """Stop following, and let go of the connections; what is held can still be read. Idempotent.
+        """Stop following the streams, and close the connections. Entries in memory can still be read. Idempotent.
 
-        :param timeout: seconds that it may take. First it waits for the outbox, and logs how many messages are lost.
-            None: as long as an append may take.
+        First this waits until the outbox is empty. If the time is not enough, it logs how many messages are lost.
+
+        :param timeout: the maximum number of seconds that this may take; None for the ``timeout`` of the log.
         """
         self._begin()
         self._closed = True
@@ -296,7 +302,7 @@ class RedisLog(ProcessLocal, Log):
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
-        """Have the errors of Redis be those of a log; once it is closed, whatever they are."""
+        """Turn the errors of Redis into LogError. After the log was closed, turn all errors into LogError."""
         try:
             yield
         except LogError:
@@ -311,7 +317,7 @@ class RedisLog(ProcessLocal, Log):
     # Sending
 
     def _post(self, packet: Packet, numbers: Sequence[int], nonce: str, deadline: float) -> Places | None:
-        """Send a packet to partitions; None if it waits in the outbox."""
+        """Send a packet to some partitions. Return its places; None if it waits in the outbox."""
         body, places, now = packet.encode(), Places(), time.time()
         for number in numbers:
             letter = Letter(self._key(number), nonce, route_of(packet, now), body)
@@ -324,7 +330,7 @@ class RedisLog(ProcessLocal, Log):
         return places if len(places) == len(numbers) else None
 
     def _put(self, number: int, letter: Letter, patience: float) -> Position | None:
-        """Send a letter; None if it waits in the outbox."""
+        """Send an entry to a partition. Return its place; None if it waits in the outbox."""
         group = number if self._link.is_cluster else 0
         if not (self._outbox.holds(group) or (self._outbox_size and not patience)):
             try:
@@ -371,7 +377,7 @@ class RedisLog(ProcessLocal, Log):
 
 
 def stream_key(name: str, number: int, partitions: int) -> str:
-    """Return a partition's key. They are spread evenly over the slots of a cluster.
+    """Return the key of a partition. The keys are spread evenly over the slots of a cluster.
 
     Specification: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
     """

@@ -1,4 +1,4 @@
-"""Outbox: what could not be sent waits here, in order, until it can."""
+"""Outbox: a queue in memory for entries that cannot be sent while Redis is away."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ssehub.exceptions import LogError
 from ssehub.log.redis.writer import Letter, Undeliverable
 from ssehub.logger import logger
 
-#: Seconds between attempts at the end of a process that has no threads any more.
+#: Seconds between two attempts at the exit of the process, when no more threads can be started.
 _LOOK = 0.05
 
 
 class _Queue:
-    """The entries for one part of the server, and the thread that sends them, ``ssehub-outbox``."""
+    """The queue of one group, and the thread that sends its entries, ``ssehub-outbox``."""
 
     def __init__(self, send_next: Callable[[_Queue], None], is_closed: Callable[[], bool]) -> None:
         self.letters: collections.deque[Letter] = collections.deque()
@@ -33,14 +33,16 @@ class _Queue:
 
 
 class Outbox:
-    """Keeps entries in memory while the server is away, and sends them, in a thread of its own, once it is back.
+    """Keeps entries in memory while Redis is away, and sends them when it is back.
 
-    Entries are sent in order within a group. Groups do not wait for each other: they are parts of a server that can
-    fail by themselves. A thread starts with the first entry and ends with the last. Safe to use from any thread.
+    Entries belong to groups. On a cluster each partition is a group, because the nodes can fail independently;
+    otherwise all entries are in one group. Each group has its own queue and thread. So entries of one group are sent in
+    order, and groups do not wait for each other. A thread starts with the first entry of its group, and ends when the
+    queue is empty. Safe to use from any thread.
 
-    :param size: entries it holds at the most.
-    :param send: makes one attempt.
-    :param patience: seconds that the end of the process waits for them.
+    :param size: the maximum number of entries to hold, in all groups together.
+    :param send: makes one attempt to send an entry.
+    :param patience: the maximum number of seconds that the exit of the process is delayed until the entries are sent.
     """
 
     def __init__(self, size: int, send: Callable[[Letter], object], patience: float) -> None:
@@ -58,17 +60,17 @@ class Outbox:
 
     @property
     def failure(self) -> str | None:
-        """Why entries cannot be sent now; None if they are sent, or there are none."""
+        """Why entries cannot be sent now; None if they can, or if there are no entries."""
         failures = [one.sender.failure for one in list(self._queues.values()) if one.letters]
         return next((str(failure) for failure in failures if failure is not None), None)
 
     def holds(self, group: int) -> bool:
-        """Return whether entries of a group wait."""
+        """Return whether a group has entries in the outbox."""
         queue = self._queues.get(group)
         return bool(queue and queue.letters)
 
     def put(self, group: int, letter: Letter) -> None:
-        """Add an entry behind the others of its group.
+        """Add an entry at the end of its group's queue.
 
         :raises LogError: if the outbox is full, or closed, or no thread can be started to send the entry.
         """
@@ -93,15 +95,15 @@ class Outbox:
                 ) from error
 
     def close(self, timeout: float) -> None:
-        """Take no more, wait until all has been sent, and log how many were not.
+        """Stop accepting entries, and wait until all are sent. Log how many could not be sent.
 
-        :param timeout: seconds to wait at the most.
+        :param timeout: the maximum number of seconds to wait.
         """
         deadline = time.monotonic() + timeout
         for queue in list(self._queues.values()):
             try:
                 queue.sender.start()
-            except RuntimeError:  # the interpreter ends: there are no more threads
+            except RuntimeError:  # at exit, the interpreter starts no more threads
                 self._drain(queue, deadline)
         with self._changed:
             self._changed.wait_for(lambda: not self._count, max(0.0, deadline - time.monotonic()))
@@ -113,20 +115,20 @@ class Outbox:
             logger.error("%d messages in the outbox were not sent, and are lost", lost)
 
     def join(self, timeout: float) -> None:
-        """Wait for the threads, once it is closed.
+        """Wait until the threads have ended. Call :meth:`close` first.
 
-        :param timeout: seconds to wait at the most, for each.
+        :param timeout: the maximum number of seconds to wait for each thread.
         """
         for queue in self._queues.values():
             queue.sender.join(timeout)
 
     def _at_exit(self) -> None:
-        """Do for an application that forgets to close what closing would have done."""
+        """Close the outbox at the exit of the process, if the application did not close it."""
         if self._count and not self._closed and self._process == os.getpid():
             self.close(self._patience)
 
     def _take_back(self, queue: _Queue, letter: Letter) -> bool:
-        """Remove an entry; False if another thread has sent it, or is sending it, meanwhile."""
+        """Remove the entry that was added last. Return False if another thread has sent it or is sending it."""
         with self._changed:
             if not queue.letters or queue.letters[-1] is not letter:
                 return False
@@ -135,7 +137,7 @@ class Outbox:
             return True
 
     def _drain(self, queue: _Queue, deadline: float) -> None:
-        """Send what waits in this thread."""
+        """Send the entries of a queue in the calling thread."""
         while queue.letters and time.monotonic() < deadline:
             try:
                 self._send_next(queue)
@@ -143,10 +145,10 @@ class Outbox:
                 time.sleep(_LOOK)
 
     def _send_next(self, queue: _Queue) -> None:
-        """Send the first entry.
+        """Send the first entry of a queue.
 
-        :raises LogError: if it could not be sent, and stays where it is: Redis is away, or refuses it for a reason that
-            passes, such as a full memory or a changed password.
+        :raises LogError: if the entry could not be sent, because Redis is away, or rejects it for a reason that may
+            pass, such as full memory or a changed password. The entry stays in the queue.
         """
         if not queue.letters or self._closed:
             return
@@ -155,7 +157,7 @@ class Outbox:
             self._send(letter)
         except Undeliverable as error:
             logger.error("a message in the outbox was not sent: %s", error)
-        with self._changed:  # only now: what is put meanwhile comes behind it
+        with self._changed:  # removed after it was sent, so that new entries cannot be sent before it
             queue.letters.popleft()
             self._count -= 1
             self._changed.notify_all()

@@ -1,9 +1,13 @@
-"""Pages: what is written of a client's sessions at one process. One that comes or goes costs the same among thousands.
+"""Pages: how the sessions of a client at one process are written to the hash ``clients:<process>`` on Redis.
 
-What is read may have been written by another program: then it is skipped.
+There are two cases:
 
-Of a client with few sessions there is one record: its metadata, and its sessions. With more there are further ones, and
-a field that counts them. A session stays in its page, and only that page is written anew.
+* A client with few sessions has one field, its id. The value is its record: its metadata and its sessions.
+* A client with many sessions has several pages. The first page is the record above, with only some of the sessions. The
+  further pages hold only sessions, and one more field holds the number of pages. A session stays in its page. So when a
+  session begins or ends, only its page and the first one are written, even if there are thousands of sessions.
+
+Records that cannot be read, because another program has written them, are skipped.
 """
 
 from __future__ import annotations
@@ -15,31 +19,31 @@ from typing import Any
 from ssehub.log.presence import Here, Session
 from ssehub.logger import logger
 
-#: Sessions in a page.
+#: The maximum number of sessions in a page.
 PAGE = 32
-#: What follows a client's id in the names of the other fields; no id has it.
+#: The separator between a client's id and a page's number in the name of a field. Ids cannot contain it.
 MARK = "\n"
 
 
 def record(client_id: str, sessions: Sequence[Here], metadata: Any) -> str:
-    """Write a client's first page."""
+    """Return a client's first page as JSON."""
     try:
         return json.dumps([metadata, *map(_session, sessions)])
-    except (TypeError, ValueError) as error:  # the application has changed it since
-        logger.error("the metadata of client %r is not told to other processes: %s", client_id, error)
+    except (TypeError, ValueError) as error:  # the application has changed the metadata after it was checked
+        logger.error("the metadata of client %r is not shared with other processes: %s", client_id, error)
         return json.dumps([None, *map(_session, sessions)])
 
 
 class Pages:
-    """Keep the pages of one client that has many sessions. It belongs to one thread.
+    """The pages of one client with many sessions. Not thread-safe.
 
-    :param sessions: those that it has.
+    :param sessions: the client's sessions at the beginning.
     """
 
     def __init__(self, client_id: str, sessions: Iterable[Here]) -> None:
         self._client_id = client_id
         self._pages: list[dict[str, Here]] = [{}]
-        #: The page of each session, and pages that have room.
+        #: The page number of each session, and the numbers of the pages that have room.
         self._where: dict[str, int] = {}
         self._room = {0}
         for one in sessions:
@@ -50,13 +54,15 @@ class Pages:
 
     @property
     def sessions(self) -> list[Here]:
-        """All sessions."""
+        """The sessions in all pages."""
         return [one for page in self._pages for one in page.values()]
 
     def change(self, sessions: Mapping[str, Here | None]) -> dict[str, str]:
-        """Take in sessions that have come, and let go of those that are gone (None); return the fields to write.
+        """Add and remove sessions, and return the fields to write.
 
-        The first page is always among them, for the metadata in it.
+        The first page is always returned, because the metadata in it may have changed.
+
+        :param sessions: new sessions by id; None for a session that has ended.
         """
         changed = {self._drop(id) if one is None else self._put(one) for id, one in sessions.items()}
         return self._fields(changed - {None, 0})
@@ -66,7 +72,7 @@ class Pages:
         return self._fields(range(1, len(self._pages)))
 
     def none(self) -> dict[str, str]:
-        """Return the fields that are to go with the pages, all but the first page."""
+        """Return the fields of all pages but the first, with empty values, which deletes them."""
         further = [f"{self._client_id}{MARK}{number}" for number in range(1, len(self._pages))]
         return dict.fromkeys((f"{self._client_id}{MARK}", *further), "")
 
@@ -107,7 +113,7 @@ def _session(one: Here) -> list[Any]:
 
 
 def read_everybody(process: str, fields: Mapping[bytes, bytes]) -> list[Session]:
-    """Read the sessions at a process, of all its clients."""
+    """Return the sessions of all clients of a process."""
     found = []
     for field, page in fields.items():
         name, mark, number = field.partition(MARK.encode())
@@ -121,9 +127,10 @@ def read_everybody(process: str, fields: Mapping[bytes, bytes]) -> list[Session]
 
 
 def read_client(process: str, client_id: str, first: bytes, further: bytes = b"[]") -> list[Session]:
-    """Read the sessions of a client at a process.
+    """Return the sessions of a client at a process.
 
-    :param further: the pages after the first, as an array.
+    :param first: the first page.
+    :param further: the other pages, as a JSON array.
     """
     metadata, *sessions = _array(first) or [None]
     found = _read(process, client_id, metadata, sessions)
@@ -133,7 +140,7 @@ def read_client(process: str, client_id: str, first: bytes, further: bytes = b"[
 
 
 def read_metadata(first: bytes) -> list[Any]:
-    """Read what is noted about a client: one value; none if the page cannot be read."""
+    """Return a list with the client's metadata, or an empty list if the first page cannot be read."""
     return _array(first)[:1]
 
 
@@ -151,6 +158,6 @@ def _read(process: str, client_id: str, metadata: Any, page: Any) -> list[Sessio
 def _array(text: bytes) -> list[Any]:
     try:
         found = json.loads(text)
-    except Exception:  # too deep, too long, or no JSON
+    except Exception:  # nested too deeply, too long, or not JSON
         return []
     return found if isinstance(found, list) else []

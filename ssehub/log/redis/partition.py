@@ -1,4 +1,8 @@
-"""Partition: one stream, and the part of it that this process holds."""
+"""Partition: one stream on Redis, and its newest entries in the memory of this process.
+
+There are three positions in a partition. The *end of the stream* is the newest entry on Redis. The *end of the history*
+is the newest entry that this process has read. ``end()`` is the newest entry that this process has also delivered.
+"""
 
 from __future__ import annotations
 
@@ -18,51 +22,53 @@ from ssehub.log.redis.stream import TOP, entry_of, follows, position_of, unreada
 from ssehub.logger import logger
 from ssehub.single_flight import SingleFlight
 
-#: Entries fetched at a time.
+#: The maximum number of entries that are fetched at a time.
 PAGE = 1000
 
 
 class Broken(Exception):
-    """What the stream holds does not follow what was read from it."""
+    """The next entry of the stream does not follow the entry that was read last."""
 
 
 class Partition(Held):
-    """The newest entries of a stream. A follower fills it, any thread reads it.
+    """The newest entries of a stream. The follower's thread adds entries, and any thread can read them.
 
-    :param number: its number in the log.
+    :param number: the partition's number in the log.
     :param key: the stream's key.
-    :param size: entries held at the most.
-    :param client: asks where the stream ends now.
-    :param timeout: seconds to wait until as much is held.
+    :param size: the maximum number of entries to hold.
+    :param client: the client that asks for the end of the stream.
+    :param timeout: the maximum number of seconds that readers wait until this process has read all entries.
     """
 
     def __init__(self, number: int, key: str, size: int, client: Client, timeout: float) -> None:
         self.number = number
         self.key = key
-        #: How many views are open, and when the last was left (``time.monotonic()``).
+        #: The number of open views, and when the last one was released (``time.monotonic()``).
         self.users = 0
         self.left: float = 0.0
-        #: Set once the partition is among those that are followed.
+        #: Set when the follower has begun to follow the partition.
         self.followed: threading.Event = threading.Event()
         self._size = size
         self.client = client
         self._timeout = timeout
         self._history: History | None = None
         self._delivered: Position
-        #: Of the appends that wait for their entry: its nonce, and how many connections it was due to.
+        #: The nonces of entries that this process appends and waits for. The value is the number of connections to
+        #: which the entry was addressed; None until the entry was delivered.
         self._echoes: dict[str, int | None] = {}
-        #: How many wait for the end to move.
+        #: The number of threads that wait for new entries.
         self._waiting = 0
         self._moved = threading.Condition()
         self._closed = False
-        #: Opens the partition, and has it followed.
+        #: Makes sure that only one thread opens the partition.
         self.opening: SingleFlight[None] = SingleFlight()
-        #: Entries that ssehub has not written, or that cannot be read.
+        #: The number of entries that ssehub did not write, or that cannot be read.
         self.unreadable: int = 0
-        #: The id of an entry of others that was read after the end of what is held.
+        #: If another program has written an entry after the newest of ours, the id of this entry.
         self._skipped: bytes | None = None
         self._asking = threading.Lock()
-        #: When the stream's end was last asked for (``time.monotonic()``), and why this process did not get there.
+        #: When the end of the stream was last asked for (``time.monotonic()``), and why this process has not read up to
+        #: it.
         self._asked = 0.0
         self._answer: Exception | None = None
 
@@ -70,13 +76,13 @@ class Partition(Held):
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be read."""
+        """Whether the partition can be read."""
         return self._history is not None
 
     def open(self, began: Callable[[Position], None]) -> None:
-        """Read the stream, if that has not been done. One thread at a time may call this.
+        """Read the stream, unless that was done. Only one thread at a time may call this.
 
-        :param began: called with its end before any other thread can use the partition.
+        :param began: called with the end of the stream, before other threads can use the partition.
         """
         if self._history is None:
             history = self._fetch(self.client)
@@ -85,17 +91,17 @@ class Partition(Held):
             self._history = history
 
     def catch_up(self, place: Place) -> None:
-        """Wait until the stream is held up to a place that another process, which followed faster, has given out.
+        """Wait until this process has read the stream up to a place. The place may come from a faster process.
 
-        :raises LogError: if Redis cannot be asked, or this process lags behind for too long.
+        :raises LogError: if Redis cannot be reached, or this process still lags behind after the timeout.
         """
         if not self.history.holds(place.parts[0]):
             self._catch_up()
 
     def locate(self, last_event_id: str) -> Position | Gap:
-        """Find the place an id names. If it is unknown here, this process catches up.
+        """Find the place of an id. If the id is unknown, first wait until this process has read the whole stream.
 
-        :raises LogError: if it cannot.
+        :raises LogError: as for :meth:`catch_up`.
         """
         place = self._find(last_event_id)
         if place is None:
@@ -108,30 +114,30 @@ class Partition(Held):
         return self._delivered
 
     def fetch_end(self, client: Client | None = None) -> Position:
-        """Ask for the place where the stream ends now; one that is not there is begun."""
+        """Ask Redis for the end of the stream. If there is no stream, create it."""
         id, fields = (client or self.client).register_script(TOP)(keys=[self.key])
         return self._position(id, fields[1])[0]
 
     def lag(self) -> int:
-        """Ask how many entries have been written that were not delivered in this process."""
+        """Ask Redis how many entries of the stream were not delivered in this process yet."""
         delivered, end = self._delivered, self.fetch_end()
         return max(0, end.offset - delivered.offset) if end.epoch == delivered.epoch else end.offset
 
-    # For those who append
+    # For appending
 
     def expect(self, nonce: str) -> None:
-        """Note that an entry of this process is about to be sent."""
+        """Begin to wait for an entry. Call this before the entry is appended."""
         with self._moved:
             self._echoes[nonce] = None
 
     def await_echo(self, nonce: str, timeout: float) -> int:
-        """Wait until an entry was delivered here; return to how many connections it was due, 0 if it did not come."""
+        """Wait until an entry is delivered. Return the number of its connections; 0 if it does not come in time."""
         with self._moved:
             self._moved.wait_for(lambda: self._echoes.get(nonce) is not None or self._closed, timeout)
             return self._echoes.get(nonce) or 0
 
     def forget(self, nonce: str) -> None:
-        """Expect an entry no more."""
+        """Stop waiting for an entry."""
         with self._moved:
             self._echoes.pop(nonce, None)
 
@@ -139,7 +145,7 @@ class Partition(Held):
 
     @property
     def history(self) -> History:
-        """The entries that are held."""
+        """The history: the entries that this process holds."""
         if self._history is None:
             raise LogError("the log is not followed")
         return self._history
@@ -151,9 +157,9 @@ class Partition(Held):
         return f"{end.epoch}-{end.offset}" if self._skipped is None else self._skipped.decode()
 
     def take(self, id: bytes, fields: dict[bytes, bytes], deliver: Callable[[Entry], int]) -> None:
-        """Deliver the entry that comes next. What ssehub has not written is skipped.
+        """Add the next entry of the stream, and deliver it. Skip it if ssehub did not write it.
 
-        :raises Broken: if it is another.
+        :raises Broken: if the entry does not follow the one that was read last.
         """
         position, previous = self._position(id, fields.get(b"h"))
         if previous is None:
@@ -170,9 +176,9 @@ class Partition(Held):
             self._tell_moved({position.nonce: queued})
 
     def resume(self, client: Client, deliver: Callable[[Entry], int]) -> None:
-        """Take what has come since the end of what is held.
+        """Add and deliver the entries after the end of the history.
 
-        :raises Broken: if the stream does not go on from there.
+        :raises Broken: if the stream does not continue there.
         """
         end = self.history.end
         entries: Any = client.xrange(self.key, min=f"{end.epoch}-{end.offset}", count=PAGE)
@@ -184,9 +190,9 @@ class Partition(Held):
             self._skipped = None
 
     def begin_anew(self, client: Client, broken: Callable[[Position, list[Command]], None]) -> None:
-        """Read the stream anew, because it does not go on from the end of what is held.
+        """Read the whole stream again, because it does not continue at the end of the history.
 
-        :param broken: called with the new end, and the commands that are new.
+        :param broken: called with the new end, and the new commands.
         """
         old, history = self.history, self._fetch(client)
         new = list(_new_in(history, old))
@@ -195,18 +201,21 @@ class Partition(Held):
         self._tell_moved({entry.position.nonce: 0 for entry in new})
 
     def has_read(self, entry: tuple[bytes, dict[bytes, bytes]]) -> bool:
-        """Return whether an entry of the stream is the one that was read last."""
+        """Return whether an entry of the stream is the entry that was read last."""
         id, fields = entry
         return id == self._skipped or self._position(id, fields.get(b"h"))[0] == self.history.end
 
     def close(self) -> None:
-        """Release the threads that wait; what is held can still be read."""
+        """Wake all waiting threads. The history can still be read."""
         with self._moved:
             self._closed = True
             self._moved.notify_all()
 
     def _fetch(self, client: Client) -> History:
-        """Read the whole stream, begun where there is none, and hold what at its end is of one piece."""
+        """Read the whole stream. Return its newest entries, as far back as each entry follows the one before.
+
+        If there is no stream, create it.
+        """
         history = self._hold_from(self.fetch_end(client))
         after = "-"
         while True:
@@ -228,7 +237,7 @@ class Partition(Held):
             after = f"({page[-1][0].decode()}"
 
     def _entry(self, position: Position, previous: str, fields: dict[bytes, bytes]) -> Entry:
-        """Read an entry; if others have written it, it may be anything."""
+        """Decode an entry. If another program wrote it, return a command that does nothing instead."""
         try:
             return entry_of(position, previous, fields)
         except Exception:
@@ -258,7 +267,7 @@ class Partition(Held):
 
     def _catch_up(self) -> None:
         came = time.monotonic()
-        with self._asking:  # one asks; what it learns holds for all who came before it began
+        with self._asking:  # one thread asks; its answer is valid for all threads that came before it asked
             if self._asked < came:
                 self._asked = time.monotonic()
                 self._answer = self._await_end()
@@ -267,7 +276,7 @@ class Partition(Held):
             raise LogError(f"the log cannot be read: {answer}") from answer
 
     def _await_end(self) -> Exception | None:
-        """Wait until what is held here reaches to where the stream ends now; return why not."""
+        """Wait until this process has read up to the current end of the stream. Return None, or why it did not."""
         deadline = time.monotonic() + self._timeout
         while (left := deadline - time.monotonic()) > 0 and not self._closed:
             try:
@@ -279,7 +288,10 @@ class Partition(Held):
         return LogError("the log is closed") if self._closed else TimeoutError("this process lags behind it")
 
     def _await(self, end: Position, timeout: float) -> bool:
-        """Wait until a place is held; no longer if the stream is read anew, perhaps from before it ended there."""
+        """Wait until this process has read up to a place. Return whether it has.
+
+        The wait also ends when the whole stream is read again: a stream that was rolled back may not have this place.
+        """
         history = self.history
         with self._moved:
             self._waiting += 1
@@ -295,7 +307,7 @@ class Partition(Held):
 
 
 def _new_in(history: History, old: History) -> Iterator[Entry]:
-    """Yield the entries of a stream that was read anew which were not in what was held of it before."""
+    """Yield the entries that are in the new history of a stream, but not in the old one."""
     end = old.end
     for entry in history.read(history.oldest(), history.end.offset).entries:
         place = entry.position

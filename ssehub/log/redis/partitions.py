@@ -1,4 +1,4 @@
-"""Partitions: which partitions of a log this process holds, and who follows them."""
+"""Partitions: the partitions of a log that this process holds, and the followers that read their streams."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from ssehub.log.redis.follower import BLOCK, Follower
 from ssehub.log.redis.link import Link
 from ssehub.log.redis.partition import Partition
 
-#: Seconds a partition is still followed after the last of its connections has gone: they come back.
+#: Seconds that a partition is still followed after its last connection has ended, because clients often reconnect.
 _LINGER = 30.0
 
 
 class Partitions:
-    """Hold the partitions that somebody needs, and have them followed. Safe to use from any thread.
+    """The partitions that are in use in this process, and their followers. Safe to use from any thread.
 
-    What it raises, where it opens a partition, are the errors of Redis.
+    There is one follower for all partitions. On a cluster, there is one for each partition. Methods that open a
+    partition raise the errors of redis-py.
 
     :param link: makes the followers' clients.
-    :param make: makes a partition; it may have to connect first.
-    :param check: called before a partition is opened; it raises if this process must not.
-    :param timeout: seconds a follower waits for an answer.
+    :param make: makes a partition. It may have to connect to Redis first.
+    :param check: called before a partition is opened; raises an error if this process must not open it.
+    :param timeout: the maximum number of seconds that a follower waits for an answer.
     """
 
     def __init__(self, link: Link, make: Callable[[int], Partition], check: Callable[[], None], timeout: float) -> None:
@@ -43,35 +44,35 @@ class Partitions:
         self._closed = False
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
-        """Say whom to deliver to; see :meth:`ssehub.Log.start`.
+        """Set the callbacks; see :meth:`ssehub.Log.start`.
 
-        :raises LogError: if that was said already.
+        :raises LogError: if callbacks are set already.
         """
         with self._lock:
             if self._callbacks is not None:
-                raise LogError("this log belongs to another hub already; give each hub a log of its own")
+                raise LogError("this log belongs to another hub already; give each hub its own log")
             self._callbacks = deliver, broken
 
     def give_up(self) -> None:
-        """Take back the start, which has failed."""
+        """Undo :meth:`start`, because the start of the log has failed."""
         self._callbacks = None
 
     def held(self, numbers: Iterable[int]) -> list[Partition]:
-        """Return those of some partitions that can be read here."""
+        """Return the open partitions among ``numbers``."""
         return [
             partition for partition in map(self._partitions.get, numbers) if partition is not None and partition.is_open
         ]
 
     def hasten(self) -> None:
-        """Have what was sent here read at once."""
+        """Read the streams at once, because this process has just appended an entry."""
         for follower in list(self._followers.values()):
-            with contextlib.suppress(RuntimeError):  # it says so in its failure
+            with contextlib.suppress(RuntimeError):  # reported by its `failure`
                 follower.start()
             follower.hasten()
 
     @property
     def failure(self) -> str | None:
-        """Why some of the partitions, or all, cannot be followed now; None if all are."""
+        """Why some partitions cannot be followed now; None if all are followed."""
         failures = [follower.failure for follower in list(self._followers.values())]
         return next((failure for failure in failures if failure), None)
 
@@ -81,9 +82,11 @@ class Partitions:
         return sum(partition.unreadable for partition in list(self._partitions.values()))
 
     def open(self, numbers: Sequence[int]) -> Readable:
-        """Open partitions, to be read as one; they are followed until :meth:`release`, and a while longer.
+        """Open partitions, and return a view that reads them as one.
 
-        :raises LogError: if no callbacks were given, or it is closed.
+        They are followed until :meth:`release`, and half a minute longer.
+
+        :raises LogError: if the log is not started, or is closed.
         """
         if self._callbacks is None:
             raise LogError("the log is not started")
@@ -111,9 +114,9 @@ class Partitions:
                 partition.left = time.monotonic()
 
     def close(self, timeout: float) -> None:
-        """Follow no more; what is held can still be read. Idempotent.
+        """Stop following. The entries in memory can still be read. Idempotent.
 
-        :param timeout: seconds to wait for the threads.
+        :param timeout: the maximum number of seconds to wait for the threads.
         """
         deadline = time.monotonic() + timeout
         with self._lock:
@@ -142,7 +145,7 @@ class Partitions:
         partition.open(lambda end: broken(end, ()))
 
     def _follower(self, group: int) -> Follower:
-        """Return the follower of a group of partitions; it is made if there is none."""
+        """Return the follower of a group of partitions. If there is none, make it."""
         assert self._callbacks is not None
         with self._lock:
             if (follower := self._followers.get(group)) is not None:
@@ -156,9 +159,9 @@ class Partitions:
             return self._followers[group]
 
     def _followed(self, group: int) -> list[Partition]:
-        """Return the partitions of a group that are in use, or were a short while ago, and forget the others.
+        """Return the partitions of a group that are to be followed. Forget those that have not been in use for a while.
 
-        A follower that has no partition left ends.
+        If no partition is left, forget the follower, too. Its thread then ends.
         """
         now = time.monotonic()
         with self._lock:

@@ -1,7 +1,8 @@
-"""RedisPresence: the presence of a hub, kept on Redis.
+"""RedisPresence: the presence of a hub on Redis.
 
-What a process that was killed has left is nobody's from the end of its lease on; the others, which look after each
-other at random, then clear it away.
+Each process writes its connections to keys of its own (:mod:`ssehub.log.redis.ledger`), and renews its lease in a
+thread. If a process is killed, its lease expires, and its keys are ignored from then on. The other processes delete
+them: each time a process renews its lease, it checks the leases of a few others at random.
 """
 
 from __future__ import annotations
@@ -26,20 +27,21 @@ from ssehub.log.redis.link import ERRORS, Client
 from ssehub.log.redis.pages import PAGE, Pages, read_client, read_everybody, read_metadata, record
 from ssehub.logger import logger
 
-#: Seconds that changes are gathered before they are written: a thousand clients that come at once are one write.
+#: Seconds that changes are collected before they are written. So a thousand clients that connect at once take one
+#: write.
 _GATHER = 0.005
-#: Seconds a new connection waits for the others to be told of it.
+#: The maximum number of seconds that a new connection waits until other processes can see it.
 _SETTLE = 1.0
-#: Neighbours to look after each time the lease is renewed.
+#: The number of other processes whose leases are checked each time the own lease is renewed.
 _NEIGHBOURS = 3
 
 
 class RedisPresence(Presence):
-    """Keep a hub's presence on Redis; see :class:`~ssehub.log.presence.Presence`.
+    """A hub's presence on Redis; see :class:`~ssehub.log.presence.Presence`.
 
-    :param connect: gives the client to send commands with, which does not try again by itself.
+    :param connect: returns the client that sends the commands. It must not retry them itself.
     :param name: the name of the log.
-    :param lease: seconds after which a process that says nothing is forgotten.
+    :param lease: seconds after which a process that does not renew its lease is forgotten.
     """
 
     def __init__(self, connect: Callable[[], Client], name: str, lease: float) -> None:
@@ -49,41 +51,41 @@ class RedisPresence(Presence):
         self.process: str = secrets.token_hex(8)
         self._local: Local | None = None
         self._measure: Callable[[], Mapping[str, Any]]
-        #: What that gave when the lease was last renewed.
+        #: The statistics of this process when its lease was last renewed.
         self._stats: Mapping[str, Any] = {}
         self._changed = threading.Condition()
-        #: By client, the sessions that have come, or are gone (None).
+        #: The changes that are not written yet: by client, the sessions that were opened, or closed (None).
         self._dirty_clients: dict[str, dict[str, Here | None]] = {}
         self._dirty_zones: set[str] = set()
-        #: Changes noted, and how many of them the others can see.
+        #: The number of changes so far, and how many of them are written.
         self._noted = self._told = 0
-        #: Of clients with many sessions. Only the thread uses them.
+        #: The pages of clients with many sessions. Used only in the thread.
         self._pages: dict[str, Pages] = {}
         self._closed = False
-        #: Whether the others have forgotten this process.
+        #: Whether the keys of this process were deleted at the end.
         self._left = False
-        #: Whether everything has to be written, and not only what has changed.
+        #: Whether all connections have to be written, not only the changes.
         self._whole = True
         #: When the lease was last renewed (``time.monotonic()``).
         self._looked = 0.0
         self._background = Background(
             "ssehub-presence",
             self._keep,
-            ("the presence on Redis cannot be kept", "the presence on Redis is back"),
+            ("the presence on Redis cannot be updated", "the presence on Redis is back"),
             expected=(*ERRORS, LogError),
             on_failure=self._lose,
         )
 
     def start(self, local: Local, stats: Callable[[], Mapping[str, Any]]) -> None:
-        """Begin to tell the others, in a thread that starts with the first change."""
+        """Start to publish the connections of this process. The thread starts with the first change."""
         self._local, self._measure = local, stats
 
     def changed(self, one: Here, is_here: bool) -> None:
-        """Note that a connection of this process has come or gone."""
+        """Publish that a connection of this process was opened or closed. Does not block."""
         self._note(one.client_id, {one.id: one if is_here else None}, one.zones)
 
     def renoted(self, client_id: str) -> None:
-        """Note that the metadata of a client of this process was replaced."""
+        """Publish that the metadata of a client of this process was replaced. Does not block."""
         self._note(client_id, {}, ())
 
     def _note(self, client_id: str, sessions: Mapping[str, Here | None], zones: Sequence[str]) -> None:
@@ -99,18 +101,18 @@ class RedisPresence(Presence):
 
     @property
     def failure(self) -> str | None:
-        """Why the others cannot be told now; None if they can."""
+        """Why changes cannot be written now; None if they can."""
         return None if self._background.failure is None else str(self._background.failure)
 
     def settle(self) -> bool:
-        """Wait until the others can see what has changed so far; a second at the most."""
+        """Wait until the other processes can see all changes so far, a second at most."""
         with self._changed:
             noted = self._noted
             self._changed.wait_for(lambda: self._told >= noted or self._fails or self._closed, _SETTLE)
             return self._told >= noted
 
     def others(self, client_id: str | All = ALL, zone: str | All = ALL) -> list[Session]:
-        """Return the sessions at other processes."""
+        """Return the sessions of other processes; see :meth:`Presence.others`."""
         with _asking():
             if client_id is ALL:
                 everybody = self._ledger.clients(but=self.process)
@@ -121,13 +123,13 @@ class RedisPresence(Presence):
         return [one for one in sessions if zone is ALL or zone in one.zones]
 
     def metadata(self, client_id: str) -> list[Any]:
-        """Return what each of the other processes has noted about a client."""
+        """Return a client's metadata at each of the other processes to which it is connected."""
         with _asking():
             found = self._ledger.look(client_id, self.process, first_only=True)
             return [metadata for _, page, _ in found for metadata in read_metadata(page)]
 
     def zones(self) -> dict[str, int]:
-        """Return the zones that have connections at other processes, and how many."""
+        """Return the zones that have connections at other processes, with the number of connections in each."""
         zones: Counter[str] = Counter()
         with _asking():
             for one in self._ledger.zones(but=self.process):
@@ -140,9 +142,9 @@ class RedisPresence(Presence):
             return [process for one in self._ledger.processes() if (process := _process(one)) is not None]
 
     def close(self, timeout: float) -> None:
-        """Have the others forget this process.
+        """Delete the keys of this process, and end the thread.
 
-        :param timeout: seconds that it may take.
+        :param timeout: the maximum number of seconds that this may take.
         """
         with self._changed:
             was_closed, self._closed = self._closed, True
@@ -152,12 +154,12 @@ class RedisPresence(Presence):
         self._background.join(timeout)
         self._background.end()
         if self._noted and not self._left and not was_closed:
-            logger.warning("the others will see this process until its lease has run out: the server does not answer")
+            logger.warning("other processes will see this one until its lease expires, because Redis does not answer")
 
     def join(self, timeout: float) -> None:
-        """Wait for the thread, once it is closed.
+        """Wait until the thread has ended. Call :meth:`close` first.
 
-        :param timeout: seconds to wait at the most.
+        :param timeout: the maximum number of seconds to wait.
         """
         self._background.join(timeout)
 
@@ -165,10 +167,10 @@ class RedisPresence(Presence):
     def _fails(self) -> bool:
         return self._background.failure is not None
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _keep(self) -> None:
-        """Wait for changes, or until the lease has to be renewed, and write them."""
+        """Wait for changes, or until the lease has to be renewed. Then write the changes."""
         self._wait()
         if self._closed:
             self._ledger.reap(self.process, is_gone=True)
@@ -184,7 +186,7 @@ class RedisPresence(Presence):
                 self._changed.notify_all()
 
     def _lose(self) -> None:
-        """Note that everything has to be written, and let go of those that wait for it."""
+        """After a failure, remember that all connections have to be written. Wake the threads that wait for a write."""
         self._whole = True
         with self._changed:
             self._changed.notify_all()
@@ -203,7 +205,10 @@ class RedisPresence(Presence):
             return self._noted, clients, zones
 
     def _tell(self, clients: dict[str, dict[str, Here | None]], zones: set[str]) -> bool:
-        """Write what has changed, or all; False if this process was forgotten, so that all has to be written."""
+        """Write the changes, or all connections.
+
+        :returns: False if the lease had expired, so that all connections have to be written.
+        """
         assert self._local is not None
         whole = self._whole
         if whole:
@@ -213,8 +218,8 @@ class RedisPresence(Presence):
         is_time = time.monotonic() > self._looked + self._lease / 3
         if is_time:
             self._stats = self._measure()
-            if self._stats["log_lag"] is None:  # the server does not answer: do not wait for it once more
-                raise LogError("the log cannot be asked")
+            if self._stats["log_lag"] is None:  # Redis does not answer; do not wait for another timeout
+                raise LogError("Redis does not answer")
         itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count(), self._stats])
         records: dict[str, str] = {}
         for client_id, sessions in clients.items():
@@ -232,7 +237,7 @@ class RedisPresence(Presence):
             self._ledger.reap(process)
 
     def _fields(self, client_id: str, sessions: Mapping[str, Here | None]) -> dict[str, str]:
-        """Return the fields to write of a client, some of whose sessions have come or gone."""
+        """Return the fields to write for a client whose sessions have changed."""
         assert self._local is not None
         pages = self._pages.get(client_id)
         if pages is not None:
@@ -256,21 +261,21 @@ def _asking() -> Iterator[None]:
         yield
     except LogError:
         raise
-    except Exception as error:  # a client that is closed meanwhile raises this and that
-        raise LogError(f"who is connected elsewhere cannot be found out: {error}") from error
+    except Exception as error:  # redis-py clients raise various errors if another thread closes them
+        raise LogError(f"the connections of other processes cannot be read: {error}") from error
 
 
 def _process(found: Found) -> Process | None:
-    """Read what a process says of itself; None if another program has written it."""
+    """Decode the content of ``alive``; None if it cannot be read, because another program wrote it."""
     try:
         host, pid, connections, stats = json.loads(found.alive)
         return Process(found.process, str(host), int(pid), int(connections), dict(stats))
     except Exception:
-        logger.debug("what process %r says of itself cannot be read", found.process)
+        logger.debug("the record of process %r cannot be read", found.process)
         return None
 
 
 def _counts(part: Mapping[bytes, bytes]) -> dict[str, int]:
-    """Read the numbers of connections by zone; what another program has written is left out."""
+    """Decode the number of connections by zone. Skip values that another program has written."""
     counts = {zone.decode(errors="replace"): count for zone, count in part.items()}
     return {zone: int(count) for zone, count in counts.items() if count.isdigit()}

@@ -1,6 +1,14 @@
-"""What a stream on Redis holds: entries, their ids and links, and the scripts that append them and find the end.
+"""The format of a stream on Redis, and the scripts that append an entry and find the end. No connections, no threads.
 
-Knows nothing of connections and threads.
+An entry's id is ``<epoch>-<offset>``. It has these fields:
+
+=====  ================================================================================
+Field  Content
+=====  ================================================================================
+``h``  The entry's nonce and that of the entry before: ``<nonce>|<previous nonce>``.
+``r``  The route: the packet's address, the time, and the command, if it is one; JSON.
+``d``  The encoded message.
+=====  ================================================================================
 """
 
 from __future__ import annotations
@@ -16,9 +24,10 @@ from ssehub.log.position import GENESIS, Position
 
 _LINK = re.compile(rb"([0-9a-f]{8})\|([0-9a-f]{8})")
 
-#: Gives the newest entry that ssehub has written, and removes what others have written after it: it would stand in the
-#: way of the next id. If there is no entry of ours, it begins a log with an entry of no message, so that an empty log
-#: has a place, and its loss can be noticed. The first id of a new log is greater than any before it.
+#: A Lua function, ``last()``, that returns the newest entry that ssehub wrote. Later entries, which other programs
+#: wrote, are deleted, because the next entry may need their ids. If there is no entry of ssehub, ``begin()`` begins a
+#: new log with an entry without a message. So an empty log has a place, too, and its loss can be noticed. The first id
+#: of a new log is greater than all ids before.
 _LAST = """
 local function begin(after)
   local now = redis.call('TIME')
@@ -57,9 +66,10 @@ local function last()
 end
 """
 TOP = _LAST + "return last()"
-#: Keys: the stream, and the entry's record. Arguments: the nonce, the route, the message, the size; the epoch that the
-#: log had before an earlier attempt, if there was one; and the milliseconds that the record is kept. The answer is the
-#: id and the nonces of the entry, or nothing if the log is another than before the earlier attempt.
+#: Appends an entry, unless an earlier attempt has appended it. Keys: the stream, and the entry's record. Arguments: the
+#: nonce; the route; the message; the size; if there was an earlier attempt, the epoch of the log before it; the
+#: milliseconds that the record is kept. Returns the id and the field ``h`` of the entry. Returns nothing if the epoch
+#: is not the same as before the earlier attempt.
 APPEND = (
     _LAST
     + """
@@ -87,12 +97,19 @@ return {id, link}
 
 
 def follows(position: Position, previous: str | None, tail: Position) -> bool:
-    """Return whether an entry that names its predecessor's nonce is the one that comes after the tail."""
+    """Return whether an entry is the next one after the tail.
+
+    :param previous: the nonce of the entry before it.
+    """
     return position[:2] == (tail.epoch, tail.offset + 1) and previous == tail.nonce
 
 
 def position_of(id: bytes, link: bytes | None) -> tuple[Position, str | None]:
-    """Read an entry's place and its predecessor's nonce; None for that, and a nonce of zeros, if it is none of ours."""
+    """Decode an entry's position, and the nonce of the entry before.
+
+    :param link: the field ``h``.
+    :returns: the position, and the nonce. If ssehub did not write the entry, None instead of the nonce.
+    """
     epoch, _, offset = id.partition(b"-")
     nonces = _LINK.fullmatch(link or b"")
     if nonces is None:
@@ -101,7 +118,7 @@ def position_of(id: bytes, link: bytes | None) -> tuple[Position, str | None]:
 
 
 def route_of(packet: Packet, sent: float) -> str:
-    """Write down whom a packet is for, and when it was sent, in seconds since 1970."""
+    """Return the field ``r``: the address of a packet, and when it was sent, in seconds since 1970."""
     route: dict[str, Any] = {
         "t": round(sent, 4),
         "z": None if packet.zone is ALL else packet.zone,
@@ -114,9 +131,9 @@ def route_of(packet: Packet, sent: float) -> str:
 
 
 def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> Entry:
-    """Read an entry.
+    """Decode an entry.
 
-    :raises Exception: of any kind, if ssehub has not written it: it may hold anything.
+    :raises Exception: of any type, if another program wrote the entry, because its fields may contain anything.
     """
     body, route = fields[b"d"], json.loads(fields[b"r"])
     sent = float(route.get("t", 0))
@@ -126,7 +143,7 @@ def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> E
 
 
 def unreadable(position: Position, previous: str) -> Entry:
-    """Return what stands for an entry that cannot be read: a command to do nothing."""
+    """Return a replacement for an entry that cannot be read: a command that does nothing."""
     command = Command.nothing()
     return Entry(command, position, previous, command.encode())
 

@@ -1,14 +1,17 @@
-"""Writer: appends to streams, each entry once.
+"""Writer: appends entries to streams, each exactly once.
 
-An attempt to append can end without an answer. So each entry has a nonce, and the script that appends it notes the
-nonce and the place in a key of its own, the entry's *record*. A later attempt finds the record, whatever has been
-appended or trimmed meanwhile, and returns the place. The record's name is used again by the next entry of this process,
-but only if the entry was sent in a single attempt: otherwise an earlier attempt may still lie in a buffer, and be
-carried out later.
+If the connection is lost before the answer comes, it is not known whether the entry was appended. So each entry has a
+nonce, and the script that appends the entry also writes the nonce and the place to a key, the entry's *record*. If the
+entry is sent again, the script finds the record, and returns the place instead of appending the entry a second time.
+This works even if the entry was trimmed meanwhile.
 
-A sender waits for ``timeout`` seconds at most. An attempt may take a quarter of that, and none begins that could end
-too late. Threads wait for their turn here, and not in the client's pool of connections, for the same reason. A turn
-ends with its time, whatever happens to its thread: gevent can kill a greenlet anywhere, and a signal handler can raise.
+The key of a record is used again for a later entry, but only after an entry that was sent in a single attempt. If there
+were several, an early one may still be in a network buffer. It could then be carried out later.
+
+A sender waits for ``timeout`` seconds at most. An attempt may take a quarter of this time, and is only started if
+enough time is left. To keep this limit, threads wait for a *turn* here, not in the client's connection pool. A turn
+ends at a fixed time, even if its thread never returns: gevent can kill a greenlet anywhere, and a signal handler can
+raise an exception.
 """
 
 from __future__ import annotations
@@ -32,50 +35,51 @@ from ssehub.log.redis.link import CONNECTIONS, ERRORS, Client, disconnect
 from ssehub.log.redis.stream import APPEND, position_of
 
 _LATER = re.compile(r"\b(READONLY|LOADING|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|BUSY)\b")
-#: What redis-py says when no connection could be made or was free, so that nothing was sent.
+#: Error texts of redis-py that show that nothing was sent, because there was no connection.
 _NEVER_SENT = re.compile(r"\bconnecting to\b|cannot be connected|No connection available|\bLOADING\b")
 _BACKOFF = Backoff(initial=0.01, maximum=0.5)
-#: Connections that are left for other things than appending.
+#: The number of connections that are reserved for other commands.
 _SPARE = 10
-#: Seconds between two looks of a thread that waits for its turn.
+#: Seconds between two checks of a thread that waits for its turn.
 _LOOK = 0.005
-#: Seconds a record is kept. Whoever tries longer cannot know any more whether an attempt was carried out.
+#: Seconds that a record is kept. After this time it can no longer be found out whether an attempt was carried out.
 RECORDED = 86_400.0
 
 
 class Unreachable(LogError):
-    """The server was away for too long; the entry may be sent again."""
+    """Redis could not be reached in time. The same entry may be sent again."""
 
 
 class Undeliverable(LogError):
-    """It cannot be found out any more whether the entry was written; to send it again could write it twice."""
+    """It can no longer be found out whether the entry was appended. To send it again could append it twice."""
 
 
 @dataclass(eq=False)
 class Letter:
-    """Hold an entry that is on its way into a stream. Only one thread at a time may send it."""
+    """An entry that is to be appended to a stream. Only one thread at a time may send it."""
 
     key: str
     nonce: str
     route: str
     body: bytes
-    #: Whether an attempt was made whose outcome is not known; the epoch of the log before it, if that is known; and
-    #: when the first attempt was made (``time.monotonic()``).
+    #: Whether there was an attempt without an answer.
     may_be_written: bool = False
+    #: The epoch of the log before the first attempt; ``""`` if unknown.
     epoch: str = ""
+    #: When the first attempt was made (``time.monotonic()``).
     tried_at: float = 0.0
-    #: The key of its record.
+    #: The name of its record: the end of the record's key.
     record: str = ""
 
 
 class Writer:
-    """Append to streams. Safe to use from any thread.
+    """Appends entries to the streams of a log. Safe to use from any thread.
 
-    :param client: sends commands, without trying again by itself.
+    :param client: the client that sends the commands. It must not retry them itself.
     :param name: the name of the log.
-    :param partitions: the number of its streams.
-    :param size: entries a stream keeps.
-    :param attempt: seconds that the client waits for a connection, and for an answer.
+    :param partitions: the number of the log's streams.
+    :param size: the number of entries that a stream keeps.
+    :param attempt: the maximum number of seconds that the client waits for a connection, and for an answer.
     """
 
     def __init__(self, client: Client, name: str, partitions: int, size: int, attempt: float) -> None:
@@ -86,19 +90,19 @@ class Writer:
         self._size = size
         self._attempt = attempt
         self._append = client.register_script(APPEND)
-        #: The threads that send, and when the turn of each ends at the latest (``time.monotonic()``).
+        #: The threads that send, and the latest time at which the turn of each ends (``time.monotonic()``).
         self._turns: dict[int, float] = {}
-        #: The epoch of each stream when it was last appended to.
+        #: The epoch of each stream at the last append.
         self._epochs: dict[str, str] = {}
-        #: Names of records that are free, and numbers for new ones.
+        #: Names of records that can be used again, and numbers for new names.
         self._id = secrets.token_hex(8)
         self._free: collections.deque[str] = collections.deque()
         self._numbers = itertools.count()
 
     def agree(self) -> None:
-        """See to it, once, that all processes have spread the log over the same number of streams.
+        """Check, once, that all processes use the same number of partitions.
 
-        :raises LogError: if they have not: what this one sent or followed would not be what the others do.
+        :raises LogError: if the numbers differ. The processes would then use different streams for the same zone.
         """
         if self._agreed:
             return
@@ -109,18 +113,19 @@ class Writer:
             found: Any = pipe.execute()[1]
         if found is not None and found != str(self._partitions).encode():
             raise LogError(
-                f"the log {self._name!r} has {found.decode(errors='replace')} partitions for others, and"
-                f" {self._partitions} here; to change the number stop all processes, and delete the key {key}"
+                f"the log {self._name!r} has {found.decode(errors='replace')} partitions in other processes, and"
+                f" {self._partitions} here; to change the number, stop all processes and delete the key {key}"
             )
         self._agreed = True
 
     def append(self, letter: Letter, patience: float) -> Position:
-        """Append an entry, and try again for a while if the server is away.
+        """Append an entry. If Redis cannot be reached, try again.
 
-        :param patience: seconds that it may take; at least one attempt is made.
-        :raises Unreachable: if the server was away for so long. It is not known then whether the entry was written;
-            sent again, it is not written twice.
-        :raises LogError: if it is refused, or it cannot be found out any more whether it was written.
+        :param patience: the maximum number of seconds that this may take. At least one attempt is made.
+        :raises Unreachable: if Redis could not be reached in this time. The entry may have been appended or not. If you
+            send it again, it is not appended twice.
+        :raises LogError: if Redis rejects the entry, or if it can no longer be found out whether the entry was
+            appended.
         """
         deadline = time.monotonic() + patience
         own = threading.get_ident()
@@ -130,7 +135,9 @@ class Writer:
         finally:
             self._turns.pop(own, None)
         if not answer:
-            raise Undeliverable("the log was lost while the message was sent; nobody knows whether it was in it")
+            raise Undeliverable(
+                "the log was lost while the message was sent; it is not known whether the message was in it"
+            )
         place = position_of(*answer)[0]
         self._epochs[letter.key] = str(place.epoch)
         return place
@@ -156,7 +163,7 @@ class Writer:
                     raise LogError(f"the message was not accepted: {error}") from error
                 wait = _BACKOFF.delay(failures, 0.0)
                 if time.monotonic() + wait + self._attempt > deadline:
-                    unknown = "nobody knows whether the message was accepted" if letter.may_be_written else ""
+                    unknown = "it is not known whether the message was accepted" if letter.may_be_written else ""
                     raise Unreachable(f"{unknown or 'the message was not accepted'}: {error}") from error
                 time.sleep(wait)
         raise AssertionError
@@ -166,7 +173,7 @@ class Writer:
         now = time.monotonic()
         letter.tried_at = letter.tried_at or now
         if letter.may_be_written and now - letter.tried_at > RECORDED:
-            raise Undeliverable("the message was tried for too long; nobody knows whether it was accepted")
+            raise Undeliverable("the message was tried for too long; it is not known whether it was accepted")
         if not letter.record:
             letter.record = self._free.popleft() if self._free else f"sent:{self._id}:{next(self._numbers)}"
             letter.epoch = self._epochs.get(letter.key, "")
@@ -197,32 +204,35 @@ class Writer:
     def _check(self, letter: Letter, answer: Any) -> None:
         """Check that an answer belongs to an entry.
 
-        :raises redis.ConnectionError: if it is another's. If a signal handler raises an exception within redis-py, it
-            leaves a connection with an answer that was not read.
+        :raises redis.ConnectionError: if it belongs to another command. If a signal handler raises an exception within
+            redis-py, an unread answer can remain on the connection.
         """
         if answer == [] or (
             isinstance(answer, list) and len(answer) == 2 and bytes(answer[1]).startswith(letter.nonce.encode())
         ):
             return
         disconnect(self._client)
-        raise redis.ConnectionError("the answer is that to another command")
+        raise redis.ConnectionError("the answer belongs to another command")
 
     def _release(self, letter: Letter) -> None:
-        """Use a record's name again."""
+        """Allow the use of a record's name for another entry."""
         self._free.append(letter.record)
         letter.record = ""
 
 
 def _may_have_arrived(error: Exception) -> bool:
-    """Return whether the server may have carried out a command that failed so: not if it says no, or there was none."""
+    """Return whether Redis may have carried out the command that failed.
+
+    It has not if it answered with an error, or if there was no connection.
+    """
     return not isinstance(error, redis.ResponseError) and _NEVER_SENT.search(str(error)) is None
 
 
 def _may_pass(error: Exception) -> bool:
-    """Return whether it may work later: the server is away, starting, or not the one that takes writes."""
+    """Return whether the command may succeed later: Redis is away, is starting, or is a read-only replica."""
     if isinstance(error, redis.AuthenticationError):
         return False
     if isinstance(error, ReadOnlyError | ClusterError):
         return True
-    # Within a script's error the kind is only in its text.
+    # If a script fails, the type of the error is only in its text.
     return not isinstance(error, redis.ResponseError) or _LATER.search(str(error)) is not None

@@ -140,7 +140,7 @@ def check(seen: Observation) -> None:
         assert "disconnect" in seen.happened[first:second]
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_is_complete() -> None:
     assert len(CASES) == 71
     known = {"events", "failed", "requests", "max_requests", "opened", "not_opened", "reconnect_delay_ms", "closed"}
     known |= {"min_requests", "error_between", "observe_ms"}

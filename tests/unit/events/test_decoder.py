@@ -1,4 +1,4 @@
-"""Decoder: the specification, at any cut."""
+"""Decoder: it follows the specification, however the stream is split into chunks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssehub.events.message import MAX_RETRY
 from ssehub.exceptions import EventTooLarge, SSEHubError
 from tests.decoding import Outcome, cuts, decode_every_way
 
-#: Seconds after which a test has hung. Nothing is measured by it.
+#: Seconds after which a test counts as hanging. It is not used for measurements.
 HANG = 30.0
 BOM = b"\xef\xbb\xbf"
 
@@ -25,7 +25,7 @@ def events(data: bytes, **options: str) -> list[tuple[str | None, str, str | Non
 
 
 def naive(data: bytes, last_event_id: str) -> Outcome:
-    """Interpret a whole stream line by line, as slowly and plainly as the specification says it."""
+    """Decode a whole stream line by line: a simple and slow implementation of the specification."""
     text = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
     messages: list[Message] = []
     comments: list[tuple[int, str]] = []
@@ -90,37 +90,37 @@ def naive(data: bytes, last_event_id: str) -> Outcome:
         ("data: жé漢😀\n\n".encode() * 3, ["жé漢😀"] * 3),
     ],
 )
-def test_the_data_of_a_stream(data: bytes, expected: list[str]) -> None:
+def test_the_data_of_a_stream_is_decoded(data: bytes, expected: list[str]) -> None:
     assert [message.data for message in decode_every_way(data)[0]] == expected
 
 
 @pytest.mark.parametrize("cut", range(1, 10))
-def test_a_byte_order_mark_is_ignored_in_two_pieces(cut: int) -> None:
+def test_a_byte_order_mark_in_two_pieces_is_ignored(cut: int) -> None:
     stream = BOM + b"data: a\n\n"
     assert list(decode([stream[:cut], b"", stream[cut:]])) == [Message("a", id="")]
 
 
 @pytest.mark.parametrize("start", [BOM[:1], BOM[:2], b"\xef\xbb\xbe", b"\xbb\xbf", b"\xef\n", BOM[:2] + b"\r"])
-def test_what_only_begins_like_a_byte_order_mark_is_kept(start: bytes) -> None:
+def test_bytes_that_only_begin_like_a_byte_order_mark_are_kept(start: bytes) -> None:
     assert decode_every_way(start + b"data: a\n\n") == naive(start + b"data: a\n\n", "")
     assert decode_every_way(start) == naive(start, "")
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 @pytest.mark.parametrize("start", ["é", "漢", "😀"])
-def test_a_character_cut_off_by_a_line_end_takes_no_line_end_with_it(start: str, end: bytes) -> None:
+def test_an_incomplete_character_before_a_line_end_keeps_the_line_end(start: str, end: bytes) -> None:
     for size in range(1, len(start.encode())):
         bad = start.encode()[:size]
         assert events(b"data: " + bad + end + b"data: b" + end + end) == [("\ufffd\nb", "message", "")]
 
 
-def test_the_type_holds_for_one_event_and_an_empty_one_is_the_default() -> None:
+def test_a_type_is_for_one_event_only_and_an_empty_type_is_the_default() -> None:
     stream = b"event: a\ndata: 1\n\ndata: 2\n\nevent: b\n\ndata: 3\n\nevent: c\nevent\ndata: 4\n\nevent: \ndata: 5\n\n"
     assert events(stream) == [(f"{n + 1}", kind, "") for n, kind in enumerate(["a", *["message"] * 4])]
     assert events(b"data: 1\nevent: late\n\n") == [("1", "late", "")]
 
 
-def test_ids_persist_until_another_or_an_empty_one() -> None:
+def test_an_id_stays_until_the_next_id_even_an_empty_one() -> None:
     stream = b"id: 1\ndata: a\n\ndata: b\n\nid: 2\ndata: c\n\nid\ndata: d\n\nid: 3\nid:\ndata: e\n\n"
     assert [id for _, _, id in events(stream)] == ["1", "1", "2", "", ""]
     assert events(b"data: a\n\n", last_event_id="before") == [("a", "message", "before")]
@@ -132,7 +132,7 @@ def test_an_id_with_a_nul_is_ignored(id: bytes) -> None:
     assert events(b"id: ok\n\nid: " + id + b"\ndata: a\n\n") == [("a", "message", "ok")]
 
 
-def test_a_block_with_an_id_alone_commits_the_id() -> None:
+def test_a_block_with_only_an_id_sets_the_id() -> None:
     assert decode_every_way(b"id: 7\n\n")[:2] == ([], "7")
     assert decode_every_way(b"data: a\n\nid: 7\nevent: x\n\n")[1] == "7"
 
@@ -157,26 +157,26 @@ def test_an_unfinished_event_is_dropped_with_its_id() -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_a_reconnection_time_is_ascii_digits_only(value: bytes, expected: int | None) -> None:
+def test_a_reconnection_time_has_only_ascii_digits(value: bytes, expected: int | None) -> None:
     assert decode_every_way(b"retry: " + value + b"\n", times=3)[2] == expected
     assert decode_every_way(b"retry: 3\n\nretry: " + value + b"\ndata: x\n\n", times=3)[2] == (
         3 if expected is None else expected
     )
 
 
-def test_comments_are_reported_in_order_with_one_space_taken_off() -> None:
+def test_comments_are_returned_in_order_without_their_first_space() -> None:
     stream = b":\n: a\n:b\n:  c: d\ndata: x\n: in between\n\n:after\n: unfinished"
     assert decode_every_way(stream)[3] == [(0, ""), (0, "a"), (0, "b"), (0, " c: d"), (0, "in between"), (1, "after")]
 
 
-def test_a_comment_is_reported_as_its_line_ends() -> None:
+def test_a_comment_is_returned_at_the_end_of_its_line() -> None:
     decoder = Decoder(comments=True)
     assert decoder.feed(b": ping") == []
     assert decoder.feed(b"\r") == [Message(comment="ping")]
     assert Decoder().feed(b": ping\n") == []
 
 
-def test_a_lone_cr_dispatches_at_once() -> None:
+def test_a_single_cr_dispatches_at_once() -> None:
     decoder = Decoder()
     assert decoder.feed(b"data: a\r\r") == [Message("a", id="")]
     assert decoder.feed(b"\ndata: b\n") == []
@@ -184,7 +184,7 @@ def test_a_lone_cr_dispatches_at_once() -> None:
     assert decoder.feed(b"") == [] and decoder.feed(b"\n") == [] and decoder.feed(b"data: c\n\r") != []
 
 
-def test_the_reconnection_time_needs_no_blank_line_and_the_id_does() -> None:
+def test_the_id_needs_a_blank_line_and_the_reconnection_time_does_not() -> None:
     decoder = Decoder("0")
     decoder.feed(b"id: 1\nretry: 5\ndata: x\n")
     assert (decoder.last_event_id, decoder.reconnection_time) == ("0", 5)
@@ -192,7 +192,7 @@ def test_the_reconnection_time_needs_no_blank_line_and_the_id_does() -> None:
     assert decoder.last_event_id == "1"
 
 
-def test_a_new_decoder_knows_its_id_and_no_time() -> None:
+def test_a_new_decoder_has_its_id_and_no_reconnection_time() -> None:
     assert (Decoder().last_event_id, Decoder("é").last_event_id, Decoder().reconnection_time) == ("", "é", None)
     with pytest.raises(ValueError, match="max_event_size"):
         Decoder(max_event_size=0)
@@ -218,7 +218,7 @@ LIMIT = 50
         (BOM + b"data: %s\n\n" % (b"x" * (LIMIT + 1)), 0),
     ],
 )
-def test_what_is_too_large_is_an_error_after_all_that_was_complete(data: bytes, before: int) -> None:
+def test_an_event_that_is_too_large_raises_an_error_after_the_complete_events(data: bytes, before: int) -> None:
     messages, _, _, _, too_large = decode_every_way(data, limit=LIMIT)
     assert messages == [Message("a", id="")] * before and too_large
 
@@ -235,12 +235,12 @@ def test_what_is_too_large_is_an_error_after_all_that_was_complete(data: bytes, 
         BOM + b"data: %s\r\r" % (b"x" * LIMIT),
     ],
 )
-def test_what_is_just_not_too_large_is_taken(data: bytes) -> None:
+def test_an_event_of_exactly_the_maximum_size_is_decoded(data: bytes) -> None:
     messages, *_, too_large = decode_every_way(data, limit=LIMIT)
     assert messages and not too_large
 
 
-def test_a_decoder_stays_broken_and_says_its_limit() -> None:
+def test_after_an_error_every_call_raises_and_the_text_has_the_limit() -> None:
     decoder = Decoder(max_event_size=LIMIT)
     assert decoder.feed(b"data: a\n\n" + b"x" * 100) == [Message("a", id="")]
     for chunk in (b"", b"", b"\n\ndata: b\n\n"):
@@ -250,7 +250,7 @@ def test_a_decoder_stays_broken_and_says_its_limit() -> None:
 
 
 @pytest.mark.parametrize("chunk", [b"x" * 100, b"data: %s\n\n" % (b"x" * 100), b"data: a\n" * 30])
-def test_with_no_message_before_it_the_error_comes_at_once(chunk: bytes) -> None:
+def test_without_a_message_before_it_the_error_is_raised_at_once(chunk: bytes) -> None:
     with pytest.raises(EventTooLarge):
         Decoder(max_event_size=LIMIT).feed(chunk)
 
@@ -303,23 +303,23 @@ def skipping_every_way(data: bytes, limit: int = LIMIT) -> tuple[list[Message], 
         b"id: 7\ndata: %s\n\n" % ("\u2603" * 49).encode(),
     ],
 )
-def test_an_event_that_is_too_large_can_be_skipped_knowing_its_id(large: bytes) -> None:
+def test_an_event_that_is_too_large_can_be_skipped_and_keeps_its_id(large: bytes) -> None:
     first, gap, last = Message("a", id=""), Message(SKIPPED, "ssehub.gap", id="7"), Message("b", "message", id="7")
     assert skipping_every_way(b"data: a\n\n" + large + b"data: b\n\n") == ([first, gap, last], "7", 1)
     assert skipping_every_way(BOM + large + large) == ([gap, gap], "7", 2)
-    # One that does not end is dropped, with its id, as any other.
+    # An incomplete event is dropped together with its id, even if it is too large.
     assert skipping_every_way(b"data: a\n\n" + large[:-1].rstrip(b"\r\n")) == ([first], "", 0)
 
 
 @pytest.mark.parametrize("line", [b": %s\n" % X, b"field: %s\n" % X, b"%s\n" % X, b"retry: 5%s\n" % X])
-def test_a_long_line_that_is_no_part_of_an_event_is_ignored_where_events_are_skipped(line: bytes) -> None:
+def test_with_skip_a_long_line_outside_of_events_is_ignored(line: bytes) -> None:
     stream = line + b"data: a\n" + line + b"\n" + line + b"data: b\n\n"
     assert skipping_every_way(stream) == ([Message("a", id=""), Message("b", id="")], "", 0)
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=60).map(b"".join), st.integers(1, 60))
-def test_skipping_leaves_out_what_is_too_large_and_nothing_else(data: bytes, limit: int) -> None:
+def test_only_events_that_are_too_large_are_skipped(data: bytes, limit: int) -> None:
     messages, last_event_id, skipped = skipping_every_way(data, limit)
     gaps = [message for message in messages if message.event == "ssehub.gap"]
     assert len(gaps) == skipped
@@ -327,7 +327,7 @@ def test_skipping_leaves_out_what_is_too_large_and_nothing_else(data: bytes, lim
         assert (messages, last_event_id) == naive(data, "")[:2]
 
 
-def test_an_endless_event_takes_no_memory() -> None:
+def test_an_endless_event_does_not_use_up_memory() -> None:
     decoder = Decoder(max_event_size=LIMIT, skip=True)
     for piece in (b"data: ", *[X] * 100, b"\n", *[b"data: x\n"] * 1000):
         assert decoder.feed(piece) == []
@@ -337,7 +337,7 @@ def test_an_endless_event_takes_no_memory() -> None:
 
 
 @pytest.mark.parametrize("kind", [memoryview, bytearray])
-def test_bytes_of_any_kind_are_taken_and_nothing_else(kind: type) -> None:
+def test_only_bytes_like_objects_are_decoded(kind: type) -> None:
     decoder = Decoder()
     assert decoder.feed(kind(b"data: a\n\ndata: b")) == [Message("a", id="")]
     assert decoder.feed(kind(b"\n\n")) == [Message("b", id="")]
@@ -347,7 +347,7 @@ def test_bytes_of_any_kind_are_taken_and_nothing_else(kind: type) -> None:
             decoder.feed(wrong)  # type: ignore[arg-type]
 
 
-def test_decoding_is_lazy_and_goes_on_from_an_id() -> None:
+def test_decode_is_lazy_and_begins_with_an_id() -> None:
     def chunks() -> Iterable[bytes]:
         yield b"data: a\n\n"
         raise AssertionError("read ahead")
@@ -374,7 +374,7 @@ def test_a_large_stream_in_small_pieces_takes_linear_time(stream: bytes) -> None
     assert time.monotonic() - started < HANG
 
 
-def test_many_comments_after_much_data_take_linear_time() -> None:
+def test_many_comments_after_long_data_take_linear_time() -> None:
     started = time.monotonic()
     decoder = Decoder(max_event_size=400_000)
     decoder.feed(b"data: x\n" * 199_990)
@@ -388,19 +388,19 @@ def test_many_comments_after_much_data_take_linear_time() -> None:
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=40).map(b"".join), st.sampled_from(["", "before"]))
 @example(b"data: a\n\nid: 1\0\ndata: b\n\n", "")
 @example(b"id: 1\nevent: \ndata: b\n\ndata: c\nid: 2\n\n", "")
-def test_any_mixture_of_fields_is_what_the_specification_says(data: bytes, last_event_id: str) -> None:
+def test_any_mixture_of_fields_is_decoded_as_specified(data: bytes, last_event_id: str) -> None:
     assert decode_every_way(data, last_event_id=last_event_id, times=6) == naive(data, last_event_id)
 
 
 @settings(deadline=None, max_examples=400)
 @given(st.binary(max_size=300))
-def test_any_bytes_are_what_the_specification_says(data: bytes) -> None:
+def test_any_bytes_are_decoded_as_specified(data: bytes) -> None:
     assert decode_every_way(data, times=6) == naive(data, "")
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=60).map(b"".join), st.integers(1, 60))
-def test_the_limit_holds_alike_at_any_cut(data: bytes, limit: int) -> None:
+def test_the_limit_does_not_depend_on_the_chunks(data: bytes, limit: int) -> None:
     messages, *_, too_large = decode_every_way(data, limit=limit, times=12)
     assert all(len(message.data or "") <= limit for message in messages)
     if not too_large:

@@ -1,4 +1,4 @@
-"""Message: what may be said, and the bytes it becomes."""
+"""Message: the allowed fields, and the encoded bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.decoding import decode_every_way
 
 texts = st.text(st.characters(codec="utf-8"))
 lines = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))
-#: Text that tries to be more than one field.
+#: Texts that try to inject other fields.
 hostile = st.lists(
     st.sampled_from(
         ["\n", "\r", "\r\n", "\n\n", "data: x", "event: e", "id: 9", "retry: 1", ":", " ", "\0", "\ufeff", "é"]
@@ -31,19 +31,19 @@ hostile = st.lists(
 
 
 class Kind(str, enum.Enum):
-    """An event type as applications have it, formatted as ``Kind.TICK`` by some Pythons."""
+    """An enumeration of event types, as applications use it. Some Python versions format it as ``Kind.TICK``."""
 
     TICK = "tick"
 
 
 def only(message: Message) -> Message:
-    """Return the one message that a receiver makes of these bytes."""
+    """Encode a message, and return the one message that a receiver decodes."""
     (received,) = decode_every_way(message.encode(), times=3)[0]
     return received
 
 
 def by_lines(text: str) -> str:
-    """Return the text as it arrives, each line break a line feed."""
+    """Return the text as it arrives: each line break is a line feed."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -68,7 +68,7 @@ def by_lines(text: str) -> str:
     ],
     ids=repr,
 )
-def test_a_message_becomes_exactly_these_bytes(message: Message, expected: bytes) -> None:
+def test_a_message_is_encoded_to_exactly_these_bytes(message: Message, expected: bytes) -> None:
     assert message.encode() == expected
 
 
@@ -102,7 +102,7 @@ def test_a_message_becomes_exactly_these_bytes(message: Message, expected: bytes
         ({"comment": "\udfff"}, ValueError, "comment has half"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_where_it_is_made(fields: dict[str, Any], error: type, words: str) -> None:
+def test_making_a_message_that_cannot_be_sent_raises_an_error(fields: dict[str, Any], error: type, words: str) -> None:
     with pytest.raises(error, match=words):
         Message(**fields)
 
@@ -116,7 +116,7 @@ def test_a_message_is_immutable(field: str) -> None:
             message.colour = "red"  # type: ignore[attr-defined]
 
 
-def test_a_subclass_of_str_or_int_is_kept_as_the_plain_value() -> None:
+def test_a_subclass_of_str_or_int_is_stored_as_a_plain_value() -> None:
     class Five(enum.IntEnum):
         FIVE = 5
 
@@ -125,7 +125,7 @@ def test_a_subclass_of_str_or_int_is_kept_as_the_plain_value() -> None:
     assert message.encode() == b": tick\nevent: tick\nid: tick\nretry: 5\ndata: tick\n\n"
 
 
-def test_a_str_that_hides_its_line_breaks_injects_nothing() -> None:
+def test_a_str_that_hides_its_line_breaks_cannot_inject_fields() -> None:
     class Sly(str):
         def __contains__(self, other: object) -> bool:
             return False
@@ -141,14 +141,14 @@ def test_a_str_that_hides_its_line_breaks_injects_nothing() -> None:
     assert Message(Sly("a\nb"), Sly("c")).encode() == b"event: c\ndata: a\ndata: b\n\n"
 
 
-def test_messages_are_equal_by_their_fields_wherever_they_come_from() -> None:
+def test_messages_with_equal_fields_are_equal() -> None:
     assert Message("x", "tick", id="7") == Message("x", "tick", id="7") == only(Message("x", "tick", id="7"))
     assert hash(Message("x", id="7")) == hash(only(Message("x", id="7")))
     assert Message("x") != Message("x", id="") and Message("x") != "x" and Message("") != Message(retry=1)
     assert len({Message("x"), Message("x"), Message("y")}) == 2
 
 
-def test_the_repr_makes_the_message_again() -> None:
+def test_the_repr_can_be_evaluated() -> None:
     message = Message("x\n", "tick", id="7", retry=5, comment="c")
     assert repr(message) == r"Message(data='x\n', event='tick', id='7', retry=5, comment='c')"
     assert eval(repr(message)) == message
@@ -169,12 +169,12 @@ def test_json_is_compact_and_keeps_its_characters() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {"x": -math.inf}, "\ud800"])
-def test_what_no_browser_reads_as_json_is_refused(value: Any) -> None:
+def test_values_that_browsers_cannot_parse_as_json_are_rejected(value: Any) -> None:
     with pytest.raises(ValueError, match=r"JSON compliant|surrogate"):
         Message.from_json(value)
 
 
-def test_what_json_has_not_is_a_type_error() -> None:
+def test_an_object_that_json_cannot_encode_raises_a_type_error() -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         Message.from_json({1, 2})
     with pytest.raises(TypeError, match="bytes is not JSON serializable: decode it"):
@@ -182,14 +182,14 @@ def test_what_json_has_not_is_a_type_error() -> None:
 
 
 @pytest.mark.parametrize("value", [datetime(2026, 1, 2, 3, 4, 5), Decimal("1.50"), UUID(int=7)], ids=repr)
-def test_what_json_has_no_form_for_is_what_default_makes_of_it(value: Any) -> None:
+def test_default_encodes_objects_that_json_cannot_encode(value: Any) -> None:
     assert Message.from_json({"it": value}, default=str).json() == {"it": str(value)}
     assert Message.from_json([value], "tick", id="7", default=lambda _: [1]) == Message("[[1]]", "tick", id="7")
     with pytest.raises(TypeError, match=f"{type(value).__name__} is not JSON serializable.*default=str"):
         Message.from_json([value])
 
 
-def test_json_without_data_or_of_other_text_is_a_value_error() -> None:
+def test_json_of_a_message_without_valid_json_raises_a_value_error() -> None:
     with pytest.raises(ValueError, match="no data"):
         Message(comment="x").json()
     with pytest.raises(json.JSONDecodeError):
@@ -198,7 +198,7 @@ def test_json_without_data_or_of_other_text_is_a_value_error() -> None:
 
 @settings(deadline=None)
 @given(data=texts | hostile, event=lines.filter(bool), id=lines.filter(lambda id: "\0" not in id))
-def test_a_receiver_gets_what_was_sent_up_to_line_breaks(data: str, event: str, id: str) -> None:
+def test_a_message_arrives_as_it_was_sent_except_for_line_breaks(data: str, event: str, id: str) -> None:
     received = only(Message(data, event, id=id))
     assert received.data == by_lines(data)
     assert (received.event, received.id) == (event, id)
@@ -212,7 +212,7 @@ def test_a_receiver_gets_what_was_sent_up_to_line_breaks(data: str, event: str, 
     event=st.just("message") | texts | hostile,
     retry=st.none() | st.integers(0, MAX_RETRY),
 )
-def test_no_message_makes_a_second_event_or_a_field_it_was_not_given(
+def test_no_message_encodes_to_a_second_event_or_another_field(
     data: str | None, id: str | None, comment: str | None, event: str, retry: int | None
 ) -> None:
     try:
@@ -232,6 +232,6 @@ def test_no_message_makes_a_second_event_or_a_field_it_was_not_given(
 
 @settings(deadline=None)
 @given(data=texts | hostile, event=lines.filter(bool), id=lines.filter(lambda id: "\0" not in id))
-def test_a_received_message_can_be_sent_on_as_it_is(data: str, event: str, id: str) -> None:
+def test_a_received_message_can_be_sent_on_unchanged(data: str, event: str, id: str) -> None:
     received = only(Message(data, event, id=id))
     assert only(received) == received == Message(received.data, event, id=id)

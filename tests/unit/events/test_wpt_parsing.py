@@ -1,4 +1,4 @@
-"""The parsing half of web-platform-tests' ``eventsource`` directory, from a table of its cases."""
+"""The parsing tests of the ``eventsource`` directory of web-platform-tests, from a table of its cases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.decoding import decode_every_way
 from tests.servers import ROOT
 
 _TABLE = json.loads((ROOT / "tests" / "data" / "wpt_cases.json").read_text())
-#: Told by status, type or address, which is the client's to judge.
+#: These cases depend on the status, the content type or the URL, which the client checks.
 _CLIENT = ("format-mime", "request-redirect", "request-status", "eventsource-close", "eventsource-constructor")
 
 
@@ -26,7 +26,7 @@ CASES = [case for case in _TABLE["cases"] if concerns_parsing(case)]
 
 
 def body(case: dict[str, Any], request: int) -> bytes:
-    """Return what the n-th request is answered with; the last answer repeats."""
+    """Return the response to the n-th request. The last response is repeated."""
     response = case["responses"][min(request, len(case["responses"]) - 1)]
     text: str = response["body"] + "".join(response.get("chunks", ()))
     return text.encode("latin-1")
@@ -36,7 +36,7 @@ def check(message: Message, expected: dict[str, str]) -> None:
     assert {"type": message.event, "data": message.data, "last_event_id": message.id}.items() >= expected.items()
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_is_complete() -> None:
     assert len(CASES) >= 40
 
 

@@ -1,4 +1,4 @@
-"""MemoryLog: what is its own beside the contract."""
+"""MemoryLog: its behaviour beyond the contract of all logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def packet(text: str) -> Packet:
     return Packet(Message(text), broadcast=True)
 
 
-def test_entries_are_let_go_when_they_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_entries_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     log = MemoryLog(size=100, ttl=60)
@@ -36,19 +36,19 @@ def test_entries_are_let_go_when_they_are_too_old(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("size", "ttl"), [(0, None), (-1, None), (10, 0), (10, -1), (10, float("nan"))])
-def test_bounds_that_bound_nothing_are_refused(size: int, ttl: float | None) -> None:
+def test_invalid_limits_are_rejected(size: int, ttl: float | None) -> None:
     with pytest.raises(ValueError):
         MemoryLog(size, ttl)
 
 
-def test_a_log_belongs_to_one_hub() -> None:
+def test_only_one_hub_can_use_a_log() -> None:
     log = MemoryLog()
     log.start(lambda entry: 0, print)
     with pytest.raises(LogError, match="another hub"):
         log.start(lambda entry: 1, print)
 
 
-def test_a_forked_child_is_another_log_and_the_fork_is_seen() -> None:
+def test_a_forked_child_has_another_log_and_the_fork_is_noticed() -> None:
     log = MemoryLog()
 
     def deliver(entry: object) -> int:
@@ -74,7 +74,7 @@ def test_a_forked_child_is_another_log_and_the_fork_is_seen() -> None:
     assert isinstance(gap, Gap) and gap.reason == "fork"
 
 
-def test_a_cursor_is_read_back_to_the_letter() -> None:
+def test_only_exact_cursors_are_parsed() -> None:
     place = Position((1 << 64) - 1, 10**18, "0123abcd")
     assert Position.parse(str(place)) == place
     assert Position.parse("0.0.00000000") == Position(0, 0, "00000000")
@@ -86,7 +86,7 @@ def to_zone(text: str, zone: str) -> Packet:
 
 
 def follow(log: MemoryLog, place: Place, *zones: str) -> tuple[list[str | None], int | None]:
-    """Read on to the end, as a connection does; return what came, and how much was reported missing."""
+    """Read to the end, as a connection does. Return the texts, and the number of messages reported missing."""
     found: list[str | None] = []
     missing: int | None = 0
     known: Place | None = None
@@ -102,7 +102,7 @@ def follow(log: MemoryLog, place: Place, *zones: str) -> tuple[list[str | None],
             return found, missing
 
 
-def test_a_busy_zone_does_not_push_out_a_quiet_one_if_zones_are_protected() -> None:
+def test_with_zone_size_a_busy_zone_does_not_push_out_a_quiet_one() -> None:
     log = MemoryLog(100, zone_size=10)
     log.start(lambda entry: 0, print)
     start = log.end()
@@ -113,7 +113,7 @@ def test_a_busy_zone_does_not_push_out_a_quiet_one_if_zones_are_protected() -> N
     assert follow(log, start, "busy") == ([str(n) for n in range(101, 200)], 101)
 
 
-def test_without_protection_a_quiet_client_is_told_what_it_has_lost_and_others_nothing() -> None:
+def test_without_zone_size_only_the_client_that_lost_messages_gets_a_gap() -> None:
     log = MemoryLog(100)
     log.start(lambda entry: 0, print)
     start = log.end()
@@ -126,7 +126,7 @@ def test_without_protection_a_quiet_client_is_told_what_it_has_lost_and_others_n
     assert follow(log, place, "other") == ([], 0)
 
 
-def test_what_is_held_and_what_is_reported_missing_are_all_that_was_sent() -> None:
+def test_every_sent_message_is_either_held_or_reported_missing() -> None:
     chance = random.Random(3)
     for _ in range(60):
         size = chance.randint(1, 20)
@@ -143,7 +143,7 @@ def test_what_is_held_and_what_is_reported_missing_are_all_that_was_sent() -> No
             assert found == [text for text in mine if text in found]
 
 
-def test_a_message_that_is_dropped_while_a_gap_is_reported_is_reported_too() -> None:
+def test_a_message_that_is_dropped_during_the_report_of_a_gap_is_reported_too() -> None:
     log = MemoryLog(4, zone_size=3)
     log.start(lambda entry: 0, print)
     start = log.end()
@@ -153,7 +153,7 @@ def test_a_message_that_is_dropped_while_a_gap_is_reported_is_reported_too() -> 
     page = log.read(start, 10, Interest(("q", "b")))
     assert [entry.packet.message.data for entry in page.entries] == ["quiet"]
     page = log.read(start, 0, Interest(("q", "b")))
-    log.append(to_zone("x", "other"))  # it pushes the quiet one out
+    log.append(to_zone("x", "other"))  # this drops the entry of the quiet zone
     found, missing = follow(log, start, "q", "b")
     assert found == ["5", "6", "7"] and missing == 6
 
@@ -168,11 +168,11 @@ def test_memory_stays_bounded_when_requests_invent_zones_and_clients(monkeypatch
     history, index = log.history, log.history._index
     tables = (history._entries, history._spare, index._zones, index._clients, index._gone, index._dropped)
     assert all(len(table) <= 200 for table in tables)
-    # What is not remembered is no reason to keep silent: it may have been this client's.
+    # The dropped entries are forgotten. One of them may have been for this client, so it gets a gap.
     assert follow(log, start, "zone 2")[1] is None and follow(log, log.end(), "zone 2") == ([], 0)
 
 
 @pytest.mark.parametrize("zone_size", [0, 11, -1])
-def test_a_protection_that_cannot_be_is_refused(zone_size: int) -> None:
+def test_an_invalid_zone_size_is_rejected(zone_size: int) -> None:
     with pytest.raises(ValueError, match="zone_size"):
         MemoryLog(10, zone_size=zone_size)

@@ -1,4 +1,4 @@
-"""Packet: whom a message is for."""
+"""Packet: the address of a message, and the checks of its fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HELLO = Message("hello")
     ("zone", "client_id", "broadcast"),
     [(ALL, None, True), ("z", None, True), ("z", "c", False), (ALL, "c", False)],
 )
-def test_the_four_ways_to_address(zone: Any, client_id: str | None, broadcast: bool) -> None:
+def test_the_four_kinds_of_addresses(zone: Any, client_id: str | None, broadcast: bool) -> None:
     packet = Packet(HELLO, zone, client_id, broadcast)
     assert (packet.zone, packet.client_id, packet.broadcast) == (zone, client_id, broadcast)
 
@@ -46,23 +46,23 @@ def test_the_four_ways_to_address(zone: Any, client_id: str | None, broadcast: b
         ({"broadcast": True, "exclude": [1]}, TypeError, "str"),
     ],
 )
-def test_a_packet_that_makes_no_sense_is_refused(arguments: Any, error: type[Exception], text: str) -> None:
+def test_an_invalid_packet_is_rejected(arguments: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Packet(HELLO, **arguments)
 
 
 @pytest.mark.parametrize("message", [None, "text", b"bytes", {"data": "x"}])
-def test_only_a_message_is_a_message(message: Any) -> None:
+def test_a_packet_takes_only_a_message(message: Any) -> None:
     with pytest.raises(TypeError, match="Message"):
         Packet(message, broadcast=True)
 
 
-def test_all_is_not_none_and_says_its_name() -> None:
+def test_all_is_not_none_and_shows_its_name() -> None:
     assert ALL is not None and repr(ALL) == "ALL"
 
 
 @pytest.mark.parametrize("event", ["ssehub.gap", "ssehub.open", "ssehub.x"])
-def test_the_hubs_own_types_are_not_for_senders(event: str) -> None:
+def test_types_that_are_reserved_for_hubs_are_rejected(event: str) -> None:
     with pytest.raises(ValueError, match="own"):
         Packet(Message("x", event), broadcast=True)
 
@@ -83,7 +83,7 @@ def test_the_hubs_own_types_are_not_for_senders(event: str) -> None:
         ({"retry": 86_400_001}, "a day"),
     ],
 )
-def test_what_a_client_could_not_come_back_with_is_not_sent(fields: dict[str, Any], text: str) -> None:
+def test_an_id_or_retry_with_which_a_client_cannot_come_back_is_rejected(fields: dict[str, Any], text: str) -> None:
     message = Message("x", **fields)
     with pytest.raises(ValueError, match=text):
         Packet(message, broadcast=True)
@@ -92,29 +92,31 @@ def test_what_a_client_could_not_come_back_with_is_not_sent(fields: dict[str, An
 
 
 @pytest.mark.parametrize("cursor", [str(PLACE), str(PLACE._replace(partition=7)), str(Places((PLACE, OTHER)))])
-def test_no_id_looks_like_a_cursor(cursor: str) -> None:
+def test_an_id_that_looks_like_a_cursor_is_rejected(cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
         Packet(Message("x", id=cursor), broadcast=True)
     assert cursor.encode() in b"".join(event_stream([Message("x", id=cursor)]).response)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("id", ["7", "order 42", "x" * 255, "ж漢😀", "a.1", "1-0"])
-def test_any_other_id_is_sent(id: str) -> None:
+def test_all_other_ids_are_accepted(id: str) -> None:
     assert Packet(Message("x", id=id, retry=86_400_000), broadcast=True).message.id == id
 
 
-def test_a_stream_passes_on_what_a_client_has_received() -> None:
+def test_a_received_message_can_be_passed_on_in_a_stream() -> None:
     (received,) = decode([b"id:  odd \ndata: x\n\n"])
     assert b"id:  odd \n" in b"".join(event_stream([received]).response)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("event", ["error", "open"])
-def test_a_type_that_a_browser_has_an_event_of_is_warned_of_once(event: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_type_that_browsers_dispatch_themselves_is_warned_about_once(
+    event: str, caplog: pytest.LogCaptureFixture
+) -> None:
     _warn_once.cache_clear()
     hub, message = Hub(), Message("x", event)
     hub.broadcast(message)
     hub.send("ada", message)
     hub.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"an event of the type '{event}' also calls the EventSource's on{event} in every page: use another"
+        f"an event of type '{event}' also calls EventSource.on{event} in every page: use another type"
     ]

@@ -1,4 +1,4 @@
-"""Wakeups: which threads sleep on their stream, and which of them has its turn to wake."""
+"""Wakeups: which connections sleep, which are woken, and how turns are passed on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.streams import GUARD, until
 
 
 class Sleeper:
-    """A connection, as far as wakeups know one, whose thread sleeps until it is woken."""
+    """A fake connection with a thread that sleeps in Wakeups. It has only the attributes that Wakeups uses."""
 
     def __init__(self, wakeups: Wakeups, name: str, zone: str = "default", level: bool = True) -> None:
         self.id, self.zones, self.partitions, self.home = name, (zone,), (0,), 0
@@ -37,21 +37,21 @@ def entry(zone: Any, partition: int = 0) -> Entry:
     return Entry(Packet(Message("x"), zone, broadcast=True), Position(1, 1, "0" * 8, partition), "0" * 8, b"")
 
 
-def test_an_entry_wakes_those_in_its_zone_and_no_others() -> None:
+def test_an_entry_wakes_only_connections_in_its_zone() -> None:
     wakeups = Wakeups()
     here, there = Sleeper(wakeups, "1", "here"), Sleeper(wakeups, "2", "there")
     threads = here.start(), there.start()
     wakeups.announce(entry("here"), None)
     threads[0].join(GUARD)
     assert not threads[0].is_alive() and threads[1].is_alive()
-    wakeups.announce(entry(ALL, partition=1), None)  # it is not its home
+    wakeups.announce(entry(ALL, partition=1), None)  # not the home partition
     assert threads[1].is_alive()
     wakeups.announce(entry(ALL), None)
     threads[1].join(GUARD)
     assert not threads[1].is_alive() and not wakeups._zones
 
 
-def test_one_that_has_something_to_do_does_not_sleep() -> None:
+def test_a_connection_with_something_to_do_does_not_sleep() -> None:
     wakeups = Wakeups()
     busy, closed = Sleeper(wakeups, "1", level=False), Sleeper(wakeups, "2")
     closed.closed = "shutdown"
@@ -60,7 +60,7 @@ def test_one_that_has_something_to_do_does_not_sleep() -> None:
     assert not wakeups._sleepers and wakeups._free == TURNS
 
 
-def test_only_so_many_have_a_turn_and_each_passes_it_on() -> None:
+def test_the_number_of_turns_is_limited_and_each_turn_is_passed_on() -> None:
     wakeups = Wakeups(turns=2)
     sleepers = [Sleeper(wakeups, str(n)) for n in range(5)]
     for one in sleepers:
@@ -74,18 +74,18 @@ def test_only_so_many_have_a_turn_and_each_passes_it_on() -> None:
     assert [one.queue.qsize() for one in sleepers] == [1] * 5 and wakeups._free == 2
 
 
-def test_one_that_leaves_the_line_takes_no_turn_with_it() -> None:
+def test_a_connection_that_leaves_the_line_gives_back_its_turn() -> None:
     wakeups = Wakeups(turns=1)
     holder, leaver, last = (Sleeper(wakeups, str(n)) for n in range(3))
     for one in (holder, leaver, last):
         wakeups._enter(cast(Any, one))
     wakeups.announce(entry("default"), None)
-    wakeups._withdraw(cast(Any, leaver))  # it is still in line
-    wakeups._withdraw(cast(Any, holder))  # it has the turn already
+    wakeups._withdraw(cast(Any, leaver))  # the connection is still in the line
+    wakeups._withdraw(cast(Any, holder))  # the connection has the turn already
     assert (leaver.queue.qsize(), last.queue.qsize()) == (0, 1)
 
 
-def test_no_wake_up_is_lost_between_the_last_look_and_the_sleep() -> None:
+def test_no_wake_up_is_lost_between_the_last_check_and_the_sleep() -> None:
     wakeups = Wakeups()
     one = Sleeper(wakeups, "1")
 
