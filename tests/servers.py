@@ -61,18 +61,19 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(
-    *command: str, stop: int = signal.SIGKILL, log: Path | None = None, **environment: str
+    *command: str, stop: int = signal.SIGKILL, log: Path | None = None, folder: Path = ROOT, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in the project's root during a ``with`` block. Then stop it and all processes that it started.
+    """Run a command during a ``with`` block. Then stop it and all processes that it started.
 
     :param stop: the signal that stops the processes.
     :param log: a file to which the output is appended.
+    :param folder: the working directory.
     """
     output: Any = subprocess.DEVNULL if log is None else log.open("ab")
     errors = output if log is not None else subprocess.PIPE if stop != signal.SIGKILL else subprocess.DEVNULL
     running = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=output,
         stderr=errors,

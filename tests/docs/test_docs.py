@@ -95,11 +95,8 @@ def running(command: str, folder: Path) -> Iterator[int]:
     """Run a command of the tutorial that serves, on a port of its own."""
     port = free_port()
     words = shlex.split(command.replace("--port 8000", f"--port {port}"))
-    more = () if words[0] == "flask" else ("--chdir", str(folder), "-b", f"127.0.0.1:{port}")
-    # process() runs in the project's root: flask looks for app.py where it is told.
-    if words[0] == "flask":
-        words[1:1] = ["--app", str(folder / "app.py")]
-    with process(sys.executable, "-m", words[0], *more, *words[1:], PYTHONPATH=f"{ROOT}:{folder}"):
+    more = () if words[0] == "flask" else ("-b", f"127.0.0.1:{port}")
+    with process(sys.executable, "-m", words[0], *more, *words[1:], folder=folder, PYTHONPATH=f"{ROOT}:{folder}"):
         until(lambda: _is_there(port), "the application to answer")
         yield port
 
@@ -368,7 +365,8 @@ PAGES_OF_PARTS = [page for page in PAGES if page.stem not in ("tutorial", "testi
 
 
 @pytest.mark.parametrize("page", PAGES_OF_PARTS, ids=lambda page: page.stem)
-def test_what_the_pages_show_runs(page: Path) -> None:
+def test_what_the_pages_show_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for code in blocks(page.read_text(), "python"):
         exec(compile(_harmless(code), str(page), "exec"), {"__name__": "app"})
 
