@@ -1,4 +1,4 @@
-"""Applications: what the fan-out benchmark compares, and how each of them is started."""
+"""Applications: the servers that the fan-out benchmark compares, and how each is started."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from benchmarks.server import ROOT, Launch, greenlets, gunicorn, threads
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is to be."""
+    """The addresses and ports of a server."""
 
     folder: Path
     port: int
-    #: The port for the load's requests; only a server with a helper has it.
+    #: The port for the load's requests. Only a server with a helper uses it.
     control: int
     streams: int
 
@@ -32,15 +32,15 @@ def _nothing() -> str:
 
 @dataclass(frozen=True)
 class Application:
-    """A program that serves streams, and takes a load."""
+    """A program that serves streams and executes loads."""
 
     name: str
     launch: Callable[[Place], Launch]
-    #: Tells what has to be installed; nothing if it is all there.
+    #: Returns what has to be installed; empty if everything is.
     missing: Callable[[], str] = _nothing
     #: Whether it can send to one client.
     addresses: bool = True
-    #: Whether its memory is measured with very many streams, too.
+    #: Whether its memory is also measured with very many streams.
     many: bool = False
 
 
@@ -103,7 +103,7 @@ APPLICATIONS = (
 
 
 def available(names: Iterable[str]) -> tuple[list[Application], list[str]]:
-    """Return the applications of these names that can run, and for each other one a line about what is missing."""
+    """Return the applications with these names that can run, and for each other one a line with the missing package."""
     chosen = [one for one in APPLICATIONS if one.name in names]
     lacks = {one.name: one.missing() for one in chosen}
     lines = [f"{name} is left out; install {lack}" for name, lack in lacks.items() if lack]

@@ -1,6 +1,6 @@
-"""What open streams cost one worker of gunicorn: memory, the time to take them in, and to reach them all once.
+"""The cost of open streams for one worker of gunicorn: memory, time to connect all, and time to reach all.
 
-``python -m benchmarks.capacity`` from the root of the repository; ``docs/deployment.rst`` has its figures.
+``python -m benchmarks.capacity`` from the root of the repository. ``docs/deployment.rst`` has the results.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _AT_REST = 20.0  # seconds; a heartbeat comes every 15
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured."""
+    """The result of a measurement."""
 
     memory: float  # KiB for each stream
     connect: float  # seconds until all were open
-    last: float  # milliseconds from the call of broadcast until the last stream has the message
-    idle: float  # percent of a processor while nothing is sent
+    last: float  # milliseconds from the call of broadcast until the last stream has received the message
+    idle: float  # percent of a processor while no messages are sent
 
 
 def measure(way: str, streams: int) -> Result:
-    """Open streams to a server of their own, and send them single messages."""
+    """Open streams on a new server, and send single messages to them."""
     port = free_port()
     options, detach = WAYS[way]
     launch = Launch(gunicorn("benchmarks.hubapp:application", port, *options(streams)), {"DETACH": detach})
@@ -69,7 +69,7 @@ def measure(way: str, streams: int) -> Result:
 
 
 def _reach(server: Server, fleet: Fleet) -> float:
-    """Return the seconds a single message takes until everyone has it."""
+    """Return the seconds until all streams have received a single message."""
     fleet.reset()
     started = float(server.ask("POST", "/burst?n=1", _PATIENCE)["started"])
     arrived = fleet.expect(1, _PATIENCE)["last_arrival"]

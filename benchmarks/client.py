@@ -1,7 +1,7 @@
-"""Following a stream, beside the other clients in Python: ``python -m benchmarks.client``.
+"""The cost of following a stream, compared with other clients in Python: ``python -m benchmarks.client``.
 
-A server in a process of its own sends events of 200 bytes, each a chunk of its own, over loopback: first as fast as it
-can, then one each 10 ms.
+A server in a process of its own sends events of 200 bytes over loopback, each in a chunk of its own. First it sends as
+fast as possible, then one event per 10 ms.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import sseclient
 from benchmarks.table import table
 from ssehub import Client
 
-#: Bytes of an event, all told.
+#: Total size of an event in bytes.
 SIZE = 200
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def serve() -> None:
-    """Answer ``/flood/N`` with N events at once, ``/pace/N`` with one each 10 ms; then close."""
+    """Answer ``/flood/N`` with N events at once, and ``/pace/N`` with one event per 10 ms; then close."""
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     while True:
@@ -70,7 +70,7 @@ def _pace(connection: socket.socket, count: int) -> None:
 
 
 def ssehub_loop(url: str) -> Iterator[str | None]:
-    """Follow with ssehub, as a loop."""
+    """Follow with ssehub, in a loop."""
     return (message.data for message in Client(url))
 
 
@@ -110,7 +110,7 @@ CONTESTANTS: dict[str, Callable[[str], Iterator[Any]]] = {
 
 
 def flood(follow: Callable[[str], Iterator[Any]], port: int, count: int) -> tuple[float, float]:
-    """Return events a second from the first to the last, and processor microseconds for each."""
+    """Return the events per second from the first to the last, and the processor time for each in microseconds."""
     events = follow(f"http://127.0.0.1:{port}/flood/{count}")
     next(events)
     began, processor = time.perf_counter(), time.process_time()
@@ -121,7 +121,7 @@ def flood(follow: Callable[[str], Iterator[Any]], port: int, count: int) -> tupl
 
 
 def pace(follow: Callable[[str], Iterator[Any]], port: int, count: int) -> tuple[float, float]:
-    """Return the median and the 99th percentile of microseconds from the sending of an event to its arrival."""
+    """Return the median and the 99th percentile of the microseconds from sending an event to its arrival."""
     late = []
     for data in islice(follow(f"http://127.0.0.1:{port}/pace/{count}"), count):
         late.append((time.perf_counter_ns() - int(data.split()[0])) / 1000)
@@ -129,7 +129,7 @@ def pace(follow: Callable[[str], Iterator[Any]], port: int, count: int) -> tuple
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Run the measurement and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--events", type=int, default=20_000, help="of the flood")

@@ -1,4 +1,4 @@
-"""Decoding speed, beside the other decoders in Python: ``python -m benchmarks.decoder``."""
+"""The speed of decoding, compared with other decoders in Python: ``python -m benchmarks.decoder``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ld_eventsource.reader import _BufferedLineReader, _SSEReader
 from benchmarks.table import table
 from ssehub import Decoder
 
-#: Bytes of stream that one measurement decodes.
+#: Number of bytes that each measurement decodes.
 SIZE = 4 << 20
 
 Chunks = Sequence[bytes]
@@ -53,13 +53,13 @@ def sseclient_py(chunks: Chunks, count: int) -> int:
 
 
 class _Raw:
-    """What requests reads a response from."""
+    """The raw response that requests reads from."""
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
 
     def stream(self, size: int, decode_content: bool) -> Iterator[bytes]:
-        """Yield the chunks as they are."""
+        """Yield the chunks unchanged."""
         return iter(self._chunks)
 
 
@@ -88,7 +88,7 @@ def _text(size: int) -> str:
 
 
 def shapes() -> dict[str, Callable[[int], str]]:
-    """Return what makes the n-th event of each shape."""
+    """Return for each shape a function that makes the n-th event."""
     token = {"id": "chatcmpl-9xK2mQ", "object": "chat.completion.chunk", "model": "some-model", "choices": []}
     llm = json.dumps({**token, "delta": {"content": " token"}, "pad": _text(50)}, separators=(",", ":"))
     large = _text(65536)
@@ -106,7 +106,7 @@ def shapes() -> dict[str, Callable[[int], str]]:
 
 
 def cut(events: Sequence[bytes], size: int | None) -> Chunks:
-    """Return a stream in chunks of a size, or of one event each."""
+    """Return a stream in chunks of the given size, or with one event in each."""
     if size is None:
         return events
     whole = b"".join(events)
@@ -114,7 +114,7 @@ def cut(events: Sequence[bytes], size: int | None) -> Chunks:
 
 
 def measure(chunks: Chunks, count: int, rounds: int, contestants: Iterable[str]) -> dict[str, float]:
-    """Return the median seconds of processor time of each contestant, all in turn in each round."""
+    """Return the median processor time of each contestant in seconds. In each round all run in turn."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, taken in times.items():
@@ -127,7 +127,7 @@ def measure(chunks: Chunks, count: int, rounds: int, contestants: Iterable[str])
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Run the measurement and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", help="measure shapes whose name contains this")

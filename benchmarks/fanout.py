@@ -1,7 +1,7 @@
-"""How fast one server process brings messages to many streams: ssehub beside other servers, in one table.
+"""How fast one server process delivers messages to many streams: ssehub and other servers, in one table.
 
 ``python -m benchmarks.fanout [--quick] [--rounds N] [--only NAME ...]`` from the root of the repository. The server has
-a core of its own. The applications run in turn, for several rounds, and the table has the medians.
+a core of its own. The applications run in turn, for several rounds. The table has the medians.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from benchmarks.trials import WRONG, Figure, Figures
 from ssehub.tools.bench.target import BenchError, raise_file_limit
 
 NAMES = [one.name for one in APPLICATIONS]
-#: What the others are compared with: the first of these that runs.
+#: The standard that the others are compared with: the first of these that can run.
 STANDARDS = ("go", "naive")
 NO_RATIO = ("p99 ms", "arrived %", "lost", WRONG)
 
 
 def measure(step: Step, application: Application, folder: Path, cores: Cores) -> Figures:
-    """Run one step; an application that fails has no figures."""
+    """Run one step. An application that fails has no results."""
     try:
         figures = step.run(application, folder, cores)
     except (RuntimeError, FleetError, BenchError, CalledProcessError) as error:
@@ -49,7 +49,7 @@ def _say(line: str) -> None:
 
 
 def middle(found: Sequence[Figures]) -> Figures:
-    """Return the medians of all rounds, and the sum of all that went wrong in them."""
+    """Return the medians of all rounds, and the sums of everything that went wrong."""
     figures: Figures = {}
     for name in dict.fromkeys(name for one in found for name in one):
         known = [one[name] for one in found if name in one and not math.isnan(one[name].value)]
@@ -61,7 +61,7 @@ def middle(found: Sequence[Figures]) -> Figures:
 
 
 def rows(results: Mapping[str, Figures], columns: Sequence[str]) -> list[list[str]]:
-    """Return the lines of the table; behind a figure is its ratio to that of the standard."""
+    """Return the lines of the table. Each figure is followed by its ratio to that of the standard."""
     standard = next((name for name in STANDARDS if name in results), None)
     lines: list[list[str]] = [["application"]]
     lines += [[name] for name in results]
@@ -92,7 +92,7 @@ def _ratio(figure: Figure | None, standard: Figure | None) -> str:
 
 
 def run(applications: Sequence[Application], steps: Sequence[Step], rounds: int, cores: Cores) -> dict[str, Figures]:
-    """Run all steps, the applications in turn; return the figures of each application."""
+    """Run all steps, with the applications in turn. Return the results of each application."""
     found: dict[str, list[Figures]] = {one.name: [] for one in applications}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):

@@ -1,8 +1,8 @@
-"""A fleet of SSE subscribers in a process of its own: it counts what arrives and checks the order on every stream.
+"""A fleet of SSE subscribers in a process of its own: it counts messages and checks their order on each stream.
 
-It uses the subscribers of ``ssehub.tools.bench``, commanded from a test or benchmark. A message is expected to carry
-``<sequence number> <time.monotonic() of sending>`` in front of its padding, which is comparable across the processes of
-one machine. A number with ``@`` in front is one of another sequence: that of the messages to this client alone.
+It uses the subscribers of ``ssehub.tools.bench``, and a test or benchmark controls it. A message is expected to start
+with ``<sequence number> <time.monotonic() of sending>``; this time is comparable across the processes of a machine. A
+number with a leading ``@`` belongs to a second sequence, that of the messages to this client alone.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ READ_SIZE = 1 << 16
 
 
 class Report(TypedDict):
-    """What the fleet has seen since its last reset; times are of ``time.monotonic()``, latencies are in seconds."""
+    """The observations since the last reset. Times are ``time.monotonic()``, latencies are in seconds."""
 
-    complete: bool  # what was waited for came in time
-    connected: int  # streams whose first bytes of body came, ever
-    ended: int  # by the server or by an error, after they were connected; they come back
-    refused: int  # answered with anything but a stream
+    complete: bool  # whether the condition of the wait was met in time
+    connected: int  # streams whose first bytes have arrived, in total
+    ended: int  # streams that the server or an error ended; they reconnect
+    refused: int  # responses that were not a stream
     received: int  # without doubles
-    least: int  # received by the open, reading stream that has the fewest
-    missing: int  # numbers that were skipped and have not come later; what is still due at the end is not known here
+    least: int  # number received by the open, reading stream with the fewest messages
+    missing: int  # numbers that were skipped and have not arrived later, without those after the last one received
     doubles: int
     out_of_order: int
     gaps: int
-    gap_events: list[dict[str, Any]]  # the first few: stream, next (the number it was due), data (what the event said)
-    faults: list[str]  # the first few, in words
+    gap_events: list[dict[str, Any]]  # the first few: stream, next (the next expected number), data (of the event)
+    faults: list[str]  # descriptions of the first few
     first_arrival: float | None
     last_arrival: float | None
     latency: dict[str, float]  # p50, p90, p99, p99.9, max
-    cpu: float  # seconds of processor the fleet itself took
+    cpu: float  # seconds of processor time of the fleet itself
 
 
 class FleetError(Exception):
-    """The fleet's process died, did not answer, or was given a command that it cannot carry out."""
+    """The fleet's process died, did not respond, or got a command that it cannot execute."""
 
 
 def read_number(data: str) -> Numbered | None:
-    """Read a message's data."""
+    """Parse the data of a message."""
     number, stamp, *_ = [*data.split(" ", 2), "", ""]
     sender = number[:1] if number.startswith("@") else ""
     try:
@@ -64,13 +64,13 @@ def read_number(data: str) -> Numbered | None:
 
 
 class _Commanded:
-    """The fleet's process: commands and streams in one loop, one thread."""
+    """The fleet's process: commands and streams in one loop and one thread."""
 
     def __init__(self, commands: int, replies: int) -> None:
         self._commands, self._replies = commands, replies
         self._command_line = b""
         self._running = True
-        #: What is waited for, and until when.
+        #: The condition of the current wait, and its deadline.
         self._wait: tuple[Callable[[], bool], float] | None = None
         self._loop = Loop()
         self._tally = Tally(read_number)
@@ -79,7 +79,7 @@ class _Commanded:
         self._loop.watch(commands, READ, lambda events: self._read_commands())
 
     def run(self) -> None:
-        """Serve until whoever gives the commands is gone."""
+        """Serve until the controlling process is gone."""
         while self._running:
             self._loop.turn(0.01)
             if self._wait is not None and (self._wait[0]() or time.monotonic() >= self._wait[1]):
@@ -172,7 +172,7 @@ class _Commanded:
 
 
 class Fleet:
-    """A fleet in a subprocess, seen from the test or benchmark that commands it. Not thread-safe; a context manager."""
+    """A fleet in a subprocess, for the controlling test or benchmark. Not thread-safe; a context manager."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -188,7 +188,7 @@ class Fleet:
     def start(
         self, url: str, n: int, *, paused: int = 0, first: int | None = None, receive_buffer: int | None = None
     ) -> None:
-        """Begin to connect n more streams, and return at once.
+        """Start connecting n more streams, and return at once.
 
         :param url: an http URL where somebody listens; ``{n}`` in it is the stream's number, from 0.
         :param paused: how many of them stop reading once they are connected (about the first bytes of the body).
@@ -198,11 +198,11 @@ class Fleet:
         self._ask(10.0, command="start", url=url, n=n, paused=paused, first=first, receive_buffer=receive_buffer)
 
     def wait_connected(self, timeout: float = 30.0) -> Report:
-        """Wait until every stream has received the first bytes of its body: then it is subscribed."""
+        """Wait until each stream has received the first bytes of its body, which means that it is subscribed."""
         return self._ask(timeout, command="wait_connected", timeout=timeout)
 
     def expect(self, count: int, timeout: float) -> Report:
-        """Wait until every stream that reads has received count messages since the last reset."""
+        """Wait until each stream that reads has received count messages since the last reset."""
         return self._ask(timeout, command="expect", count=count, timeout=timeout)
 
     def expect_in_all(self, count: int, timeout: float, quiet: float) -> Report:
@@ -213,19 +213,19 @@ class Fleet:
         return self._ask(timeout, command="expect_in_all", count=count, timeout=timeout, quiet=quiet)
 
     def report(self) -> Report:
-        """Return what has arrived so far."""
+        """Return the observations so far."""
         return self._ask(10.0, command="report")
 
     def reset(self) -> None:
-        """Count from zero; the streams stay, and what is due next on each."""
+        """Reset the counts. The streams and their next expected numbers stay."""
         self._ask(10.0, command="reset")
 
     def resume_paused(self) -> None:
-        """Let the paused streams read on."""
+        """Make the paused streams read again."""
         self._ask(10.0, command="resume_paused")
 
     def close(self) -> None:
-        """Close every stream and end the process; idempotent."""
+        """Close all streams and end the process. Idempotent."""
         if self._process.stdin and not self._process.stdin.closed:
             self._process.stdin.close()
         try:
@@ -250,14 +250,14 @@ class Fleet:
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
         except OSError as error:
             raise FleetError("the fleet's process is gone") from error
-        # A busy fleet looks at all it has read before it answers: that may be some seconds after the deadline.
+        # A busy fleet processes all received data before it responds, which may take some seconds beyond the deadline.
         return self._next_reply(time.monotonic() + patience + 30.0)
 
     def _next_reply(self, deadline: float) -> Report:
         assert self._process.stdout is not None
         while b"\n" not in self._replies:
             if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise FleetError("the fleet did not answer in time")
+                raise FleetError("the fleet did not respond in time")
             data = os.read(self._process.stdout.fileno(), READ_SIZE)
             if not data:
                 raise FleetError(f"the fleet's process ended with {self._process.wait()}")

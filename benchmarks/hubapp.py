@@ -1,7 +1,7 @@
-"""The benchmarks' application on ssehub: ``gunicorn benchmarks.hubapp:application``.
+"""The application of the benchmarks with ssehub: ``gunicorn benchmarks.hubapp:application``.
 
-``$REDIS_URL`` is the address of a shared log, ``$RETRY`` the hub's ``retry``; ``$DETACH`` is its ``detach``: ``true``,
-``false``, or nothing for None.
+``$REDIS_URL`` is the address of a shared log, ``$RETRY`` the hub's ``retry``, and ``$DETACH`` its ``detach``: ``true``,
+``false``, or empty for None.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ load = WsgiLoad(lambda text: hub.broadcast(text, zone=ZONE), lambda client, text
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Serve ``GET /events``, and the load."""
+    """Serve ``GET /events`` and the load."""
     if environ["PATH_INFO"] != "/events":
         return load(environ, start_response)
     client_id = parse_qs(environ["QUERY_STRING"]).get("client_id", [None])[-1]

@@ -1,8 +1,8 @@
-"""What the number of connected clients costs a message to one of them, and a client that comes.
+"""How the number of connected clients affects a message to one of them, and the start of a stream.
 
 ``python -m benchmarks.index [--clients N ...] [--rounds N]`` from the root of the repository. The streams are bodies of
-``Hub.stream()`` in one thread, without HTTP. Where the log finds what is a client's own, each column is about the same
-from top to bottom.
+``Hub.stream()`` in one thread, without HTTP. If the log's index works, the values in each column are about the same for
+any number of clients.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks.table import table
 from ssehub import Hub, MemoryLog
 
 CLIENTS = (100, 1000, 10_000)
-#: Messages that the log holds for one client that comes, and for all others.
+#: Number of messages in the log for the client that connects, and for all other clients.
 OWN, OTHERS = 10, 10_000
 MESSAGES = 2000
 ATTACHES = 20
-#: The client that comes; no other has this id.
+#: The id of the client that connects.
 COMING = "coming"
 
 
@@ -31,13 +31,13 @@ class Cost(NamedTuple):
     """Microseconds."""
 
     send: float  # of hub.send alone
-    read: float  # until the message is out of the client's stream
-    attach: float  # of a client that comes and reads its own messages
+    read: float  # until the client's stream has yielded the message
+    attach: float  # until a client that connects has read its own messages
 
 
 @contextlib.contextmanager
 def connected(clients: int) -> Iterator[tuple[Hub, list[Iterator[bytes]]]]:
-    """Give a hub with that many streams while the block lasts; the ids of their clients are the numbers from 0."""
+    """Yield a hub with this number of streams. The ids of the clients are the numbers from 0."""
     hub = Hub(MemoryLog(2 * (OWN + OTHERS) + MESSAGES))
     bodies = [hub.stream(client_id=str(number)) for number in range(clients)]
     try:
@@ -51,7 +51,7 @@ def connected(clients: int) -> Iterator[tuple[Hub, list[Iterator[bytes]]]]:
 
 
 def measure(clients: int) -> Cost:
-    """Measure with that many clients."""
+    """Measure with this number of clients."""
     choose = random.Random(1).randrange
     with connected(clients) as (hub, bodies):
         sends, reads = [], []
@@ -69,7 +69,7 @@ def measure(clients: int) -> Cost:
 
 
 def fill(hub: Hub, clients: int) -> None:
-    """Put the messages of one client into the log, evenly spread among those of the others."""
+    """Add the messages of one client to the log, evenly distributed among those of the others."""
     choose = random.Random(2).randrange
     for number in range(OWN):
         hub.send(COMING, f"<own {number}>")
@@ -78,7 +78,7 @@ def fill(hub: Hub, clients: int) -> None:
 
 
 def come(hub: Hub) -> float:
-    """Return the seconds until a client that comes has its own messages."""
+    """Return the seconds until a client that connects has read its own messages."""
     began = time.perf_counter()
     body = hub.stream(client_id=COMING, since=OWN)
     read_until(body, f"<own {OWN - 1}>")
@@ -88,14 +88,14 @@ def come(hub: Hub) -> float:
 
 
 def read_until(body: Iterator[bytes], text: str) -> None:
-    """Read a stream up to a text."""
+    """Read a stream until a text."""
     wanted = text.encode()
     while wanted not in next(body):
         pass
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Run the measurement and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.index", description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,7 +1,7 @@
-"""Load: the messages that a benchmark makes a server send, and the requests that ask for them.
+"""Load: the messages that a benchmark makes a server send, and the requests for them.
 
-Each message begins with its number and with the time it was due at (``time.monotonic()``). The numbers of messages to
-everyone rise by one; so do those of the messages to one client, which have an ``@`` in front.
+Each message starts with its number and the time at which it was due (``time.monotonic()``). The numbers of messages to
+all clients increase by one. So do the numbers of messages to one client, which have a leading ``@``.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Due(NamedTuple):
-    """A message, and when it is to be sent (``time.monotonic()``)."""
+    """A message, and the time at which it has to be sent (``time.monotonic()``)."""
 
     when: float
-    #: The client it is for; None for everyone.
+    #: The receiver; None for all clients.
     client: str | None
     text: str
 
 
 class Load:
-    """Make the messages.
+    """Creates the messages.
 
-    ``POST /burst?n=&size=`` asks for n messages to everyone, as fast as the server takes them; ``POST
-    /rate?per_second=&seconds=&size=`` for messages to everyone at a fixed rate; ``POST /each?n=&clients=&size=`` for n
-    messages, each to one random client of those whose ids are the numbers from 0. ``GET /ready`` asks for nothing.
+    ``POST /burst?n=&size=`` sends n messages to all clients as fast as possible. ``POST
+    /rate?per_second=&seconds=&size=`` sends messages to all clients at a fixed rate. ``POST /each?n=&clients=&size=``
+    sends n messages, each to a random client; the ids of the clients are the numbers from 0. ``GET /ready`` sends none.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Load:
         self._own: dict[str, Iterator[int]] = {}
 
     def plan(self, method: str, path: str, query: str) -> Iterator[Due] | None:
-        """Return the messages that a request asks for, each made when it is taken; None if the request asks wrongly."""
+        """Return an iterator that creates the messages of a request; None if the request is invalid."""
         plans: dict[str, Callable[..., Iterator[Due]]] = {
             "POST /burst": self._burst,
             "POST /rate": self._rate,
@@ -55,7 +55,7 @@ class Load:
             yield self._to_all(time.monotonic(), size)
 
     def _rate(self, per_second: float, seconds: float, size: float = 100) -> Iterator[Due]:
-        """Give up after one and a half times the seconds: the server is too slow for this rate."""
+        """Stop after one and a half times the seconds, because the server is too slow for this rate."""
         started = time.monotonic()
         for count in range(int(per_second * seconds)):
             if time.monotonic() > started + seconds * 1.5:
@@ -75,11 +75,11 @@ class Load:
 
 
 class WsgiLoad:
-    """Serve the requests for a load, and send the messages in the thread of the request.
+    """Serves the requests for a load, and sends the messages in the thread of the request.
 
-    :param publish: sends a text to everyone.
+    :param publish: sends a text to all clients.
     :param send: sends a text to one client; None if the application cannot.
-    :param flush: called when there is nothing to send for a moment, and at the end.
+    :param flush: called when there is no message to send for a moment, and at the end.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class WsgiLoad:
         self._flush = flush
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Send what the request asks for, and answer when that is done."""
+        """Send the requested messages, and respond when all are sent."""
         started = time.monotonic()
         plan = self._load.plan(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"])
         if plan is None:
             start_response("404 Not Found", [("Content-Length", "0")])
             return []
         for when, client, text in plan:
-            if (wait := when - time.monotonic()) > 0:  # a burst has no pause, not even one of no length
+            if (wait := when - time.monotonic()) > 0:  # without a sleep in a burst, not even of 0 s
                 self._flush()
                 time.sleep(wait)
             if client is None:

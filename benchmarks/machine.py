@@ -1,4 +1,4 @@
-"""The machine: what a table was measured on."""
+"""Machine: describes the machine that a table was measured on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 
 def machine() -> str:
-    """Say what this runs on, and how busy that is."""
+    """Return a description of the machine and its load."""
     names = ", ".join(f"{name} {version(name)}" for name in ("gunicorn", "gevent"))
     python = f"{platform.python_implementation()} {platform.python_version()}"
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())

@@ -1,6 +1,6 @@
-"""The application people paste today: a list of ``queue.Queue``, one for each subscriber.
+"""A common naive application: a list of ``queue.Queue``, one for each subscriber.
 
-``gunicorn benchmarks.naive:application``
+Start it with ``gunicorn benchmarks.naive:application``.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ subscribers: list[queue.Queue[str]] = []
 
 
 def stream() -> Iterator[bytes]:
-    """Yield what is published from now on."""
+    """Yield the messages that are published from now on."""
     messages: queue.Queue[str] = queue.Queue()
     subscribers.append(messages)
-    yield b": ok\n\n"  # no server sends its headers before the first chunk
+    yield b": ok\n\n"  # servers send the headers together with the first chunk
     while True:
         yield f"data: {messages.get()}\n\n".encode()
 
 
 def publish(text: str) -> None:
-    """Put a message on every subscriber's queue."""
+    """Put a message into each subscriber's queue."""
     for messages in subscribers:
         messages.put(text)
 
@@ -38,7 +38,7 @@ load = WsgiLoad(publish)
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Serve ``GET /events``, and the load."""
+    """Serve ``GET /events`` and the load."""
     if environ["PATH_INFO"] != "/events":
         return load(environ, start_response)
     start_response("200 OK", EVENT_STREAM)

@@ -1,4 +1,4 @@
-"""Processes: which of them there are, what they take, and the core they run on."""
+"""Processes: the processes of a server, their resource usage, and the core that they run on."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Cores(NamedTuple):
-    """The cores of a benchmark; None for any."""
+    """The cores for a benchmark; None for any."""
 
     server: int | None
     others: int | None
 
     def __str__(self) -> str:
         if self.server is None:
-            return "one core, so nothing is pinned"
+            return "a single core, so no process is pinned"
         return f"the server on core {self.server}, everything else on core {self.others}"
 
 
 def two_cores() -> Cores:
-    """Choose two of the cores that this process may use; none if there is only one."""
+    """Choose two of the cores that this process may use. Both are None if there is only one."""
     server, *more = sorted(os.sched_getaffinity(0))
     return Cores(server, more[0]) if more else Cores(None, None)
 
 
 @contextlib.contextmanager
 def on_core(core: int | None) -> Iterator[None]:
-    """Let the processes that this thread starts meanwhile run on one core only."""
+    """Pin processes that this thread starts in this context to one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, before if core is None else {core})
     try:
@@ -41,7 +41,7 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 def family(pid: int) -> list[int]:
-    """Return the id of a process and those of its descendants."""
+    """Return the id of a process and the ids of its descendants."""
     found = [pid]
     for parent in found:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -51,17 +51,17 @@ def family(pid: int) -> list[int]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Return the seconds of processor that a process and its descendants took so far."""
+    """Return the total processor time of a process and its descendants in seconds."""
     ticks = 0
     for one in family(pid):
-        # The name, in parentheses, may contain anything; the 14th and the 15th field are the time in user and system.
+        # The name, in parentheses, may contain any character. Fields 14 and 15 are the user and system time.
         fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICK
 
 
 def resident_kib(pid: int) -> float:
-    """Return the resident memory of a process and its descendants, in KiB; what they share counts once for each."""
+    """Return the resident memory of a process and its descendants in KiB. Shared memory is counted for each."""
     return sum(_resident_kib(one) for one in family(pid))
 
 

@@ -1,10 +1,10 @@
-"""What a restart costs the clients: ``python -m benchmarks.restart [--streams 1000] [--rounds 3]``.
+"""The effects of a restart on clients: ``python -m benchmarks.restart [--streams 1000] [--rounds 3]``.
 
-Streams on gunicorn with one worker, on a log that survives it, and messages at a steady rate all the while. Then the
-server is told to stop, and a new one is started on the same address as soon as it has gone (SIGTERM), or it is told to
-reload (SIGHUP); with ``-c python:ssehub.integrations.gunicorn`` and without. Clients behave as browsers do: they come
-back after the time that they were told, with the last id they have seen, and over the connection that they had where
-the server has left it open.
+The streams are on gunicorn with one worker, with a log that survives the restart and messages at a steady rate. The
+server is either told to stop (SIGTERM), and a new one is started on the same address when it has ended; or it is told
+to reload (SIGHUP). Each case is run with and without ``-c python:ssehub.integrations.gunicorn``. Clients behave as
+browsers do: they reconnect after the time that the stream has sent, with their last event id, and on their previous
+connection if the server has left it open.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from tests.servers import ROOT, children, free_port
 HOOK = ("-c", "python:ssehub.integrations.gunicorn")
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
 WORKERS = ("sync", "gthread", "gevent")
-#: Seconds within which clients that come back together are counted.
+#: Length in seconds of the window in which simultaneous reconnections are counted.
 CLUMP = 0.1
-#: Seconds of sending before the signal, and after all are back.
+#: Seconds of sending before the signal, and after all streams are open again.
 STEADY = 2.0
-#: Seconds after which a restart that has not come to its end is judged as it stands.
+#: Seconds after which a restart is evaluated even if it is not complete.
 PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is restarted, and how."""
+    """A server, and how it is restarted."""
 
     worker: str
     signal: str
@@ -58,15 +58,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it; times in seconds from the signal on."""
+    """The results. Times are in seconds from the signal."""
 
-    gone: float  # until the server, or with SIGHUP the old worker, was gone
-    back: float  # until the last stream was back
-    clump: float  # streams that knocked in one tenth of a second, at the most
-    failed: float  # attempts that found nobody
+    gone: float  # until the server, or with SIGHUP the old worker, has ended
+    back: float  # until the last stream is open again
+    clump: float  # maximum number of attempts to connect within a tenth of a second
+    failed: float  # attempts for which no server accepted the connection
     late: float  # the longest time from a message to its last arrival
     sent: float
-    missed: float  # messages that were sent and did not come, over all streams
+    missed: float  # messages that were sent and have not arrived, over all streams
     doubled: float
     gaps: float
 
@@ -93,13 +93,13 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it, without waiting for it."""
+        """Start the server, without waiting until it is ready."""
         self.process = subprocess.Popen(
             self._command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def close(self) -> None:
-        """End it and its workers by force."""
+        """Kill the server and its workers."""
         for pid in (*_workers(self.process), self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ class Server:
 
 
 class Restart:
-    """One restart. Everything happens in one thread, the sending as well."""
+    """One restart. Everything happens in one thread, including the sending."""
 
     def __init__(
         self, case: Case, server: Server, redis_url: str, streams: int, rate: float, steady: float = STEADY
@@ -125,7 +125,7 @@ class Restart:
         self._sending = False
 
     def run(self) -> Result:
-        """Connect, restart, and judge."""
+        """Connect, restart, and evaluate."""
         target = self._target()
         self._subscribers.add(target, self._streams, first=0)
         self._turn(lambda: self._subscribers.open == self._streams, "the streams to connect")
@@ -145,7 +145,7 @@ class Restart:
         return self._judge(told, gone)
 
     def close(self) -> None:
-        """Let go of everything but the server."""
+        """Release everything except the server."""
         self._subscribers.close()
         self._loop.close()
         self._hub.close()
@@ -161,7 +161,7 @@ class Restart:
                 time.sleep(0.05)
 
     def _restart(self) -> float:
-        """Restart the server, and return when the old one was gone."""
+        """Restart the server, and return the time at which the old one had ended."""
         process, old = self._server.process, _workers(self._server.process)
         process.send_signal(SIGNALS[self._case.signal])
         if self._case.signal == "SIGHUP":
@@ -173,7 +173,7 @@ class Restart:
         return gone
 
     def _send(self) -> None:
-        """Send a message, and have the next one follow."""
+        """Send a message, and schedule the next one."""
         if self._sending:
             self._hub.broadcast(f"{self._sent} {time.monotonic():.6f}", zone=ZONE)
             self._sent += 1
@@ -185,7 +185,7 @@ class Restart:
             if time.monotonic() > deadline:
                 if what:
                     raise RuntimeError(
-                        f"waited in vain for {what}: {self._subscribers.failures} {self._subscribers.refusals}"
+                        f"timed out waiting for {what}: {self._subscribers.failures} {self._subscribers.refusals}"
                     )
                 return
             self._turn_for(0.01)
@@ -224,7 +224,7 @@ def _workers(process: subprocess.Popen[bytes]) -> set[int]:
 
 
 def largest(moments: Iterable[float], window: float) -> int:
-    """Return how many moments lie in a window of so many seconds, at the most."""
+    """Return the maximum number of times within a window of this many seconds."""
     most = 0
     inside: deque[float] = deque()
     for moment in sorted(moments):
@@ -236,9 +236,9 @@ def largest(moments: Iterable[float], window: float) -> int:
 
 
 def run(case: Case, streams: int, rate: float) -> Result:
-    """Restart a fresh server once.
+    """Restart a new server once.
 
-    :param rate: messages a second.
+    :param rate: messages per second.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         redis = RedisServer(Path(folder))
@@ -257,7 +257,7 @@ HEAD = ("worker", "signal", "with the hook", "gone s", "all back s", "most at on
 
 
 def row(case: Case, results: Sequence[Result]) -> list[str]:
-    """Write one line of the table: medians, but the sum of what went wrong."""
+    """Return one line of the table: medians, but sums of everything that went wrong."""
     columns = {field.name: [getattr(one, field.name) for one in results] for field in fields(Result)}
     middle = {name: median(values) for name, values in columns.items()}
     return [
@@ -268,12 +268,12 @@ def row(case: Case, results: Sequence[Result]) -> list[str]:
 
 
 def main() -> None:
-    """Restart everything in turn, and print the table."""
+    """Run all cases in turn, and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.restart", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--rate", type=float, default=10.0, help="messages a second")
+    parser.add_argument("--rate", type=float, default=10.0, help="messages per second")
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
     parser.add_argument("--worker", choices=(*WORKERS, "both"), default="both")
     parser.add_argument("--hook", choices=("yes", "no", "both"), default="both")

@@ -1,8 +1,8 @@
-"""Who reads what in a large hub: ``python -m benchmarks.routing``. It simulates the routing alone, without a server.
+"""The number of entries that processes of a large hub read: ``python -m benchmarks.routing``. A simulation.
 
-A thousand processes serve a million connections, each in one zone. Clients come to a process at random, or by their
-zone (a load balancer that hashes it), or by their zone's partition (one that hashes that). How many partitions does a
-process have to follow then, how many entries does it read, and how many of them are for its connections?
+A thousand processes serve a million connections, each in one zone. Clients reach a process at random, or by their zone
+(a load balancer that hashes the zone), or by the partition of their zone (one that hashes the partition). The table
+shows how many partitions a process has to follow, how many entries it reads, and how many of these its clients need.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from benchmarks.table import table
 from ssehub import RedisLog
 
 PROCESSES, CONNECTIONS = 1000, 1000
-#: Messages a second in the whole hub, each to one zone.
+#: Messages per second in the whole hub, each to one zone.
 MESSAGES = 50_000
 
 
 def simulate(zones: int, partitions: int, how: str, seed: int = 1) -> tuple[float, float, float]:
-    """Place all connections.
+    """Assign all connections to processes.
 
-    :returns: per process, the mean: partitions it follows, entries it reads in a second, those that it has clients for.
+    :returns: means per process: partitions that it follows, entries that it reads per second, entries that it needs.
     """
     chance = random.Random(seed)
     log = RedisLog("redis://", partitions=partitions)
@@ -47,7 +47,7 @@ def simulate(zones: int, partitions: int, how: str, seed: int = 1) -> tuple[floa
 def _process(how: str, zone: int, partition: int, partitions: int, chance: random.Random) -> int:
     if how == "by zone":
         return zlib.crc32(f"balancer {zone}".encode()) % PROCESSES
-    if how == "by partition":  # each partition has its share of the processes, or each process of the partitions
+    if how == "by partition":  # each partition has several processes, or each process several partitions
         share = max(1, PROCESSES // partitions)
         return (partition * share + chance.randrange(share)) % PROCESSES
     return chance.randrange(PROCESSES)

@@ -1,4 +1,4 @@
-"""Server: a program under measurement, in processes of its own on a core of their own."""
+"""Server: a program under measurement, in processes of its own on a core of its own."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Launch:
-    """The commands that make up a server."""
+    """The commands that start a server."""
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    #: Publishes to the server from outside, and takes the load's requests in its place; it is not measured.
+    #: Publishes to the server from outside, and receives the load's requests in its place. It is not measured.
     helper: Sequence[str] = ()
 
 
 class Server:
-    """Run a server while the block lasts.
+    """Runs a server as a context manager.
 
-    :param port: where its streams are.
-    :param control: where the load is asked for.
+    :param port: the port of its streams.
+    :param control: the port of its loads.
 
-    :raises RuntimeError: with the server's own words, if it does not start.
+    :raises RuntimeError: with the output of the server, if it does not start.
     """
 
     def __init__(self, launch: Launch, port: int, control: int, cores: Cores) -> None:
@@ -57,7 +57,7 @@ class Server:
         return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=self._log, stderr=self._log)
 
     def ask(self, method: str, path: str, timeout: float) -> dict[str, Any]:
-        """Return the JSON that answers a request for a load.
+        """Return the JSON of the response to a request for a load.
 
         :raises OSError: if there is no answer in time.
         """
@@ -67,15 +67,15 @@ class Server:
             return answer
 
     def processor_seconds(self) -> float:
-        """Return the seconds of processor that its processes took so far."""
+        """Return the total processor time of its processes in seconds."""
         return processor_seconds(self._process.pid)
 
     def resident_kib(self) -> float:
-        """Return the resident memory of its processes, in KiB."""
+        """Return the resident memory of its processes in KiB."""
         return resident_kib(self._process.pid)
 
     def close(self) -> None:
-        """End it, by force if need be."""
+        """End the server. If necessary, kill it."""
         for process in reversed(self._started):
             ids = family(process.pid) if process.poll() is None else []
             process.terminate()
@@ -116,16 +116,16 @@ class Server:
 def gunicorn(application: str, port: int, *options: str) -> list[str]:
     """Return the command of a gunicorn with one worker."""
     command = [sys.executable, "-m", "gunicorn", "-w", "1", "--bind", f"127.0.0.1:{port}", *options]
-    # A naive application starves the worker's own heartbeat, and its threads are still blocked at the end.
+    # The naive application blocks the worker's own heartbeat, and its threads are still blocked at the end.
     command += ["--timeout", "300", "--graceful-timeout", "1", "--log-level", "warning", "--no-control-socket"]
     return [*command, application]
 
 
 def threads(streams: int) -> tuple[str, ...]:
-    """Return gunicorn's options for a worker with a thread for each stream."""
+    """Return gunicorn's options for a worker with one thread per stream."""
     return ("-k", "gthread", "--threads", str(streams + 20), "--worker-connections", str(streams + 100))
 
 
 def greenlets(streams: int) -> tuple[str, ...]:
-    """Return gunicorn's options for a worker with a greenlet for each stream."""
+    """Return gunicorn's options for a worker with one greenlet per stream."""
     return ("-k", "gevent", "--worker-connections", str(streams + 100))

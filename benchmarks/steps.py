@@ -1,4 +1,4 @@
-"""Steps: the order of the fan-out benchmark. In each, a fresh server takes streams, and then one load or several."""
+"""Steps: the steps of the fan-out benchmark. In each, a new server gets streams, and then one or several loads."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from benchmarks.processes import Cores, on_core
 from benchmarks.server import Server
 from benchmarks.trials import WRONG, Burst, Each, Figure, Figures, Rate, Run
 
-#: Streams that are connected before memory is measured: what a server makes once is no cost of a stream.
+#: Number of streams that are connected before memory is measured, to exclude memory that a server allocates once.
 FIRST = 10
-#: Seconds until a server whose streams are connected is at rest.
+#: Seconds to wait after connecting, until a server is idle.
 REST = 0.5
-#: Seconds until all streams have to be connected.
+#: Maximum number of seconds for connecting all streams.
 PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
 class Step:
-    """Streams, and the loads that a server carries one after the other."""
+    """A number of streams, and the loads that a server gets one after the other."""
 
     streams: int
     loads: tuple[Rate | Burst | Each, ...] = ()
-    #: Whether the memory of a stream is a figure.
+    #: Whether the memory per stream is a result.
     memory: bool = False
-    #: Whether these are too many streams for some applications.
+    #: Whether some applications cannot serve this many streams.
     many: bool = False
 
     def columns(self) -> list[tuple[Sequence[str], str]]:
-        """Return the names of its figures, and what they are."""
+        """Return the names and descriptions of the results."""
         found = [(load.columns(self.streams), load.describe(self.streams)) for load in self.loads]
         memory = ((self._memory_column,), f"resident memory of the server for each of {self.streams:,} idle streams")
         return [*found, memory] if self.memory else found
@@ -45,7 +45,7 @@ class Step:
         return f"KiB ({self.streams:,})"
 
     def run(self, application: Application, folder: Path, cores: Cores) -> Figures:
-        """Start an application, connect the streams, and measure; return nothing if it can take none of it.
+        """Start an application, connect the streams, and measure. Return no results if it supports none of the loads.
 
         :raises RuntimeError: if the application does not start, or does not take the streams.
         """
@@ -75,7 +75,7 @@ QUICK = (Step(50, (Rate(50, 0.5), Burst(200), Each(500)), memory=True),)
 
 @contextlib.contextmanager
 def _serving(application: Application, streams: int, folder: Path, cores: Cores) -> Iterator[tuple[Server, Fleet]]:
-    """Run an application, and a fleet on the other core, while the block lasts."""
+    """Run an application, and a fleet on the other core, in this context."""
     port, control = _free_ports()
     launch = application.launch(Place(folder, port, control, streams))
     control = control if launch.helper else port
@@ -84,7 +84,7 @@ def _serving(application: Application, streams: int, folder: Path, cores: Cores)
 
 
 def _connect(server: Server, fleet: Fleet, streams: int, query: str) -> float:
-    """Connect the streams; return the KiB of memory that each of them takes while it is idle."""
+    """Connect the streams, and return the memory of each idle stream in KiB."""
     before = 0.0
     for count in (FIRST, streams - FIRST):
         before = server.resident_kib()

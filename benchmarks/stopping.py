@@ -1,4 +1,4 @@
-"""How long ``Client.stop`` takes until the client's thread is gone: ``python -m benchmarks.stopping``."""
+"""The time from ``Client.stop`` to the end of the client's thread: ``python -m benchmarks.stopping``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.streams import until
 
 
 def stop_once(phase: str, tls: bool) -> float:
-    """Bring a client into a phase, stop it from here, and return the seconds until its thread had ended."""
+    """Bring a client into a phase, stop it from this thread, and return the seconds until its thread has ended."""
     server = Server(PHASES.get(phase, lambda exchange: None), tls=tls, handshake=phase != "handshake")
     client = Client(f"{server.url}/", timeout=(3600, 3600, 3600))
     is_there = in_phase(phase, server, client)
@@ -31,7 +31,7 @@ def stop_once(phase: str, tls: bool) -> float:
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Run the measurement and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     rounds = parser.parse_args().rounds

@@ -1,11 +1,11 @@
-"""The storm: four workers on one log, while everything that can fail does: ``python -m benchmarks.storm --minutes 5``.
+"""The storm: four workers on one log, with failures of every kind: ``python -m benchmarks.storm --minutes 5``.
 
-Workers are killed, the server is stopped and comes back with what it had saved or with nothing, connections are cut in
-the middle of an event and killed at the server, clients stall, the log is trimmed, rolled back to an older dump and
-flushed. At the end every message that was accepted is at each client it was for, once, or the client was told a gap.
+Workers are killed. The Redis server is stopped, and comes back with its saved data or with none. Connections are cut
+in the middle of an event, and killed at the server. Clients stall. The log is trimmed, rolled back to an older dump,
+and flushed. At the end each accepted message has arrived once at each of its clients, or the client got a gap.
 
-A message that a rollback took out of the log before a client had come to it is gone, and nobody can tell: these are
-counted apart.
+If a rollback removes a message from the log before a client has read it, the message is gone, and this cannot be
+detected. Such messages are counted separately.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ END = "the end"
 
 @dataclass
 class Seen:
-    """What one client has seen: messages and gaps, each with its time, in order."""
+    """The messages and gaps of one client, each with its time, in order."""
 
     number: int
     what: list[tuple[float, str | None]] = field(default_factory=list)
 
 
 class Proxy:
-    """Stand between clients and server, and cut connections wherever they are."""
+    """A proxy between clients and server that cuts connections anywhere."""
 
     def __init__(self, behind: int) -> None:
         self._behind = behind
@@ -88,7 +88,7 @@ class Proxy:
             one.transport.abort()
 
     def turn_to(self, port: int) -> None:
-        """Lead new connections to another server."""
+        """Direct new connections to another server."""
         self._behind = port
 
     def cut(self, share: float) -> None:
@@ -102,7 +102,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(abort)
 
     def close(self) -> None:
-        """Cut all, and end."""
+        """Cut all connections, and stop."""
         self.cut(1.0)
         self._loop.call_soon_threadsafe(self._server.close)
         self._loop.call_soon_threadsafe(self._loop.call_later, 0.2, self._loop.stop)
@@ -121,19 +121,19 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class Storm:
-    """Set everything up, let it fail, and judge."""
+    """Sets everything up, causes the failures, and evaluates the result."""
 
     def __init__(
         self, folder: Path, clients: int, publishers: int, partitions: int, seed: int, worker: str = "gthread"
     ) -> None:
         self.chance = random.Random(seed)
         self.faults: Counter[str] = Counter()
-        #: When the log may have lost what it had: from the taking of a dump to the end of going back to it.
+        #: The periods in which the log may have lost data: from taking a dump to the end of restoring it.
         self.rollbacks: list[tuple[float, float]] = []
         self._folder = folder
         self._server = RedisServer(folder)
         self._keys = [stream_key("ssehub", number, partitions) for number in range(partitions)]
-        #: When they were taken, and one of each key.
+        #: The times of the dumps, and the dump of each key.
         self._dumps: tuple[float, list[Any]] | None = None
         self._partitions = partitions
         environment = {"LOG_SIZE": str(SIZE), "PARTITIONS": str(partitions), "CLIENTS": str(clients)}
@@ -183,7 +183,7 @@ class Storm:
                 self._told.append(json.loads(line))
 
     def rage(self, seconds: float) -> None:
-        """Let one thing after the other fail for so long."""
+        """Cause one failure after the other for this time."""
         every = [self._kill_worker, self._cut, self._cut, self._kill_connections, self._trim, self._take_dump,
                  self._roll_back, self._flush, self._restart_empty, self._restart_saved]  # fmt: skip
         end = time.monotonic() + seconds
@@ -246,7 +246,7 @@ class Storm:
         self.rollbacks.append((began, time.monotonic()))
 
     def calm(self) -> list[dict[str, Any]]:
-        """End the publishers, wait until all clients have the last message, and return what was accepted."""
+        """End the publishers, wait until all clients have the last message, and return the accepted messages."""
         for publisher in self._publishers:
             publisher.terminate()
             publisher.wait()
@@ -257,14 +257,14 @@ class Storm:
             began = time.monotonic()
             while not all(_has_ended(one) for one in self.seen):
                 time.sleep(0.2)
-                _sent(hub)  # for a client that comes late, the first lies in a gap
+                _sent(hub)  # for a client that connects late, the first message is in a gap
                 if time.monotonic() > began + 3 * GUARD:
                     late = [
                         repr(client)
                         for client, one in zip(self._clients, self.seen, strict=True)
                         if not _has_ended(one)
                     ]
-                    raise AssertionError(f"not everyone has come to the end: {late}")
+                    raise AssertionError(f"not all clients have received the last message: {late}")
         return self._told
 
     def close(self) -> None:
@@ -296,7 +296,7 @@ def _has_ended(seen: Seen) -> bool:
 
 
 def judge(storm: Storm, told: list[dict[str, Any]]) -> dict[str, int]:
-    """Count what became of the messages."""
+    """Count the messages by what happened to them."""
     accepted = [one for one in told if one["ok"]]
     by_data = {one["data"]: one for one in told}
     by_whom: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
@@ -322,22 +322,22 @@ def _was_rolled_back(one: dict[str, Any], rollbacks: list[tuple[float, float]]) 
 
 
 def _fate(one: dict[str, Any], seen: Seen, by_data: dict[str, dict[str, Any]], taken_back: set[str]) -> str:
-    """Say what became of a message that a client has not got."""
+    """Return what happened to a message that a client has not received."""
     start = bisect.bisect_left(seen.what, one["began"], key=lambda what: what[0])
     for _, data in itertools.islice(seen.what, start, None):
         if data is None:
             return "in a gap"
         if data == END or by_data.get(data, one)["began"] > one["ended"]:
-            break  # something later came first
+            break  # a later message arrived first
     return "taken back" if one["data"] in taken_back else "lost without report"
 
 
 def run(
     seconds: float, clients: int, publishers: int, partitions: int, seed: int, worker: str = "gthread"
 ) -> dict[str, int]:
-    """Go through one storm, and return the counts and the faults.
+    """Run one storm, and return the counts and the faults.
 
-    :param worker: gunicorn's. The streams of a ``sync`` worker are detached, those of others are parked.
+    :param worker: gunicorn's worker class. The streams of a ``sync`` worker are detached, those of others are parked.
     """
     with tempfile.TemporaryDirectory() as folder:
         storm = Storm(Path(folder), clients, publishers, partitions, seed, worker)
@@ -350,7 +350,7 @@ def run(
 
 
 def main() -> None:
-    """Go through a storm and print the counts."""
+    """Run a storm and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--clients", type=int, default=60)

@@ -1,8 +1,8 @@
-"""What one stream on Redis carries: ``python -m benchmarks.stream [--seconds 5]``.
+"""The throughput of one stream on Redis: ``python -m benchmarks.stream [--seconds 5]``.
 
-Publishers append as fast as they can, or at a rate; workers follow and do nothing else, so that it is the log that is
-measured. Latency is counted from the call of ``broadcast`` to the delivery in the last of the workers. All run on one
-machine, each in a process of its own, the server too.
+Publishers append as fast as they can, or at a rate. Workers only follow, so that only the log is measured. The latency
+is the time from the call of ``broadcast`` to the delivery in the last of the workers. Everything runs on one machine,
+with a process for each publisher and worker and for the server.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ SIZE = 100  # bytes of a message
 
 @dataclass(frozen=True)
 class Load:
-    """Who appends, how fast, and who follows."""
+    """The publishers and workers of a measurement."""
 
     publishers: int
     workers: int
-    #: Of each publisher; None for as fast as it goes.
+    #: Rate of each publisher; None for as fast as possible.
     per_second: float | None = None
     partitions: int = 1
-    #: Whether each worker follows only its share of the zones, or all.
+    #: Whether each worker follows only its share of the zones.
     shared_out: bool = False
 
 
@@ -58,14 +58,14 @@ LOADS = [
 
 
 def zone_of(number: int, partitions: int) -> str:
-    """Return the name of a zone that is in a partition."""
+    """Return the name of a zone in a partition."""
     log = RedisLog("redis://", partitions=partitions)
     names = (f"zone {n}" for n in range(100_000))
     return next(name for name in names if log.partitions((name,)) == (number % partitions,))
 
 
 def publish(url: str, partitions: int, number: int, per_second: float, seconds: float) -> None:
-    """Append for some seconds to the zone of this publisher, and print how many."""
+    """Append messages to this publisher's zone for some seconds, and print their number."""
     hub = Hub(RedisLog(url, partitions=partitions, size=1_000_000))
     zone = zone_of(number, partitions)
     sys.stdin.readline()
@@ -79,7 +79,7 @@ def publish(url: str, partitions: int, number: int, per_second: float, seconds: 
 
 
 def follow(url: str, partitions: int, zones: str) -> None:
-    """Follow until the end has come in every zone, and print what came when."""
+    """Follow until the last message of each zone, and print the arrival times."""
     came: dict[str, int] = {}
     ended = threading.Semaphore(0)
     used: list[float] = []
@@ -106,7 +106,7 @@ def follow(url: str, partitions: int, zones: str) -> None:
 
 @contextmanager
 def python(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run one of the above in a process."""
+    """Run one of these functions in a process."""
     command = [sys.executable, "-m", "benchmarks.stream", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -119,7 +119,7 @@ def python(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def line(process: subprocess.Popen[str]) -> str:
-    """Read a line that a process prints."""
+    """Read a line of a process's output."""
     assert process.stdout is not None
     return process.stdout.readline()
 
@@ -141,7 +141,7 @@ def run(load: Load, seconds: float) -> dict[str, Any]:
             for n in range(load.publishers)
         ]
         before = _cpu(server)
-        time.sleep(1.0)  # until they are all up
+        time.sleep(1.0)  # until all have started
         for publisher in publishers:
             assert publisher.stdin is not None
             publisher.stdin.write("\n")
@@ -182,7 +182,7 @@ def _judge(load: Load, sent: list[dict[str, Any]], told: list[dict[str, Any]], u
 
 
 def main() -> None:
-    """Measure all loads and print a table, or be one of the processes."""
+    """Measure all loads and print a table, or run as one of the processes."""
     if sys.argv[1:2] == ["publish"]:
         url, partitions, number, per_second, seconds = sys.argv[2:]
         publish(url, int(partitions), int(number), float(per_second), float(seconds))

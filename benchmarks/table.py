@@ -1,4 +1,4 @@
-"""Tables, as the READMEs show them."""
+"""Table: tables in the format of the READMEs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Draw a simple table of reStructuredText; the first row is its head."""
+    """Return a simple table of reStructuredText. The first row is the head."""
     head, *body = rows
     widths = [max(len(row[column]) for row in (head, *body)) for column in range(len(head))]
     rule = "  ".join("=" * width for width in widths)

@@ -1,4 +1,4 @@
-"""Trials: the loads that the fan-out benchmark puts on a server, and the figures that each of them gives."""
+"""Trials: the loads of the fan-out benchmark, and the results of each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.fleet import Fleet, Report
 from benchmarks.server import Server
 
 SIZE = 100  # bytes of a message
-#: Seconds without an arrival after which no more of the addressed messages are waited for.
+#: Seconds without an arrival after which the benchmark stops waiting for messages to single clients.
 QUIET = 3.0
-#: Seconds after the publisher's return; what has not arrived then is reported as such.
+#: Seconds to wait after the last message was sent. The share that has arrived by then is reported.
 PATIENCE = 60.0
 
 
@@ -23,11 +23,11 @@ class Figure(NamedTuple):
     """A cell of the table."""
 
     value: float
-    #: The share of the deliveries that came in time.
+    #: The share of the deliveries that arrived in time.
     arrived: float = 1.0
 
 
-#: By the names of columns.
+#: Results by column.
 Figures = dict[str, Figure]
 WRONG = "wrong"
 
@@ -40,17 +40,17 @@ class Run(NamedTuple):
     streams: int
 
     def put(self, path: str, seconds: float) -> float:
-        """Make the server send; return when it began (``time.monotonic()``)."""
+        """Make the server send, and return the start time (``time.monotonic()``)."""
         self.fleet.reset()
         started = time.monotonic()
-        with contextlib.suppress(OSError):  # its own readers starve it; what has arrived still counts
+        with contextlib.suppress(OSError):  # its readers may block the server; messages that arrived still count
             started = float(self.server.ask("POST", f"{path}&size={SIZE}", seconds)["started"])
         return started
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Messages to everyone at a fixed rate."""
+    """Messages to all clients at a fixed rate."""
 
     per_second: float
     seconds: float
@@ -58,18 +58,18 @@ class Rate:
     addressed = False
 
     def columns(self, streams: int) -> Sequence[str]:
-        """Return the names of its figures."""
+        """Return the names of the results."""
         return ("p50 ms", "p99 ms", "CPU s", "arrived %")
 
     def describe(self, streams: int) -> str:
-        """Say what its figures are."""
+        """Return the description of the results."""
         return (
             f"{self.per_second:g} messages a second to {streams:,} streams for {self.seconds:g} s: latency, and the"
             " server's seconds of processor for a million deliveries"
         )
 
     def run(self, trial: Run) -> Figures:
-        """Measure latency, and the server's processor time for a million deliveries."""
+        """Measure the latency, and the server's processor time per million deliveries."""
         before = trial.server.processor_seconds()
         count = int(self.per_second * self.seconds)
         trial.put(f"/rate?per_second={self.per_second}&seconds={self.seconds}", self.seconds * 2 + PATIENCE / 4)
@@ -84,22 +84,22 @@ class Rate:
 
 @dataclass(frozen=True)
 class Burst:
-    """Messages to everyone as fast as the server takes them."""
+    """Messages to all clients as fast as the server accepts them."""
 
     count: int
 
     addressed = False
 
     def columns(self, streams: int) -> Sequence[str]:
-        """Return the names of its figures."""
+        """Return the names of the results."""
         return (f"burst {streams:,}",)
 
     def describe(self, streams: int) -> str:
-        """Say what its figure is."""
+        """Return the description of the result."""
         return f"deliveries a second of {self.count:,} messages, as fast as it goes, to {streams:,} streams"
 
     def run(self, trial: Run) -> Figures:
-        """Measure deliveries a second, from the first call to the last arrival."""
+        """Measure the deliveries per second, from the first call to the last arrival."""
         started = trial.put(f"/burst?n={self.count}", PATIENCE)
         report = trial.fleet.expect(self.count, PATIENCE)
         figure = Figure(_per_second(report, started), report["received"] / (self.count * trial.streams))
@@ -108,22 +108,22 @@ class Burst:
 
 @dataclass(frozen=True)
 class Each:
-    """Messages that each go to one random client."""
+    """Messages to single random clients."""
 
     count: int
 
     addressed = True
 
     def columns(self, streams: int) -> Sequence[str]:
-        """Return the names of its figures."""
+        """Return the names of the results."""
         return (f"1 of {streams:,}", "lost")
 
     def describe(self, streams: int) -> str:
-        """Say what its figures are."""
+        """Return the description of the results."""
         return f"messages a second, of {self.count:,} that each go to one random stream of {streams:,}; and those lost"
 
     def run(self, trial: Run) -> Figures:
-        """Measure messages a second, from the first call to the last arrival, and how many did not arrive."""
+        """Measure the messages per second, from the first call to the last arrival, and the number of lost ones."""
         started = trial.put(f"/each?n={self.count}&clients={trial.streams}", PATIENCE)
         report = trial.fleet.expect_in_all(self.count, PATIENCE, QUIET)
         rate, lost = self.columns(trial.streams)

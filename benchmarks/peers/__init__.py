@@ -1,1 +1,1 @@
-"""Peers: programs that ssehub is compared with, each under the same load."""
+"""Peers: other servers that ssehub is compared with under the same load."""

@@ -1,7 +1,7 @@
 """Nchan: the configuration of an nginx that serves the streams, and a publisher that sends to it over HTTP.
 
-``python -m benchmarks.peers.nchan CONTROL NGINX`` takes requests for a load on the port CONTROL. It publishes to the
-nginx on the port NGINX over one connection, up to 32 messages at a time.
+``python -m benchmarks.peers.nchan CONTROL NGINX`` listens for load requests on the port CONTROL. It publishes to the
+nginx on the port NGINX over one connection, with up to 32 messages at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.load import WsgiLoad
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
-#: Messages that are sent together, and those that may be without an answer before the next are sent.
+#: Number of messages that are sent together, and maximum number of messages without a response.
 _AT_ONCE = 32
 _HEAD = re.compile(
     rb"HTTP/1.1 (?P<status>\d+).*?\r\nContent-Length: (?P<length>\d+)\r\n.*?\r\n\r\n", re.DOTALL | re.IGNORECASE
@@ -49,17 +49,17 @@ http {{
 
 
 def configure(folder: Path, port: int, streams: int) -> Path:
-    """Write a configuration, and return its place."""
+    """Write a configuration file, and return its path."""
     path = folder / f"nginx-{port}.conf"
     path.write_text(_CONFIGURATION.format(module=MODULE, folder=folder, port=port, connections=streams + 200))
     return path
 
 
 class Publisher:
-    """Publish over one connection, which is made as soon as nginx listens.
+    """Publishes over one connection, which is opened as soon as nginx listens.
 
-    :param patience: seconds to wait for that.
-    :raises OSError: if it does not listen in time.
+    :param patience: maximum number of seconds to wait for nginx.
+    :raises OSError: if nginx does not listen in time.
     """
 
     def __init__(self, port: int, patience: float) -> None:
@@ -78,15 +78,15 @@ class Publisher:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def publish(self, text: str) -> None:
-        """Send to everyone."""
+        """Send a message to all clients."""
         self._post("/publish", text)
 
     def send(self, client_id: str, text: str) -> None:
-        """Send to one client."""
+        """Send a message to one client."""
         self._post(f"/publish?client_id={client_id}", text)
 
     def flush(self) -> None:
-        """Send what waits to be sent."""
+        """Send the waiting messages."""
         self._socket.sendall(b"".join(self._unsent))
         self._unanswered += len(self._unsent)
         self._unsent.clear()
@@ -117,7 +117,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def main() -> None:
-    """Take requests until the process is ended."""
+    """Serve requests until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("control", type=int)
     parser.add_argument("nginx", type=int)

@@ -1,6 +1,6 @@
-"""The benchmarks' application on sse-starlette: an ``asyncio.Queue`` for each client.
+"""The application of the benchmarks with sse-starlette: an ``asyncio.Queue`` for each client.
 
-``uvicorn benchmarks.peers.starlette_app:application``
+Start it with ``uvicorn benchmarks.peers.starlette_app:application``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ queues: dict[str, asyncio.Queue[str]] = {}
 
 
 async def stream(client_id: str) -> AsyncIterator[dict[str, str]]:
-    """Yield what is sent to a client from now on."""
+    """Yield the messages to a client from now on."""
     queue = queues[client_id] = asyncio.Queue()
     try:
         yield {"comment": "ok"}
@@ -40,7 +40,7 @@ async def events(request: Request) -> Response:
 
 
 async def control(request: Request) -> Response:
-    """Send what a request for a load asks for."""
+    """Send the messages of a load request."""
     started = time.monotonic()
     plan = load.plan(request.method, request.url.path, request.url.query)
     if plan is None:

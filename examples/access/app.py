@@ -1,4 +1,4 @@
-"""Who may follow what: by the session's cookie, or by a token in the URL where there is no cookie."""
+"""Access control for streams: by the session cookie, or by a token in the URL if there is no cookie."""
 
 import os
 import secrets
@@ -13,8 +13,8 @@ from ssehub import Message
 from ssehub.integrations.flask import SSEHub
 from ssehub.wsgi.access import cors_headers
 
-# In your application this is the database, and signed_out, when the user last signed out, is a column of it. Each room
-# is a zone of the hub.
+# In your application these are tables of the database, and signed_out (the time of the last sign-out) is a column of
+# the users. Each room is a zone of the hub.
 USERS = {
     "ada": {"password": generate_password_hash("lovelace"), "rooms": ["kitchen", "garden"], "signed_out": 0.0},
     "bob": {"password": generate_password_hash("babbage"), "rooms": ["garden"], "signed_out": 0.0},
@@ -23,22 +23,22 @@ OTHER_SITE = "http://127.0.0.1:8001"
 
 
 def create_app(other_site=OTHER_SITE, **settings):
-    """Make the application.
+    """Create the application.
 
-    :param other_site: the origin of the site whose pages may ask for tokens and follow, too.
+    :param other_site: another origin whose pages may request tokens and follow streams.
     """
     app = Flask(__name__)
     app.config.from_mapping(
-        SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),  # several workers need to be given the same
+        SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(),  # must be the same in all workers
         SESSION_COOKIE_NAME="access",
         SESSION_COOKIE_SAMESITE="Lax",
-        TOKEN_AGE=60,  # seconds within which a stream has to be opened; how long it then lasts is the hub's max_age
+        TOKEN_AGE=60,  # seconds within which a stream has to be opened; max_age limits the stream itself
         SSEHUB_URL="/events",
         SSEHUB_ORIGINS=[other_site],
-        SSEHUB_MAX_AGE=3600,  # after this a stream ends, its client comes back, and is asked again
+        SSEHUB_MAX_AGE=3600,  # seconds after which a stream ends; its client reconnects and is authorized again
     )
     app.config.update(settings)
-    tokens = URLSafeTimedSerializer(app.secret_key, salt="stream")  # what is signed for other purposes is no token
+    tokens = URLSafeTimedSerializer(app.secret_key, salt="stream")  # the salt rejects values signed for other purposes
 
     def read_token():
         try:
@@ -52,14 +52,14 @@ def create_app(other_site=OTHER_SITE, **settings):
         return token
 
     def who():
-        """Return whose stream, or whose request, this is; None for nobody's."""
+        """Return the user of a stream or a request; None if there is none."""
         if request.endpoint == "ssehub.events" and "token" in request.args:
             return read_token()["user"]
         user = session.get("user")
         return user if user in USERS else None
 
     def may(request, action, zones, client_id):
-        """Say whether a stream may be opened. Nothing is registered before; an abort is as good as False."""
+        """Decide whether a stream may be opened. Nothing is registered before; abort() has the same effect as False."""
         if client_id is None:
             abort(401, "sign in, or bring a token")
         rooms = read_token()["rooms"] if "token" in request.args else USERS[client_id]["rooms"]
@@ -68,7 +68,7 @@ def create_app(other_site=OTHER_SITE, **settings):
     sse = SSEHub(app, client_id=who, authorize=may)
 
     def check_rooms(rooms):
-        """Return the user who makes this request, if the rooms are open to him."""
+        """Return the user of this request, if the user may enter these rooms."""
         user = who() or abort(401, "sign in first")
         return user if set(rooms) <= set(USERS[user]["rooms"]) else abort(403, "that room is not open to you")
 
@@ -89,8 +89,8 @@ def create_app(other_site=OTHER_SITE, **settings):
     def logout():
         user = session.pop("user", None)
         if user is not None:
-            USERS[user]["signed_out"] = time.time()  # tokens from before open nothing any more
-            sse.hub.disconnect(user)  # the browser comes back, and is refused with a 401
+            USERS[user]["signed_out"] = time.time()  # earlier tokens are invalid from now on
+            sse.hub.disconnect(user)  # the browser reconnects, and is refused with a 401
         return redirect("/")
 
     @app.post("/token")
@@ -102,7 +102,7 @@ def create_app(other_site=OTHER_SITE, **settings):
 
     @app.post("/say")
     def say():
-        match request.get_json():  # 415 for a form, which another site's page could send
+        match request.get_json():  # 415 for a form, because a page of another site could send one
             case {"room": str(room), "text": str(text)} if text.isprintable():
                 message = {"room": room, "user": check_rooms([room]), "text": text[:500]}
                 return {"id": sse.broadcast(Message.from_json(message), zone=room).id}

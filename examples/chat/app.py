@@ -1,4 +1,4 @@
-"""A chat: messages to everyone and to one person, and who is there."""
+"""A chat: messages to all and to one person, and a list of the people who are present."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ def page():
 
 @app.get("/chat/sse")
 def stream():
-    # The name is the client's id: however many tabs have it, all of them get everything.
+    # The name is the client id. All tabs with the same name receive all its messages.
     return hub.connect(request, zone="chat", client_id=name("username"))
 
 
@@ -33,17 +33,17 @@ def broadcast():
 def direct():
     sender, recipient = name("from"), name("to")
     message = written("direct", sender, recipient)
-    hub.send(recipient, message, zone="chat", require=True)  # UnknownClient if they are not here
+    hub.send(recipient, message, zone="chat", require=True)  # UnknownClient if the recipient is not here
     if sender != recipient:
-        hub.send(sender, message, zone="chat")  # all tabs of the sender show it, too
+        hub.send(sender, message, zone="chat")  # for all tabs of the sender
     return {"message": "success"}
 
 
 @hub.on_connection
 @hub.on_disconnect
 def tell_who_is_there(connection):
-    # Several threads come here at once; with the lock the list that is sent last is the newest. In the list are clients
-    # and not connections, so that a user leaves with the last tab.
+    # Several threads run this concurrently. The lock ensures that the list sent last is the newest. The list contains
+    # clients instead of connections, so that a user disappears with the last tab.
     with presence:
         users = sorted({one.client_id for one in hub.connections(zone="chat")})
         hub.broadcast(Message.from_json(users, "online"), zone="chat")

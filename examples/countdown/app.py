@@ -1,4 +1,4 @@
-"""Ten timestamps, one a second, then the end. A client that was cut off comes back for the rest."""
+"""Ten timestamps, one per second, and an end event. A client that was disconnected gets the rest."""
 
 import re
 import time
@@ -21,10 +21,10 @@ def page():
 
 @app.get("/sse")
 def sse():
-    given = last_event_id(request)  # the number of the last event the client has; empty if it is new
+    given = last_event_id(request)  # the number of the client's last event; empty for a new client
     done = int(given) if re.fullmatch("[0-9]{1,3}", given) else 0
     if done > COUNT:
-        return "", 204  # it has had the end: "no content" is how a browser is told not to come back
+        return "", 204  # the client has received the end; "no content" tells browsers not to reconnect
     return event_stream(countdown(done))
 
 

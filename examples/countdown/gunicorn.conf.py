@@ -1,4 +1,4 @@
-# A stream without a hub holds a thread until it ends, and gunicorn waits for it when it stops.
+# A stream without a hub uses a thread until it ends, and gunicorn waits for it when it stops.
 worker_class = "gthread"
 threads = 200
 worker_connections = 1200

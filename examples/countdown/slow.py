@@ -1,4 +1,4 @@
-"""Read the countdown slowly, two seconds for each event, and stop at its end."""
+"""Reads the countdown slowly, two seconds for each event, and stops at its end."""
 
 import time
 

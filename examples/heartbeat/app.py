@@ -1,4 +1,4 @@
-"""Two heartbeats: the application's, which tells the server's time, and the hub's, which keeps silent streams open."""
+"""Two heartbeats: events with the server's time, sent by the application, and the hub's comments in silent streams."""
 
 import contextlib
 import itertools
@@ -14,11 +14,11 @@ from ssehub import Backlogged, Hub, Message
 INTERVALS = (1, 5, 60)
 SECOND = 1.0
 
-# Below the time-out of whatever lies in between; nginx and many others wait 60 seconds unless told otherwise.
+# Less than the timeout of each proxy. nginx and many others have 60 seconds by default.
 HEARTBEAT = float(os.environ.get("HEARTBEAT", "15"))
 
 app, hub = Flask(__name__), Hub(heartbeat=HEARTBEAT, max_pending=3)
-first = threading.Lock()  # taken once, by the first client, and never given back
+first = threading.Lock()  # acquired once, for the first client, and never released
 
 
 @app.get("/")
@@ -61,7 +61,7 @@ def tick():
 
 
 def tell_time(connection):
-    # Past the log: a time that is over is worth nothing to a client that comes back, and would crowd out the news.
+    # Past the log: a client that reconnects does not need old times, and they would take space from the news.
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    with contextlib.suppress(Backlogged):  # it has not read the last three
+    with contextlib.suppress(Backlogged):  # the client has not read the last three times
         connection.send(Message(now, "time"))

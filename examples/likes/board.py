@@ -1,13 +1,13 @@
-"""Board: the comments and who likes them, in Redis. Any number of processes and threads share it."""
+"""Board: the comments and their likes, in Redis. Any number of processes and threads share it."""
 
 import secrets
 import time
 
 import redis
 
-# Redis runs a script as a whole, so nothing can come between the question and the change. One visitor is in the set
-# once, whatever he clicks; a comment that does not exist is not made by liking it.
-# KEYS: the comment, who likes it, the ranking. ARGV: SADD or SREM, the visitor, the comment's id.
+# Redis runs a script atomically, so no other change can happen between the check and the change. A set counts each
+# visitor once, regardless of the number of clicks. A like does not create a missing comment.
+# KEYS: the comment, the set of its likes, the ranking. ARGV: SADD or SREM, the visitor, the id of the comment.
 CHANGE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
 if redis.call(ARGV[1], KEYS[2], ARGV[2]) == 1 then
@@ -19,14 +19,14 @@ return {redis.call('HGETALL', KEYS[1]), redis.call('ZSCORE', KEYS[3], ARGV[3])}
 
 
 class Board:
-    """Keep comments and likes.
+    """Stores comments and likes.
 
-    A comment is a dictionary with ``id``, ``nickname``, ``content``, ``created_at`` (seconds), ``score`` (how many like
-    it) and ``version``, which grows with each change of the score: of two states that with the higher one is newer.
+    A comment is a dictionary with ``id``, ``nickname``, ``content``, ``created_at`` (seconds), ``score`` (number of
+    likes) and ``version``. The version increases with each change of the score, so the higher version is the newer.
 
-    :param url: of the Redis server.
-    :param name: what the board's keys begin with; two boards can share a server.
-    :raises RuntimeError: if Redis does not answer.
+    :param url: the address of the Redis server.
+    :param name: the prefix of the board's keys. Boards with different names can share a server.
+    :raises RuntimeError: if Redis does not respond.
     """
 
     def __init__(self, url, name):
@@ -41,9 +41,9 @@ class Board:
             raise RuntimeError(f"the board needs a Redis, and does not reach it: {error} {hint}") from None
 
     def secret(self):
-        """Return what the cookies are signed with, the same in all processes.
+        """Return the key that signs the cookies. It is the same in all processes.
 
-        It lies beside what it protects: who can write there can write likes, too.
+        It is stored next to the data that it protects: a program with write access there can also write likes.
         """
         self._redis.set(self._key("secret"), secrets.token_hex(), nx=True)
         return self._redis.get(self._key("secret"))
@@ -51,19 +51,19 @@ class Board:
     def add(self, nickname, content):
         """Add a comment, and return it."""
         now = time.time()
-        # Of comments with the same score Redis puts the greater id first: the newer one.
+        # For equal scores, Redis sorts by id, and the greater id is the newer comment.
         id = f"{int(now * 1000):012x}{secrets.token_hex(4)}"
         comment = {"nickname": nickname, "content": content, "created_at": int(now), "version": 0}
-        with self._redis.pipeline() as both:  # MULTI: both or none
+        with self._redis.pipeline() as both:  # MULTI: both commands or none
             both.hset(self._key("comment", id), mapping=comment)
             both.zadd(self._ranking, {id: 0})
             both.execute()
         return {"id": id, **comment, "score": 0}
 
     def like(self, id, visitor, liked):
-        """Note that a visitor likes a comment, or does so no more. To say it twice changes nothing.
+        """Add or remove the like of a visitor. Repetitions have no effect.
 
-        :returns: the comment as it is now; None if there is no such comment.
+        :returns: the new state of the comment; None if it does not exist.
         """
         keys = [self._key("comment", id), self._key("likes", id), self._ranking]
         found = self._change(keys, ["SADD" if liked else "SREM", visitor, id])
@@ -73,9 +73,9 @@ class Board:
         return self._comment(id, dict(zip(fields[::2], fields[1::2], strict=True)), score)
 
     def top(self, limit, visitor):
-        """Return the comments with the most likes, and for each whether the visitor is among those who ``liked`` it."""
+        """Return the comments with the most likes. ``liked`` tells whether the visitor likes the comment."""
         ids = self._redis.zrevrange(self._ranking, 0, limit - 1)
-        with self._redis.pipeline() as all:  # MULTI: a score and its version are of the same moment
+        with self._redis.pipeline() as all:  # MULTI: reads scores and versions of the same moment
             for id in ids:
                 all.hgetall(self._key("comment", id)).zscore(self._ranking, id)
                 all.sismember(self._key("likes", id), visitor)

@@ -1,4 +1,4 @@
-"""The likes board as a Flask application: a page, a list, three changes, and a stream that tells of them."""
+"""The likes board as a Flask application: a page, a list, three changes, and a stream of the changes."""
 
 import json
 import secrets
@@ -12,15 +12,15 @@ from werkzeug.exceptions import HTTPException
 from ssehub import Hub, LogError, Message, RedisLog
 
 SHOWN = 50  # comments on the page
-MOST = 100  # comments that may be asked for
-CONTENT, NICKNAME = 500, 30  # characters at the most
+MOST = 100  # maximum number of comments in a request
+CONTENT, NICKNAME = 500, 30  # maximum number of characters
 ANONYMOUS = "anonymous"
 
 
 def create_app(redis_url, name="likes"):
-    """Make the application. All processes that are given the same Redis and name are one board.
+    """Create the application. All processes with the same Redis and name share one board.
 
-    :raises RuntimeError: if Redis does not answer.
+    :raises RuntimeError: if Redis does not respond.
     """
     board = Board(redis_url, name)
     hub = Hub(RedisLog(redis_url, name=name))
@@ -28,24 +28,24 @@ def create_app(redis_url, name="likes"):
     app.config.from_mapping(
         SECRET_KEY=board.secret(),
         SESSION_COOKIE_NAME="board",
-        SESSION_COOKIE_SAMESITE="Lax",  # another site's page cannot like in our visitor's name; HttpOnly is the default
+        SESSION_COOKIE_SAMESITE="Lax",  # pages of other sites cannot like for the visitor; HttpOnly is the default
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=timedelta(days=365),
         MAX_CONTENT_LENGTH=16_384,
     )
 
     def tell(comment):
-        # The message has the whole state, not the step: to get it twice does no harm. If this process dies right here,
-        # when Redis has the change and nobody has heard of it, the comment's next message makes up for it. It also goes
-        # out when nothing has changed, so that whoever repeats a request that failed makes up for it at once. The
-        # messages of two workers may overtake each other; the page compares their versions.
+        # The message contains the whole state instead of the change, so a repetition does no harm. If this process dies
+        # before the broadcast, Redis has the change but the clients do not; the comment's next message corrects this. A
+        # message is sent even if nothing has changed, so a client that repeats a failed request corrects it at once.
+        # Messages of two workers may arrive in any order, so the page compares their versions.
         hub.broadcast(Message.from_json(comment, "comment"), zone="board")
 
     @app.get("/")
     def page():
         if "visitor" not in session:
             session["visitor"], session.permanent = secrets.token_hex(16), True
-        cursor = hub.cursor()  # before the list is read: what happens in between is in the stream, not lost
+        cursor = hub.cursor()  # before the list is read, so that the stream includes all later changes
         start = {"cursor": cursor, "limit": SHOWN, "comments": board.top(SHOWN, session["visitor"])}
         return render_template("board.html", start=start, content=CONTENT, nickname=NICKNAME, anonymous=ANONYMOUS)
 
@@ -78,13 +78,13 @@ def create_app(redis_url, name="likes"):
         comment = board.like(id, visitor, liked) or abort(404, "there is no such comment")
         tell(comment)
         mine = {"id": id, "liked": liked, "version": comment["version"]}
-        hub.send(visitor, Message.from_json(mine, "liked"), zone="board")  # the visitor's other tabs
+        hub.send(visitor, Message.from_json(mine, "liked"), zone="board")  # for the visitor's other tabs
         return {**comment, "liked": liked}
 
     @app.before_request
     def refuse_forms():
-        # The other half of the protection from forged requests, for browsers and sibling domains that the cookie's
-        # SameSite does not cover: a form cannot send this type, and a script of another origin is not let.
+        # Protects from forged requests by browsers and sibling domains that SameSite does not cover: a form cannot send
+        # this type, and a script of another origin is not allowed to.
         if request.method not in ("GET", "HEAD", "OPTIONS") and request.mimetype != "application/json":
             abort(415, "the Content-Type must be application/json")
 
@@ -92,7 +92,7 @@ def create_app(redis_url, name="likes"):
     def add_headers(response):
         response.headers["Content-Security-Policy"] = "default-src 'self'; img-src data:; frame-ancestors 'none'"
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers.setdefault("Cache-Control", "no-store")  # the page has a cursor, the list who likes what
+        response.headers.setdefault("Cache-Control", "no-store")  # page and list depend on the visitor and the time
         return response
 
     @app.errorhandler(HTTPException)
@@ -109,7 +109,7 @@ def create_app(redis_url, name="likes"):
 
 
 def read_json():
-    """Return the object that the request has as its body."""
+    """Return the JSON object in the body of the request."""
     try:
         fields = json.loads(request.get_data())
     except (ValueError, RecursionError):
@@ -118,7 +118,7 @@ def read_json():
 
 
 def text(fields, name, longest):
-    """Return a field's text without the white space around it; empty if it is not there."""
+    """Return the text of a field without surrounding whitespace; empty if the field is missing."""
     value = fields.get(name, "")
     if not isinstance(value, str):
         abort(400, f"{name} must be a text")

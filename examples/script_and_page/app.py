@@ -1,4 +1,4 @@
-"""A page and a script on one hub: the page posts jobs, the script does them and reports to whoever asked."""
+"""A page and a script on one hub: the page posts jobs, and the script executes them and reports to the right user."""
 
 import hmac
 import os
@@ -9,14 +9,14 @@ from werkzeug.exceptions import HTTPException
 
 from ssehub import Hub, Message
 
-LONGEST = 500  # characters of a job
+LONGEST = 500  # maximum number of characters of a job
 
 
 def create_app(secret_key, worker_token):
-    """Make the application.
+    """Create the application.
 
-    :param secret_key: what the cookies are signed with; with another one all visitors are new.
-    :param worker_token: what workers show.
+    :param secret_key: the key that signs the cookies. With a new key all visitors are new users.
+    :param worker_token: the token of the workers.
     """
     hub = Hub()
     app = Flask(__name__)
@@ -36,18 +36,18 @@ def create_app(secret_key, worker_token):
     @app.get("/events")
     def events():
         user = session.get("user") or abort(403, "load the page / first")
-        # A new page draws itself from what the log still holds for its user.
+        # A new page gets all the user's messages that are still in the log.
         return hub.connect(request, zone="page", client_id=user, since="oldest")
 
     @app.post("/jobs")
     def post():
         user = session.get("user") or abort(403, "load the page / first")
-        match request.get_json():  # 415 for a form, which another site's page could send
+        match request.get_json():  # 415 for a form, because a page of another site could send one
             case {"text": str(text)} if 0 < len(text.strip()) <= LONGEST and text.isprintable():
                 job = {"job": secrets.token_hex(8), "user": user, "text": text.strip()}
             case _:
                 abort(400, f"a JSON object with a text of 1 to {LONGEST} characters, on one line, is needed")
-        report(**job)  # before any worker knows of it: the log keeps the order
+        report(**job)  # before the worker gets the job, because the log keeps the order
         hub.broadcast(Message.from_json(job, "job"), zone="jobs")
         return {"job": job["job"], "workers": len(hub.connections("jobs"))}, 202
 
@@ -70,10 +70,10 @@ def create_app(secret_key, worker_token):
     def check_token():
         given = request.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {worker_token}".encode()):
-            abort(401, "this is for workers, who know the token")
+            abort(401, "only workers with the token may do this")
 
     def report(job, user, text, done=0, of=0, result=None):
-        """Tell a user, and nobody else, how far a job is. It is the whole state: to hear it twice does no harm."""
+        """Send the state of a job to its user alone. It is the whole state, so a repetition does no harm."""
         state = {"job": job, "text": text, "done": done, "of": of, "result": result}
         hub.send(user, Message.from_json(state, "progress"), zone="page")
 

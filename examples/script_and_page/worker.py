@@ -1,4 +1,4 @@
-"""The script: follow the jobs, do one after the other, and report to whoever asked for it."""
+"""The script: follows the jobs, executes one after the other, and reports to their users."""
 
 import os
 import pathlib
@@ -13,9 +13,9 @@ from ssehub import Client
 
 SITE = os.environ.get("SITE", "http://127.0.0.1:8000")
 PAUSE = float(os.environ.get("PAUSE", "0.3"))
-PLACE = pathlib.Path(os.environ.get("PLACE", "worker.place"))  # the id of the last job that was done
+PLACE = pathlib.Path(os.environ.get("PLACE", "worker.place"))  # stores the id of the last finished job
 
-# To report twice does no harm, so a report is tried again, too, while the application restarts.
+# A repeated report does no harm, so reports are retried while the application restarts.
 session = requests.Session()
 session.headers["Authorization"] = f"Bearer {os.environ['WORKER_TOKEN']}"
 session.mount(SITE, HTTPAdapter(max_retries=Retry(8, backoff_factor=0.2, allowed_methods=None)))
@@ -43,7 +43,7 @@ def gap(reason, missed):
 
 
 def do(job):
-    """Count the letters of each word. The pause stands for work that takes its time."""
+    """Count the letters of each word. The pause simulates slow work."""
     words = job["text"].split()
     for done, _ in enumerate(words):
         report(job, done=done, of=len(words))
@@ -55,12 +55,12 @@ def report(job, **progress):
     session.post(f"{SITE}/worker/report", json={**job, **progress}, timeout=10).raise_for_status()
 
 
-# A worker that is told to stop ends after the job at hand.
+# When the worker is told to stop, it finishes the current job first.
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: client.stop())
 
 for message in client:
     print("job:", message.data, flush=True)
     do(message.json())
-    # Only now: a worker that is killed in a job does it again. Meanwhile more jobs wait in the hub's log.
+    # Not earlier, so that a job is repeated if the worker is killed during it. Further jobs wait in the hub's log.
     PLACE.write_text(message.id)

@@ -1,4 +1,4 @@
-"""One user, several sessions: a phone, a laptop, and each of their tabs."""
+"""One user with several sessions: a phone, a laptop, and each of their tabs."""
 
 from collections import defaultdict
 
@@ -26,8 +26,8 @@ def sign_in():
 @app.get("/events")
 def events():
     if device() not in signed_in[user()]:
-        return "", 204  # "no content" is how a browser is told not to come back
-    # The user is the client; the device is the zone. Each open tab is a session with an id of its own.
+        return "", 204  # "no content" tells browsers not to reconnect
+    # The user is the client, and the device is the zone. Each open tab is a session with an id of its own.
     return hub.connect(request, client_id=user(), zone=device())
 
 
@@ -38,7 +38,7 @@ def tell_status(connection):
 
 @app.post("/note")
 def note():
-    """Send to the user's sessions, all or those on one device, but not to the one that writes."""
+    """Send to the user's sessions, all or those on one device, except the sender's own."""
     writer = request.form.get("session_id")
     message = Message.from_json({"text": request.form["text"]}, "note")
     zone = device() if "device" in request.form else ALL
@@ -47,14 +47,14 @@ def note():
 
 @app.post("/announce")
 def announce():
-    """Send to everybody's phones, for instance."""
+    """Send to the phones of all users, for instance."""
     message = Message.from_json({"text": request.form["text"]}, "announcement")
     return {"sessions": hub.broadcast(message, zone=device()).queued}
 
 
 @app.post("/status")
 def set_status():
-    """Note something about the user: metadata. All sessions share it; with the last of them it goes."""
+    """Store metadata about the user. All sessions share it, and it is deleted when the last one ends."""
     hub.set_metadata(user(), request.form["status"])
     return {"sessions": hub.send(user(), Message.from_json(request.form["status"], "status")).queued}
 
@@ -68,21 +68,21 @@ def sessions():
 
 @app.post("/disconnect")
 def disconnect():
-    """End one session. Its browser comes back a moment later, as another session."""
+    """End one session. Its browser reconnects a moment later, as a new session."""
     return {"sessions": hub.disconnect(user(), session_id=request.form["session_id"])}
 
 
 @app.post("/sign-out")
 def sign_out():
-    """End the sessions on one device, or everywhere, for good: who is signed out is not let in again."""
+    """End the sessions on one device, or everywhere, for good: a signed-out user is refused on reconnection."""
     zone = device() if "device" in request.form else ALL
     signed_in[user()] -= set(DEVICES) if zone is ALL else {zone}
-    hub.send(user(), Message("", "signed-out"), zone=zone)  # so that the page knows at once
+    hub.send(user(), Message("", "signed-out"), zone=zone)  # informs the page at once
     return {"sessions": hub.disconnect(user(), zone=zone)}
 
 
 def user():
-    """Return who asks. Here they only say so; the example "access" shows how to be sure."""
+    """Return the user of the request. Here users only claim a name; the example "access" verifies it."""
     name = request.values.get("user", "")
     return name if name.isidentifier() and len(name) <= 32 else abort(400, "user must be a name of letters and digits")
 

@@ -8,7 +8,7 @@ def create_app(hub):
 
     @app.get("/events")
     def events():
-        return hub.connect(request, zone="news", client_id=request.args.get("user"))  # in earnest: from the session
+        return hub.connect(request, zone="news", client_id=request.args.get("user"))  # a real one uses the session
 
     @app.post("/news")
     def news():

@@ -1,4 +1,4 @@
-"""Stock prices, live. One thread makes them for all clients; with TICKER_LOG set, another process does (feed.py)."""
+"""Live stock prices. One thread creates them for all clients; if TICKER_LOG is set, another process does (feed.py)."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ INTERVAL = 1.0
 log = os.environ.get("TICKER_LOG")
 app, market = Flask(__name__), Market()
 hub = Hub(RedisLog(log, name="ticker") if log else None)
-first = threading.Lock()  # taken once, by the first client, and never given back
+first = threading.Lock()  # acquired once, for the first client, and never released
 
 
 @app.get("/")
@@ -25,19 +25,19 @@ def page():
 
 @app.get("/price")
 def price():
-    # A new client begins with the last price of each share; one that comes back, with what it has missed.
+    # A new client starts with the last price of each share. A client that reconnects gets the prices it has missed.
     return hub.connect(request, zone="prices", since=len(SYMBOLS))
 
 
 @hub.on_connection
 def start_producer(connection):
-    # Here and not at import: this is the process that serves, after every fork.
+    # Not at import, because only here it is certain that this process serves requests, after every fork.
     if not hub.is_shared and first.acquire(blocking=False):
         threading.Thread(target=produce, name="ticker", daemon=True).start()
 
 
 def produce():
-    with contextlib.suppress(HubClosed):  # that is its end
+    with contextlib.suppress(HubClosed):  # the hub was closed, so the thread ends
         while True:
             for quote in market.tick():
                 hub.broadcast(quote, zone="prices")
@@ -46,6 +46,6 @@ def produce():
 
 @hub.on_gap
 def snapshot(connection, gap):
-    # What a client has missed is no longer in the log. The prices of now say all that it needs.
+    # The missed prices are not in the log any more. The current prices replace them.
     for quote in market.last:
         connection.send(quote)

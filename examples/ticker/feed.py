@@ -1,4 +1,4 @@
-"""Make the prices in a process of its own, for any number of workers: python feed.py redis://localhost:6379/0"""
+"""Creates the prices in a process of its own, for any number of workers: python feed.py redis://localhost:6379/0"""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ def send_prices():
     try:
         for quote in market.tick():
             hub.broadcast(quote, zone="prices")
-    except LogError as error:  # Redis is away: these prices are lost, and soon there are newer ones
+    except LogError as error:  # Redis is down: these prices are lost, and newer ones follow soon
         print("not sent:", error, file=sys.stderr)
 
 

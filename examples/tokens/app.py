@@ -1,4 +1,4 @@
-"""A language model's answer, token by token: straight from the generator, or through a hub and so safe from reloads."""
+"""A language model's answer as a stream of tokens: directly from the generator, or through a hub to survive reloads."""
 
 import collections
 import contextlib
@@ -11,19 +11,19 @@ from flask import Flask, abort, request, send_file
 from ssehub import Hub, HubClosed, MemoryLog, Message, event_stream
 
 PAUSE = 0.08
-AT_ONCE = 20  # answers that are written at a time
+AT_ONCE = 20  # maximum number of concurrent answers
 
 app, hub = Flask(__name__), Hub(MemoryLog(size=100_000, ttl=3600), detach=True)
-answers = collections.deque(maxlen=100)  # ids of those that can be followed: as many as the log has room for
-running = set()  # what the model is at work on
+answers = collections.deque(maxlen=100)  # ids of the answers that can be followed; the log has room for as many
+running = set()  # answers in progress
 
 
 class ModelError(Exception):
-    """The model has failed in the midst of an answer."""
+    """The model has failed during an answer."""
 
 
 def model(prompt):
-    """Be a language model, or at least pause like one. The word "fail" makes it fail."""
+    """Simulate a language model with its pauses. The word "fail" makes it fail."""
     work = object()
     running.add(work)
     try:
@@ -32,19 +32,19 @@ def model(prompt):
             if word == "fail":
                 raise ModelError("the model has run out of words")
             yield word + " "
-    finally:  # also when the client has left: then this generator is closed where it stands
+    finally:  # also if the client has disconnected: then the generator is closed here
         running.discard(work)
 
 
 def events(prompt):
-    """Make the tokens events. Whatever happens, the last one says how it has ended."""
+    """Convert the tokens to events. The last event always tells how the answer has ended."""
     with contextlib.closing(model(prompt)) as tokens:
         try:
             for token in tokens:
                 yield Message(token, "token")
             yield Message("", "end")
         except ModelError as error:
-            yield Message(str(error), "failed")  # not "error": by that name EventSource tells of broken connections
+            yield Message(str(error), "failed")  # not "error", which EventSource uses for broken connections
 
 
 @app.get("/")
@@ -59,7 +59,7 @@ def ask():
 
 @app.post("/answers")
 def start():
-    prompt, answer = asked(), secrets.token_urlsafe(12)  # who knows the answer's name may follow it
+    prompt, answer = asked(), secrets.token_urlsafe(12)  # a secret id: every client that has it may follow the answer
     if len(running) >= AT_ONCE:
         abort(503, "the model is busy; try again in a moment")
     answers.append(answer)
@@ -71,7 +71,7 @@ def write(answer, prompt):
     with contextlib.suppress(HubClosed), contextlib.closing(events(prompt)) as messages:
         for message in messages:
             if answer not in answers:
-                return  # it was stopped
+                return  # the answer was stopped
             hub.broadcast(message, zone=answer)
 
 
@@ -79,7 +79,7 @@ def write(answer, prompt):
 def follow(answer):
     if answer not in answers:
         abort(404)
-    # From its first token; a browser that was cut off says where it was, and that is where it goes on.
+    # From the first token. A browser that was disconnected sends its last event id, and continues there.
     return hub.connect(request, zone=answer, since="oldest")
 
 

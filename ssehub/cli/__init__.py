@@ -1,4 +1,4 @@
-"""The command line: ``ssehub serve``, ``listen``, ``send``, ``doctor``, ``bench``; a module for each."""
+"""The command line: ``ssehub serve``, ``listen``, ``send``, ``doctor``, ``bench``. Each command has its own module."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _COMMANDS = (serve, listen, send, doctor, bench)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    :param arguments: those of the process by default.
-    :returns: the exit code: 0, 1 for a failure, 2 for wrong arguments, 130 if Ctrl-C cut it short.
+    :param arguments: the arguments; by default those of the process.
+    :returns: the exit code: 0, 1 for a failure, 2 for invalid arguments, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `ssehub listen ... | head`
+    except BrokenPipeError:  # for example `ssehub listen ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (SSEHubError, requests.RequestException, ValueError, OSError) as error:

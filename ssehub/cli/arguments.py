@@ -1,4 +1,4 @@
-"""Arguments: what several commands take."""
+"""Arguments: command line arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ssehub.integrations.settings import open_log
 from ssehub.log import Log
 
 if TYPE_CHECKING:
-    #: What :meth:`argparse.ArgumentParser.add_subparsers` returns.
+    #: The type that :meth:`argparse.ArgumentParser.add_subparsers` returns.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_token(command: argparse.ArgumentParser, meaning: str) -> None:
-    """Let a command take the service's token."""
+    """Add the argument for the token of the service."""
     command.add_argument("--token", default=os.environ.get("SSEHUB_TOKEN"), help=f"{meaning} ($SSEHUB_TOKEN)")
 
 
 def add_headers(command: argparse.ArgumentParser) -> None:
-    """Let a command take request headers."""
+    """Add the argument for request headers."""
     command.add_argument(
         "--header", action="append", type=_header, default=[], metavar="'NAME: VALUE'", help="may be repeated"
     )
 
 
 def add_log(command: argparse.ArgumentParser, meaning: str) -> None:
-    """Let a command take a log that is shared; see :func:`shared_log`.
+    """Add the arguments for a shared log; see :func:`shared_log`.
 
-    The address can have a password, and every user of the machine sees a command's arguments: so it can also come from
-    the environment.
+    The address can also come from the environment. It may contain a password, and every user of a machine can see the
+    arguments of a command.
     """
     command.add_argument(
         "--log",
@@ -40,26 +40,26 @@ def add_log(command: argparse.ArgumentParser, meaning: str) -> None:
         help=f"{meaning}, for instance redis://localhost:6379/0 ($SSEHUB_LOG)",
     )
     command.add_argument(
-        "--name", default="ssehub", help="name of the shared log, one for each hub on a server (%(default)s)"
+        "--name", default="ssehub", help="name of the shared log; each hub on a server needs its own (%(default)s)"
     )
     command.add_argument(
-        "--partitions", type=int, default=1, metavar="N", help="streams that the shared log is spread over (1)"
+        "--partitions", type=int, default=1, metavar="N", help="number of partitions of the shared log (1)"
     )
 
 
 def shared_log(options: argparse.Namespace, size: int) -> Log | None:
-    """Make the log that was asked for, if one was."""
+    """Return the log that the arguments describe, or None."""
     return open_log(options.log, {"name": options.name, "size": size, "partitions": options.partitions})
 
 
 def split_http(url: str) -> SplitResult:
-    """Split an address.
+    """Split a URL into its parts.
 
-    :raises ValueError: if it is none of the web.
+    :raises ValueError: if it is not an HTTP URL.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"not an http address: {url!r}; perhaps it is http://{url}")
+        raise ValueError(f"not an http URL: {url!r}; perhaps it is http://{url}")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Arrivals: requests that have not been answered yet. A client that never finishes one holds a thread of the server."""
+"""Arrivals: limits the duration of requests. A client that never finishes its request occupies a server thread."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: cl
 
 
 class Arrivals:
-    """Cut connections whose requests take too long, and the oldest of them if there are too many.
+    """Closes connections whose requests take too long, and the oldest ones if there are too many.
 
-    It is a WSGI middleware, too: a connection that is answered with an event stream is not looked at any more. Safe to
-    use from any thread.
+    It is also a WSGI middleware: a connection is not watched any more once its response is an event stream.
+    Thread-safe.
 
     :param app: the application.
-    :param seconds: for which a request may arrive and be answered, in all. What has not arrived gets a 408.
-    :param most: requests that may be under way.
+    :param seconds: maximum total time in which a request arrives and is answered. A request that has not arrived by
+        then is answered with a 408.
+    :param most: maximum number of concurrent requests.
     :raises ValueError: if the time is not positive.
     """
 
@@ -31,31 +32,31 @@ class Arrivals:
         self._seconds = seconds
         self._most = most
         self._lock = threading.Lock()
-        #: When each has to be over (``time.monotonic()``), the oldest first.
+        #: The time at which each request has to be finished (``time.monotonic()``), oldest first.
         self._due: dict[socket.socket, float] = {}
         self._answered: set[socket.socket] = set()
 
     def begin(self, connection: socket.socket) -> None:
-        """Expect a request on a connection."""
+        """Start watching a connection, on which a request is expected."""
         with self._lock:
             if len(self._due) >= self._most:
                 self._cut(next(iter(self._due)))
             self._due[connection] = time.monotonic() + self._seconds
 
     def end(self, connection: socket.socket) -> None:
-        """Forget a connection. Call it before its socket is closed."""
+        """Stop watching a connection. Has to be called before its socket is closed."""
         with self._lock:
             self._forget(connection)
 
     def enforce(self) -> None:
-        """Cut those whose time is over. Call it now and then."""
+        """Close the connections whose time is over. Has to be called periodically."""
         now = time.monotonic()
         with self._lock:
             for connection in [one for one, due in self._due.items() if due <= now]:
                 self._cut(connection)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answer one request, and note that it is answered."""
+        """Answer a request, and note that it is answered."""
         connection = environ["werkzeug.socket"]
 
         def _start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
@@ -69,7 +70,7 @@ class Arrivals:
 
         return self._app(environ, _start)
 
-    # What follows runs under the lock: a socket that is here has not been closed.
+    # These methods are called with the lock held: a socket in the table has not been closed.
 
     def _forget(self, connection: socket.socket) -> None:
         self._due.pop(connection, None)

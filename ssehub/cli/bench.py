@@ -1,4 +1,4 @@
-"""``ssehub bench``: measure a deployment with many streams, and look whether it loses anything."""
+"""``ssehub bench``: measures a deployment with many streams, and checks whether messages are lost."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from ssehub.tools.bench.run import Plan, Run
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands
 
-#: Seconds between two lines about how it goes where no terminal rewrites one.
+#: Seconds between two progress lines if stderr is not a terminal.
 _EVERY = 5.0
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    command = commands.add_parser("bench", help="measure a deployment: many streams, messages at a rate, what got lost")
+    command = commands.add_parser("bench", help="measure a deployment: many streams, messages at a rate, lost messages")
     command.add_argument("url", help="the stream, for instance http://127.0.0.1:8000/events")
     command.add_argument("--streams", type=int, default=100, metavar="N", help="streams to open (%(default)s)")
-    command.add_argument("--rate", type=float, default=10.0, metavar="N", help="messages a second (%(default)g)")
-    command.add_argument("--duration", type=float, default=10.0, metavar="S", help="seconds of sending (%(default)g)")
+    command.add_argument("--rate", type=float, default=10.0, metavar="N", help="messages per second (%(default)g)")
+    command.add_argument("--duration", type=float, default=10.0, metavar="S", help="seconds to send for (%(default)g)")
     command.add_argument("--size", type=int, default=100, metavar="N", help="characters of a message (%(default)s)")
-    command.add_argument("--zone", help="zone to follow and to send to (that of the URL, or one of its own)")
-    command.add_argument("--send-url", metavar="URL", help="where to post messages to (send, beside the stream)")
-    command.add_argument("--stats-url", metavar="URL", help="where the service gives its numbers (stats, beside that)")
-    command.add_argument("--watch", action="store_true", help="send nothing, and watch what others send")
+    command.add_argument("--zone", help="zone to follow and to send to (by default that of the URL, or a new one)")
+    command.add_argument("--send-url", metavar="URL", help="URL to send to (by default send, next to the stream)")
+    command.add_argument("--stats-url", metavar="URL", help="URL of the statistics (by default stats, next to that)")
+    command.add_argument("--watch", action="store_true", help="do not send, only watch messages of other senders")
     command.add_argument(
         "--patience", type=float, default=10.0, metavar="S",
-        help="seconds to wait for a stream, an answer, the last message (%(default)g)",
+        help="maximum number of seconds to wait for a stream, a response or the last message (%(default)g)",
     )  # fmt: skip
-    command.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    command.add_argument("--json", action="store_true", help="print the results as one JSON object")
     add_token(command, "the service's token")
     add_headers(command)
     command.set_defaults(run=_run)
@@ -47,7 +47,7 @@ def add_to(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.watch and options.send_url:
-        raise ValueError("either --watch or --send-url")
+        raise ValueError("--watch and --send-url cannot be used together")
     progress = _Progress()
     try:
         report = Run(_plan(options), progress.tell).run()
@@ -61,12 +61,12 @@ def _plan(options: argparse.Namespace) -> Plan:
     parts = split_http(options.url)
     zones = [value for name, value in parse_qsl(parts.query) if name == "zone"]
     if options.zone and zones and zones != [options.zone]:
-        raise ValueError("the address and --zone name different zones")
+        raise ValueError("the URL and --zone name different zones")
     zone = options.zone or (zones[0] if zones else f"ssehub-bench-{secrets.token_hex(4)}")
     if not zones and (options.zone or not options.watch):
         query = "&".join(filter(None, (parts.query, urlencode({"zone": zone}))))
         parts = parts._replace(query=query)
-    # Of a type that no page listens to.
+    # Pages do not listen to this type.
     fields = {"zone": zone, "event": "ssehub-bench"}
     stream_url = urlunsplit(parts._replace(query="", fragment=""))
     send_url = options.send_url or urljoin(stream_url, "send")
@@ -75,7 +75,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     headers = tuple(options.header)
 
     def _for(url: str) -> tuple[tuple[str, str], ...]:
-        """Return the headers for another address. A cookie of the stream must not go to another host."""
+        """Return the headers for a URL. The stream's cookies must not be sent to another host."""
         return (*token, *headers) if _host(url) == _host(stream_url) else token
 
     return Plan(
@@ -97,7 +97,7 @@ def _table(report: Report) -> str:
 
 
 class _Progress:
-    """Say how it goes: in one line of a terminal, or now and then."""
+    """Prints the progress: in one line of a terminal, or in a new line from time to time."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
@@ -105,7 +105,7 @@ class _Progress:
         self._said = ""
 
     def tell(self, words: str) -> None:
-        """Say so, if it is time."""
+        """Print the progress, if it is time."""
         if self._is_terminal:
             print(f"\r\x1b[K{printable(words)}", end="", file=sys.stderr, flush=True)
             self._said = words
@@ -114,6 +114,6 @@ class _Progress:
             say(words)
 
     def end(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._said:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""``ssehub doctor``: follow a stream through its real address, and say what is wrong with it."""
+"""``ssehub doctor``: follows a stream through its public address, and reports problems and fixes."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from ssehub.tools.doctor import Finding, Target, examine
 if TYPE_CHECKING:
     from ssehub.cli.arguments import Commands
 
-#: What terminals take for green, yellow, red and grey (ECMA-48 8.3.117).
+#: Terminal codes for green, yellow, red and grey (ECMA-48 8.3.117).
 _COLOURS = {"ok": "32", "warn": "33", "FAIL": "1;31", "skip": "90"}
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    command = commands.add_parser("doctor", help="follow a stream through its real address, and say what is wrong")
+    command = commands.add_parser("doctor", help="follow a stream through its public address, and report problems")
     command.add_argument("url", help="the stream as browsers reach it, for instance https://example.org/events")
     command.add_argument(
-        "--time", type=float, metavar="SECONDS", help="watch it for so long (20, or one and a half heartbeats)"
+        "--time", type=float, metavar="SECONDS", help="how long to watch it (20, or one and a half heartbeats)"
     )
-    command.add_argument("--streams", type=int, default=6, metavar="N", help="have so many open at once (%(default)s)")
-    command.add_argument("--origin", metavar="ORIGIN", help="a site whose pages follow it: https://app.example")
-    add_token(command, "the service's token, to look at its server and to send test messages to these streams alone")
-    command.add_argument("--stats-url", metavar="URL", help="the service's /stats; beside the stream by default")
-    command.add_argument("--send-url", metavar="URL", help="the service's /send; beside the stream by default")
-    add_log(command, "look at this log, too")
-    command.add_argument("--size", type=int, default=10_000, help="entries that log is to keep (%(default)s)")
+    command.add_argument("--streams", type=int, default=6, metavar="N", help="streams to open at once (%(default)s)")
+    command.add_argument("--origin", metavar="ORIGIN", help="an origin whose pages use the stream: https://app.example")
+    add_token(command, "the service's token, to read its statistics and to send test messages to these streams alone")
+    command.add_argument("--stats-url", metavar="URL", help="the service's /stats (by default next to the stream)")
+    command.add_argument("--send-url", metavar="URL", help="the service's /send (by default next to the stream)")
+    add_log(command, "check this log as well")
+    command.add_argument("--size", type=int, default=10_000, help="configured size of the log in entries (%(default)s)")
     trust = command.add_mutually_exclusive_group()
     trust.add_argument("--ca", metavar="FILE", help="trust the certificates in this file")
     trust.add_argument("--insecure", action="store_true", help="trust any certificate")
-    command.add_argument("--json", action="store_true", help="one JSON object a line: verdict, check, seen, fix")
+    command.add_argument("--json", action="store_true", help="one JSON object per line: verdict, check, seen, fix")
     add_headers(command)
     command.set_defaults(run=_run)
 
@@ -59,10 +59,10 @@ def _run(options: argparse.Namespace) -> int:
         log_size=options.size,
         partitions=options.partitions,
     )
-    shared_log(options, options.size)  # says at once what is wrong with its address
+    shared_log(options, options.size)  # raises an error now if its address is invalid
     failed = False
     in_colour = not options.json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    if options.insecure:  # urllib3 would say so at each request
+    if options.insecure:  # urllib3 would warn on each request
         warnings.simplefilter("ignore")
     with contextlib.closing(examine(target)) as findings:
         finding = next(findings, None)
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
                 line = printable(json.dumps(finding._asdict())) if options.json else _line(finding, in_colour)
                 print(line, flush=True)
                 finding = next(findings, None)
-            except KeyboardInterrupt as interrupt:  # here, or raised by the examination at its end
+            except KeyboardInterrupt as interrupt:  # raised here, or by the examination at its end
                 finding = findings.throw(interrupt)
     return int(failed)
 

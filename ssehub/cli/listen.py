@@ -1,4 +1,4 @@
-"""``ssehub listen``: follow a stream in the terminal."""
+"""``ssehub listen``: follows a stream in the terminal."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("listen", help="follow a stream in the terminal")
     command.add_argument("url", help="the stream, for instance http://127.0.0.1:8000/events")
     command.add_argument("--event", action="append", metavar="TYPE", help="only events of this type; may be repeated")
-    command.add_argument("--last-event-id", metavar="ID", help="go on after this event")
+    command.add_argument("--last-event-id", metavar="ID", help="continue after this event")
     command.add_argument(
-        "--save-place", type=Path, metavar="FILE", help="go on after the id in FILE, and keep it there"
+        "--save-place", type=Path, metavar="FILE", help="continue after the id in FILE, and store the last id in it"
     )
-    command.add_argument("--json", action="store_true", help="one JSON object a line: event, data, id")
+    command.add_argument("--json", action="store_true", help="print one JSON object per line: event, data, id")
     command.add_argument(
         "--idle", type=float, default=Timeout().idle, metavar="SECONDS",
-        help="connect again after so much silence (%(default)s); 0 never does",
+        help="reconnect after so many seconds without data (%(default)s); 0: never",
     )  # fmt: skip
     add_headers(command)
     command.set_defaults(run=_run)
@@ -56,9 +56,9 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     for type in options.event or ():
         check_type(type)
-        if type.startswith(OWN):  # a hub's own events come only to who names them
+        if type.startswith(OWN):  # a hub's own events need a callback of their own
             client.on_event(type, lambda message: show(_line(message, options.json)))
-    # A hub moves the place of a client that has no messages, too. All before it are printed by then.
+    # A hub also sends new cursors to a client that gets no messages. All earlier messages are printed by then.
     client.on_event("ssehub.cursor", lambda message: place.write(client.last_event_id))
     for message in client:
         if not options.event or message.event in options.event:
@@ -66,26 +66,26 @@ def _run(options: argparse.Namespace) -> int:
         place.write(client.last_event_id)
     if ended_by:
         return 128 + ended_by[0]
-    say("ssehub: the server has no more to send (204)")
+    say("ssehub: the server has no more events (204)")
     return 0
 
 
 class _Place:
-    """Keep the id of the last event in a file."""
+    """A file that stores the id of the last event."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._kept = ""
 
     def read(self) -> str:
-        """Return what the file has, and make it if there is none, so that a wrong name is told at once."""
+        """Return the id in the file. Creates a missing file, so that an invalid name raises an error at the start."""
         if self._file is not None:
             self._file.touch()
             self._kept = self._file.read_text(encoding="utf-8").strip("\r\n")
         return self._kept
 
     def write(self, id: str) -> None:
-        """Replace the file as a whole: a crash must leave the old id or the new one."""
+        """Replace the file atomically: after a crash it has either the old or the new id."""
         if self._file is not None and id != self._kept:
             beside = self._file.with_name(f"{self._file.name}.new")
             beside.write_text(id, encoding="utf-8")
@@ -94,8 +94,8 @@ class _Place:
 
 
 def _tell(client: Client, url: str) -> None:
-    """Let the one at the terminal know what happens to the connection."""
-    logging.getLogger("ssehub").setLevel(logging.CRITICAL)  # the log would say the same again
+    """Print what happens to the connection."""
+    logging.getLogger("ssehub").setLevel(logging.CRITICAL)  # the log would repeat it
     connected = f"connected to {url}"
 
     @client.on_connection
@@ -106,13 +106,13 @@ def _tell(client: Client, url: str) -> None:
 
     @client.on_disconnect
     def _ended(error: Exception | None) -> None:
-        if error is None and sys.exc_info()[0] is None:  # it was the server, and not Ctrl-C or a closed pipe
+        if error is None and sys.exc_info()[0] is None:  # ended by the server, not by Ctrl-C or a closed pipe
             say("ssehub: the stream has ended")
 
     @client.on_error
     def _failed(error: Exception, delay: float | None) -> None:
-        if delay is not None:  # a final one is raised as well
-            say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
+        if delay is not None:  # a final error is also raised
+            say(f"ssehub: {reason(error)}; retrying in {delay:.1f} s")
 
     @client.on_gap
     def _gap(why: str, missed: int | None) -> None:
@@ -144,7 +144,7 @@ def _how_many(missed: int | None) -> str:
 def _line(message: Message, as_json: bool) -> str:
     if as_json:
         fields = {"event": message.event, "data": message.data, "id": message.id}
-        # What reads line by line may take U+2028 for a line's end, and a terminal obeys control characters.
+        # Programs that read lines may split at U+2028, and terminals execute control characters.
         text = json.dumps(fields, ensure_ascii=False)
         return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
     return f"{message.data}" if message.event == "message" else f"{message.event}: {message.data}"

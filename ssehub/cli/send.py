@@ -1,4 +1,4 @@
-"""``ssehub send``: send a message, or each line of the input, through a service or straight to a shared log."""
+"""``ssehub send``: sends a message, or each line of the input, through a service or directly to a shared log."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    command = commands.add_parser("send", help="send a message through a service: to everyone, a zone or a client")
-    command.add_argument("url", nargs="?", help="the service, for instance http://127.0.0.1:8000; not with --log")
-    command.add_argument("text", help="the message's data; - sends each line of the input as a message")
+    command = commands.add_parser("send", help="send a message to all clients, a zone or a client, through a service")
+    command.add_argument("url", nargs="?", help="the service, for instance http://127.0.0.1:8000; omit it with --log")
+    command.add_argument("text", help="the data of the message; - sends each line of the input as a message")
     add_log(command, "send to this log")
     command.add_argument("--zone", help="only to this zone")
     command.add_argument("--client-id", help="only to this client")
-    command.add_argument("--event", help="the event's type")
-    command.add_argument("--id", help="the event's id, instead of one the hub assigns")
+    command.add_argument("--event", help="the event type")
+    command.add_argument("--id", help="the event id; by default the hub assigns one")
     add_token(command, "the service's token")
-    command.add_argument("--json", action="store_true", help="print the service's answer, one JSON object a line")
+    command.add_argument("--json", action="store_true", help="print the service's response, one JSON object per line")
     add_headers(command)
     command.set_defaults(run=_run)
 
@@ -49,9 +49,9 @@ def _run(options: argparse.Namespace) -> int:
         if getattr(options, name) is not None:
             fields[name] = getattr(options, name)
     if options.url and options.log == os.environ.get("SSEHUB_LOG"):
-        options.log = None  # what is said here counts
+        options.log = None  # a URL on the command line overrides the environment
     if bool(options.log) == bool(options.url):
-        raise ValueError("say where to send to: either the service's address, or --log")
+        raise ValueError("give the address of a service, or --log")
     with contextlib.ExitStack() as stack:
         send = _to_log(options, stack) if options.log else _to_service(options, stack)
         if options.text != "-":
@@ -68,10 +68,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _tell(answer: dict[str, Any], options: argparse.Namespace) -> None:
-    # A sender past every service cannot know who is there, and a service only knows the streams of one process.
+    # A sender to a log does not know who is connected, and a service only counts the connections of one process.
     said = str(answer.get("id"))
     if not options.log:
-        said += f" queued for {answer.get('queued')} in the process that took it"
+        said += f" queued for {answer.get('queued')} in the process that received it"
     show(json.dumps(answer) if options.json else said)
 
 
@@ -85,20 +85,20 @@ def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Cal
             try:
                 return publish(url, fields, options.token, headers=headers, session=session)
             except requests.ConnectionError as error:
-                # Only what was never sent is sent again; and one message alone is not worth waiting.
+                # Only a message that cannot have been sent is sent again. A single message is not retried.
                 refused = isinstance(error.__cause__, NewConnectionError)
                 if not refused or options.text != "-":
                     raise
                 failures += 1
                 delay = Backoff().delay(failures, 0.0)
-                say(f"ssehub: {reason(error)}; once more in {delay:.1f} s")
+                say(f"ssehub: {reason(error)}; retrying in {delay:.1f} s")
                 time.sleep(delay)
 
     return _send_once_more
 
 
 def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    # So long that nothing is trimmed: that is the business of those who serve.
+    # The size is so large that this hub trims nothing. Trimming is left to the processes that serve streams.
     hub = stack.enter_context(contextlib.closing(Hub(shared_log(options, 2**31))))
     return lambda fields: hub.send_message(packet_of(fields))._asdict()
 
@@ -106,5 +106,5 @@ def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callabl
 def _send_url(url: str) -> str:
     parts = split_http(url)
     folder, _, name = parts.path.rpartition("/")
-    # The stream's address is the one that people have at hand, and the service may be mounted anywhere.
+    # Users often paste the URL of the stream, and the service may be mounted at any path.
     return urlunsplit(parts._replace(path=f"{folder}/send", query="")) if name in ("", "events") else url

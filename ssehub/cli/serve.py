@@ -1,4 +1,4 @@
-"""``ssehub serve``: a hub as a service, with its console page."""
+"""``ssehub serve``: runs a hub as a service, with its console page."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("serve", help="run a hub as a service, with its console page")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=_port, default=8000, help="port to listen on, 0 for any (%(default)s)")
-    add_token(command, "what one must know to send, to see who is connected, and to follow as a client")
+    add_token(command, "the token that clients need to send, to see who is connected, and to follow with a client id")
     command.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="name it may be called by; may be repeated"
+        "--allow-host", action="append", default=[], metavar="NAME", help="a host name of the service; may be repeated"
     )
-    add_log(command, "a log that is shared")
-    command.add_argument("--history", type=int, default=10_000, help="messages kept for the late (%(default)s)")
-    command.add_argument("--heartbeat", type=float, default=15.0, help="seconds of silence at most (%(default)s)")
-    command.add_argument("--max-connections", type=int, help="streams at most (as many as descriptors allow)")
+    add_log(command, "a log that several processes share")
+    command.add_argument("--history", type=int, default=10_000, help="messages to keep for reconnection (%(default)s)")
+    command.add_argument("--heartbeat", type=float, default=15.0, help="maximum seconds of silence (%(default)s)")
+    command.add_argument("--max-connections", type=int, help="maximum number of streams (by the limit of descriptors)")
     command.add_argument(
         "--request-timeout",
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="for which a request that is no stream may take in all (%(default)s)",
+        help="maximum duration of a request that is not a stream (%(default)s)",
     )
     command.set_defaults(run=_run)
 
 
 class _Handler(WSGIRequestHandler):
-    """werkzeug's handler, with limits, and without a line for every request: the console asks each second."""
+    """werkzeug's handler, with limits, and without logging every request: the console polls each second."""
 
     arrivals: Arrivals
 
     def handle(self) -> None:
-        """Handle the one request of a connection."""
+        """Handle the single request of a connection."""
         self.arrivals.begin(self.connection)
         try:
             super().handle()
@@ -64,11 +64,11 @@ class _Handler(WSGIRequestHandler):
             self.arrivals.end(self.connection)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _OpenResponses:
-    """Know when all responses have been written to their end: the threads that write them end with the process."""
+    """Waits until all responses are written. The threads that write them end with the process."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
@@ -113,12 +113,12 @@ def _run(options: argparse.Namespace) -> int:
     handler = type("Handler", (_Handler,), {"arrivals": arrivals})
     try:
         server = make_server(options.host, options.port, arrivals, threaded=True, request_handler=handler)
-    except SystemExit:  # werkzeug's way to say why it cannot
-        say("ssehub: --port names another, and 0 any that is free")
+    except SystemExit:  # werkzeug has printed the reason
+        say("ssehub: choose another port with --port, or any free one with --port 0")
         return 1
     server.service_actions = arrivals.enforce  # type: ignore[method-assign]  # called twice a second
     signal.signal(signal.SIGTERM, _interrupt)
-    # Not in this thread, where the signals arrive: one that comes as a request is handed on would cut it off.
+    # Not in this thread, because a signal here could interrupt it while it passes a request on.
     serving = threading.Thread(target=server.serve_forever, name="ssehub-serve", daemon=True)
     serving.start()
     _announce(server, options)
@@ -134,9 +134,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _announce(server: BaseWSGIServer, options: argparse.Namespace) -> None:
     host = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"ssehub is at http://{host}:{server.port}/ (console) and /events (stream); Ctrl-C ends it", flush=True)
+    print(f"ssehub is at http://{host}:{server.port}/ (console) and /events (stream); Ctrl-C to stop", flush=True)
     if options.token is None and not _is_loopback(options.host):
-        say("ssehub: it can be reached from elsewhere, so nobody may send without a --token")
+        say("ssehub: other machines can reach the service, so sending is not allowed without --token")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Terminal: what commands write. Much of it comes from servers and senders, and a terminal obeys what it is sent."""
+"""Terminal: prints the output of commands. It may contain text from the network, so control characters are escaped."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ssehub.client.printable import printable
 
 
 def say(text: str) -> None:
-    """Write a line to the errors, where no pipe mistakes it for output. Nothing in it is a command for the terminal."""
+    """Print a line to stderr, which keeps it out of pipes. Control characters are escaped."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """Write output, a line or several. Nothing in it is a command for the terminal."""
+    """Print one or several lines to stdout. Control characters are escaped."""
     print(printable(text, lines=True), flush=True)

@@ -1,4 +1,4 @@
-"""The client side: following a stream, and sending to a hub that runs as a service."""
+"""The client side: follows event streams, and sends messages to a hub that runs as a service."""
 
 from ssehub.backoff import Backoff
 from ssehub.client.client import Client

@@ -1,4 +1,4 @@
-"""Attempt: one connection to a stream, from its request to its end, and the wait after it."""
+"""Attempt: one connection to a stream, from the request to the end of the stream, and the wait after it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ssehub.events import Decoder, Message, Received
 
 
 class Attempt:
-    """Connect once and read what comes. It belongs to the thread that reads; any thread may cancel it.
+    """One connection to a stream. It belongs to the thread that reads; any thread may cancel it.
 
-    :param settings: the client's.
+    :param settings: the settings of the client.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        #: Ends the attempt, in whatever phase, and the wait after it.
+        #: Aborts the attempt in any phase, and the wait after it.
         self.cancellation: Cancellation = Cancellation()
-        #: Knows the last event id of everything read, and the reconnection time.
+        #: Decodes the stream, and keeps the last event id and the reconnection time.
         self.decoder: Decoder = Decoder()
-        #: Whether the connection was worth having: it brought a message, or lasted.
+        #: Whether the connection was useful: it delivered a message, or lasted for some time.
         self.good: bool = False
         #: Whether the request may have reached the server.
         self.sent: bool = False
@@ -40,7 +40,7 @@ class Attempt:
         return 0.0 if self._opened_at is None else time.monotonic() - self._opened_at
 
     def empty(self) -> requests.ConnectionError:
-        """Return the error that an end in order is if the connection was not good."""
+        """Return the error for a stream that ended normally but whose connection was not good."""
         what = "within an event that is larger than max_event_size" if self.decoder.is_skipping else ""
         return requests.ConnectionError(f"the stream ended {what or 'before its first message'}")
 
@@ -52,12 +52,13 @@ class Attempt:
         opened: Callable[[], None],
         closed: Callable[[Exception | None], None],
     ) -> Generator[list[Received], None, None]:
-        """Yield what each read completes, comments and a hub's own events too, until the stream ends.
+        """Yield the messages that each read completes, with comments and a hub's own events, until the stream ends.
 
-        :param last_event_id: the event after which to go on.
-        :param opened: called once the response has proved to be a stream.
-        :param closed: called as it ends, if it was opened, with the error or None.
-        :raises requests.RequestException: if there was no connection, or it was no stream, or it broke off.
+        :param last_event_id: the event after which to continue.
+        :param opened: called when the response has been accepted as a stream.
+        :param closed: called with the error or None when the stream ends, if ``opened`` was called.
+        :raises requests.RequestException: if the connection fails, the response is not a stream, or the stream breaks
+            off.
         """
         limit = self._settings.max_event_size
         self.decoder = Decoder(last_event_id, max_event_size=limit, comments=True, skip=True)
@@ -76,7 +77,7 @@ class Attempt:
             try:
                 yield from self._read(stream)
             except Exception as caught:
-                # Cut off by us it looks like an error, or like an end in order: only our own flag tells.
+                # After our own cancel() a read may raise an error or return an end, so only the flag is reliable.
                 error = None if self.cancellation.cancelled else caught
                 raise
             finally:
@@ -85,11 +86,11 @@ class Attempt:
 
     def _read(self, stream: Stream) -> Iterator[list[Received]]:
         decoder, cancellation = self.decoder, self.cancellation
-        # A reader may get a hundred kilobytes more after it was cut off.
+        # After a cancel() the reader may still return a hundred kilobytes.
         while not cancellation.cancelled and (chunk := stream.read()):
             messages = decoder.feed(chunk)
             if not self.good:
-                # A hub's own events prove nothing: each connection begins with one.
+                # A hub's own events do not count, because every connection begins with one.
                 self.good = decoder.skipped > 0 or any(_is_message(message) for message in messages)
             yield messages
 

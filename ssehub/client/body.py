@@ -1,4 +1,4 @@
-"""Body: how the body of a response is read, as soon as there is any of it, or no more than the beginning."""
+"""Body: reads the body of a response as it arrives, or only its beginning."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ import urllib3
 from ssehub.client.bounded_response import Bounded
 from ssehub.client.watched import keep
 
-#: The most one read returns, in bytes.
+#: Maximum number of bytes that one read returns.
 _PIECE = 65536
-#: The encodings that urllib3 undoes, with the packages that are installed.
+#: The encodings that urllib3 can decode with the packages that are installed.
 _DECODED = tuple(urllib3.HTTPResponse.CONTENT_DECODERS)
-#: The packages for those that it undoes only with one.
+#: The packages that urllib3 needs for some encodings.
 _PACKAGES = {"br": "brotli", "zstd": "zstandard"}
 
 
 def reader(response: requests.Response) -> Callable[[], bytes]:
-    """Choose what returns a piece as soon as it is there: ``requests``' own iterators wait for more of it."""
+    """Return a function that returns data as soon as it arrives. The iterators of ``requests`` wait for full blocks."""
     raw: Any = response.raw
     below: Any = getattr(raw, "_fp", None)
     compressions = encodings(response)
     if not compressions and hasattr(below, "read1"):
-        # http.client undoes the chunks and never waits for more than one; urllib3 on top of it takes twice the time.
+        # http.client decodes the chunks and never waits for a second one; urllib3's own reads take twice the time.
         return functools.partial(below.read1, _PIECE)
     if isinstance(raw, urllib3.BaseHTTPResponse):
-        raw.headers["Content-Encoding"] = ", ".join(compressions)  # urllib3 takes an unknown name for deflate
+        raw.headers["Content-Encoding"] = ", ".join(compressions)  # urllib3 decodes an unknown name as deflate
         return functools.partial(raw.read1, _PIECE, decode_content=True)
     return functools.partial(next, _bytewise(response), b"")
 
 
 def encodings(response: requests.Response) -> list[str]:
-    """Return the compressions that a Content-Encoding names. Servers put "none" there, or a charset: that is none."""
+    """Return the compressions in a Content-Encoding. Some servers send "none" or a charset there; these are ignored."""
     names = [one.strip().lower() for one in response.headers.get("Content-Encoding", "").split(",")]
     return [one for one in names if one in _DECODED or one in _PACKAGES]
 
 
 def missing(response: requests.Response) -> str:
-    """Return the compression that cannot be undone, with the package that is missing for it; empty if there is none."""
+    """Return the compression that cannot be decoded, with the package to install; empty if all can be decoded."""
     return next((f"{one}; install {_PACKAGES[one]}" for one in encodings(response) if one not in _DECODED), "")
 
 
 def _bytewise(response: requests.Response) -> Iterator[bytes]:
-    """Read a response of some other adapter's in the one way that is prompt with all of them."""
+    """Read a response byte by byte, the only way that returns data promptly with every custom adapter."""
     yield from response.iter_content(1)
 
 
 def beginning(response: requests.Response, size: int, seconds: float) -> bytes:
-    """Return the first bytes of a body as they were sent, and let ``requests`` read no more of it.
+    """Return the first bytes of a body as they were sent, and close it so that ``requests`` reads no more.
 
-    :param size: bytes at the most.
-    :param seconds: how long to wait for them at the most.
-    :returns: nothing if the body is compressed: a few bytes may swell to gigabytes.
+    :param size: maximum number of bytes.
+    :param seconds: maximum time to wait for them.
+    :returns: an empty value if the body is compressed, because a few bytes may expand to gigabytes.
     """
     if response._content_consumed:  # type: ignore[attr-defined]
-        return response.content[:size]  # a hook has read it
+        return response.content[:size]  # a response hook has already read the body
     below: Any = getattr(response.raw, "_fp", None)
     read = b""
     if not encodings(response) and hasattr(below, "read1"):
@@ -73,13 +73,13 @@ def beginning(response: requests.Response, size: int, seconds: float) -> bytes:
                     break
                 read += piece
         if getattr(below, "length", None) == 0:
-            below.close()  # the connection can be used again
+            below.close()  # the connection can be reused
     keep(response, read)
     return read
 
 
 def limiter(response: requests.Response) -> Callable[[float | None], None]:
-    """Return what sets the seconds that reading a response may take from now on."""
+    """Return a function that sets the maximum number of seconds for the following reads of a response."""
     source = getattr(getattr(getattr(response.raw, "_fp", None), "fp", None), "raw", None)
     if isinstance(source, Bounded):
         return source.limit
@@ -88,7 +88,7 @@ def limiter(response: requests.Response) -> Callable[[float | None], None]:
 
 
 def socket_of(response: requests.Response) -> Any:
-    """Return the socket a response is read from, or None if its adapter has none."""
+    """Return the socket that a response is read from, or None if the adapter has none."""
     place: Any = response.raw
     for name in ("_fp", "fp", "raw", "_sock"):
         place = getattr(place, name, None)

@@ -1,8 +1,10 @@
-"""BoundedResponse: an HTTP response with bounds on its head and on the time that a read takes.
+"""BoundedResponse: an HTTP response with limits on the size of its head and on the duration of a read.
 
-``http.client`` alone has three faults here. A socket's time-out starts anew with each byte, so a server that sends one
-byte now and then is never given up. The end of the connection counts as the end of the head, so half a head is taken
-for a whole one. Of the interim responses only 100 is skipped.
+``http.client`` has three faults:
+
+* The timeout of a socket restarts with each byte, so a server that sends one byte from time to time never times out.
+* The end of the connection counts as the end of the head, so an incomplete head is accepted.
+* Of the interim responses (1xx), only 100 is skipped.
 """
 
 from __future__ import annotations
@@ -12,16 +14,16 @@ import io
 import time
 from typing import Any
 
-#: Bytes of a head at the most, interim responses included. Precedent: curl's limit is 300 KiB.
+#: Maximum size of a head in bytes, including interim responses. Precedent: curl's limit is 300 KiB.
 _MOST = 256 << 10
-#: Bytes of the buffer: each refill takes a few calls in Python.
+#: Size of the read buffer in bytes. A large buffer saves calls, since each refill takes a few calls in Python.
 _BUFFER = 65_536
 
 
 class Bounded(io.RawIOBase):
-    """Read a socket until a deadline. It belongs to the thread that reads.
+    """A raw stream that reads a socket until a deadline. It belongs to the thread that reads.
 
-    :param connected: the socket, whose time-out is the first limit.
+    :param connected: the socket. Its timeout is the initial limit.
     """
 
     def __init__(self, connected: Any) -> None:
@@ -31,7 +33,7 @@ class Bounded(io.RawIOBase):
         self.limit(connected.gettimeout())
 
     def limit(self, seconds: float | None) -> None:
-        """Set how long all reads from now on may take in total, in seconds; None removes the limit."""
+        """Set the total time in seconds for all following reads. None removes the limit."""
         if seconds is not None:
             self._until = time.monotonic() + seconds
         elif self._until is not None:
@@ -39,9 +41,9 @@ class Bounded(io.RawIOBase):
             self._sock.settimeout(None)
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what has arrived; called by ``io``.
+        """Read data that has arrived. Called by ``io``.
 
-        :raises TimeoutError: if nothing arrives before the deadline.
+        :raises TimeoutError: if no data arrives before the deadline.
         """
         if self._until is not None:
             left = self._until - time.monotonic()
@@ -51,17 +53,17 @@ class Bounded(io.RawIOBase):
         return self._below.readinto(buffer)
 
     def readable(self) -> bool:
-        """Tell ``io`` that this can be read."""
+        """Return True. Called by ``io``."""
         return True
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Release the socket."""
         super().close()
         self._below.close()
 
 
 class BoundedResponse(http.client.HTTPResponse):
-    """Read a response. The socket's time-out is the limit for the whole head."""
+    """An HTTP response. The timeout of the socket is the limit for the whole head."""
 
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -69,21 +71,21 @@ class BoundedResponse(http.client.HTTPResponse):
         self.fp: io.BufferedReader = io.BufferedReader(Bounded(sock), _BUFFER)
 
     def begin(self) -> None:
-        """Read the head; called by ``http.client``.
+        """Read the head. Called by ``http.client``.
 
-        :raises http.client.HTTPException: if it is too long, or is cut off by the end of the connection.
+        :raises http.client.HTTPException: if the head is too long or incomplete.
         """
         source = self.fp
         self.fp = _Head(source)  # type: ignore[assignment]
         try:
             super().begin()
         finally:
-            if isinstance(self.fp, _Head):  # it is None if there is no body
+            if isinstance(self.fp, _Head):  # None if the response has no body
                 self.fp = source
 
     def _read_status(self) -> tuple[str, int, str]:
         # "A client MUST be able to parse one or more 1xx responses received prior to a final response, even if the
-        # client does not expect one." (RFC 9110 15.2) After 101 there is no HTTP any more.
+        # client does not expect one." (RFC 9110 15.2) After a 101 the connection is no longer HTTP.
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if status >= 200 or status == 101:
@@ -92,7 +94,7 @@ class BoundedResponse(http.client.HTTPResponse):
 
 
 class _Head:
-    """Read the lines of a head, which all have an end."""
+    """Reads the lines of a head, and rejects a line without an end."""
 
     def __init__(self, source: io.BufferedReader) -> None:
         self._source = source
@@ -102,7 +104,7 @@ class _Head:
         line = self._source.readline(limit)
         is_first, self._left = self._left == _MOST, self._left - len(line)
         if self._left < 0:
-            raise http.client.HTTPException(f"the head of the answer is longer than {_MOST} bytes")
+            raise http.client.HTTPException(f"the head of the response is longer than {_MOST} bytes")
         if not line.endswith(b"\n") and len(line) < limit and not (is_first and not line):
             raise http.client.IncompleteRead(line)
         return line

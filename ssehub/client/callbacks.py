@@ -1,4 +1,4 @@
-"""Callbacks: what a client calls with events, comments, errors and gaps; and what it reads from events of a hub."""
+"""Callbacks: the functions that a client calls with events, comments, errors and gaps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ C = TypeVar("C", bound=Callback)
 
 
 class Listeners:
-    """Collect callbacks for events, several for each type. Safe to use from any thread.
+    """The callbacks for events, several for each type. Thread-safe.
 
-    Used as a decorator, ``@client.on_event("score")`` or ``@client.on_event`` for every type, or called:
-    ``client.on_event("score", callback)``. ``"message"`` is the type of an event that names none.
+    Use it as a decorator, ``@client.on_event("score")`` or ``@client.on_event`` for all types, or call it:
+    ``client.on_event("score", callback)``. An event without a type has the type ``"message"``.
     """
 
     def __init__(self) -> None:
@@ -32,13 +32,13 @@ class Listeners:
     @overload
     def __call__(self, type: str | None = None) -> Callable[[C], C]: ...
     def __call__(self, type: str | Callback | None = None, callback: Callback | None = None) -> object:
-        """Add a callback, or return a decorator that does.
+        """Add a callback, or return a decorator that adds one.
 
-        :param type: the events' type; None for all but a hub's own (``ssehub.open`` and others).
-        :param callback: called with each :class:`~ssehub.Received`, in the thread that follows, in the stream's order;
-            first those for the type, then those for all.
-        :raises TypeError: if it cannot be called.
-        :raises ValueError: if the type is empty, which no event's is.
+        :param type: the event type; None for all types except a hub's own (``ssehub.open`` and others).
+        :param callback: called with each :class:`~ssehub.Received`, in the order of the stream, in the thread that
+            reads it. Callbacks for a type are called before callbacks for all types.
+        :raises TypeError: if the callback is not callable.
+        :raises ValueError: if the type is empty.
         """
         if callable(type):
             type, callback = None, type
@@ -47,16 +47,16 @@ class Listeners:
         return hook if callback is None else hook(callback)
 
     def remove(self, callback: Callback, type: str | None = None) -> None:
-        """Take a callback out again.
+        """Remove a callback.
 
-        :raises ValueError: if it is not there.
+        :raises ValueError: if it was not added.
         """
         if type not in self._by_type:
             raise ValueError(f"{callback!r} was not added to on_event({type!r})")
         self._by_type[type].remove(callback)
 
     def fire(self, type: str, message: Received) -> None:
-        """Call whoever wants this message, which is of this type."""
+        """Call the callbacks for a message of this type."""
         if type in self._by_type:
             self._by_type[type].fire(message)
         if None in self._by_type and not type.startswith(OWN):
@@ -64,19 +64,19 @@ class Listeners:
 
 
 def decoded(message: Received) -> Received:
-    """Return the message with its data decoded from Base64, RFC 4648 section 4; line breaks in it do not count.
+    """Return the message with its data decoded from Base64 (RFC 4648 section 4). Line breaks in the data are ignored.
 
-    :raises ValueError: if it is no Base64, or not of UTF-8 text.
+    :raises ValueError: if the data is not valid Base64, or does not contain UTF-8 text.
     """
     text = "".join(message.data.split("\n"))
     try:
         return Received(base64.b64decode(text, validate=True).decode(), message.event, message.id)
     except ValueError as error:
-        raise ValueError(f"the data of an event of type {message.event!r} is no text in Base64: {error}") from error
+        raise ValueError(f"the data of an event of type {message.event!r} is not Base64 text: {error}") from error
 
 
 def gap(message: Received) -> tuple[str, int | None]:
-    """Return the reason and the number that an event ``ssehub.gap`` tells, as far as it does."""
+    """Return the reason and the number of messages in an event ``ssehub.gap``, with defaults for missing values."""
     try:
         told = message.json()
     except ValueError:
@@ -88,17 +88,17 @@ def gap(message: Received) -> tuple[str, int | None]:
 
 
 class Hooks:
-    """Hold the hooks and the subscriptions of a client. Each hook is used as a decorator, or called with a function.
+    """The hooks and subscriptions of a client. Use each hook as a decorator, or call it with a function.
 
     :ivar on_event: hook by type, called with a :class:`~ssehub.Received`; see
         :class:`~ssehub.client.callbacks.Listeners`.
-    :ivar on_connection: hook, called without arguments as a stream opens.
-    :ivar on_disconnect: hook, called as an open stream ends, with the error, or None if it ended in order.
-    :ivar on_error: hook, called after what failed, with the error and the seconds until the next attempt; with None
-        instead of seconds if there will be none.
-    :ivar on_comment: hook, called with a comment's text; servers send them to keep the connection alive.
-    :ivar on_gap: hook, called with a reason and the number of messages that a hub has lost, None if nobody knows it.
-    :ivar on_exit: hook, called without arguments, last: when the client has ended, or its loop was left.
+    :ivar on_connection: hook, called without arguments when a stream opens.
+    :ivar on_disconnect: hook, called when an open stream ends, with the error, or None if it ended normally.
+    :ivar on_error: hook, called after a failure, with the error and the seconds until the next attempt, or None if
+        there is no further attempt.
+    :ivar on_comment: hook, called with the text of a comment. Servers send comments to keep the connection alive.
+    :ivar on_gap: hook, called with the reason and the number of messages that were lost, or None if it is unknown.
+    :ivar on_exit: hook, called last, without arguments: after the client has ended or its loop was left.
     """
 
     def __init__(self, base64: bool, check: Callable[[], None]) -> None:
@@ -114,7 +114,7 @@ class Hooks:
         self._last_event_id = ""
 
     def _hand_on(self, message: Message, cancellation: Cancellation) -> Received | None:
-        """Give a message to whoever asked for it, and return it if a loop gets it."""
+        """Pass a message to the callbacks and subscriptions that want it, and return it if it is for a loop."""
         if not isinstance(message, Received):  # a comment
             self.on_comment.fire(message.comment or "")
             return None

@@ -1,4 +1,4 @@
-"""Cancellation: cuts off, from any thread, what one attempt to follow a stream is blocked in."""
+"""Cancellation: aborts an attempt to follow a stream, from any thread and in any phase."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from ssehub.client.bounded_response import BoundedResponse
 
 
 class Cancellation:
-    """Hold the sockets of one attempt, and wake whoever is blocked on them, or in :meth:`wait`.
+    """The sockets of one attempt. :meth:`cancel` wakes the threads that block on them or in :meth:`wait`.
 
-    Everything here may be called from any thread, from callbacks and from signal handlers.
+    Every method may be called from any thread, from callbacks and from signal handlers.
     """
 
     def __init__(self) -> None:
         self.cancelled: bool = False
-        #: The last answer, whose reader closes it, or the transport if there is none: a hook of the session may fail.
+        #: The last response. Its reader closes it; or the transport, if a session hook failed before reading began.
         self.answer: requests.Response | None = None
-        # Both may be entered by a signal handler in the thread that is inside already.
+        # Reentrant, because a signal handler may run in the thread that holds the lock.
         self._lock = threading.RLock()
         self._waker: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._sockets: list[socket.socket] = []
 
     def watch(self, connected: Any) -> None:
-        """Take note of a socket, so that :meth:`cancel` reaches it. One that comes too late is cut off at once."""
-        # A duplicate acts on the same connection: wrap_socket() detaches the object there was before the handshake,
-        # and the one there is after it would, shut down, take what is encrypted for plain text.
+        """Add a socket, so that :meth:`cancel` reaches it. After :meth:`cancel` it is shut down at once."""
+        # A duplicate acts on the same connection. The original does not work: wrap_socket() detaches it before the
+        # handshake, and a shutdown of the TLS socket would make the reader take ciphertext for plain text.
         with contextlib.suppress(OSError), self._lock:
             self._sockets.append(socket.socket(fileno=os.dup(connected.fileno())))
             if self.cancelled:
                 self._shut_down()
 
     def cancel(self) -> None:
-        """Wake whoever is blocked; what he reads next is an end or an error. Idempotent; never blocks."""
+        """Wake the blocked threads. Their next read returns an end or raises an error. Idempotent; never blocks."""
         self.cancelled = True
         self._waker.put(None)
         with self._lock:
             self._shut_down()
 
     def wait(self, seconds: float) -> None:
-        """Block for a time, or until cancelled."""
+        """Block for a time, or until the attempt is cancelled."""
         with contextlib.suppress(queue.Empty):
             self._waker.get(timeout=seconds)
 
     def release(self) -> None:
-        """Let go of the sockets. Called when the response is closed: the other side sees its end only then."""
+        """Close the sockets. Called when the response is closed, because only then does the peer see the end."""
         with self._lock:
             while self._sockets:
                 self._sockets.pop().close()
 
     def _shut_down(self) -> None:
-        # Not close(): the thread that is blocked would not wake. Nor is the response ours to close: that would block on
-        # a lock of its reader's.
+        # close() would not wake the blocked thread. Closing the response would block on a lock that its reader
+        # holds.
         for one in self._sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -73,7 +73,7 @@ _current: ContextVar[Cancellation | None] = ContextVar("ssehub_cancellation", de
 
 @contextlib.contextmanager
 def connecting(cancellation: Cancellation) -> Iterator[None]:
-    """Let the cancellation watch what this thread connects through a :class:`WatchedAdapter`."""
+    """While this context is active, add the sockets of connections that this thread makes to the cancellation."""
     token = _current.set(cancellation)
     try:
         yield
@@ -87,11 +87,11 @@ def _watch(connected: Any) -> None:
         cancellation.watch(connected)
 
 
-# These have urllib3's names, because its error messages show them.
+# These classes have urllib3's names, because urllib3's error messages show them.
 
 
 class HTTPConnection(connection.HTTPConnection):
-    """A connection whose socket is watched from the moment there is one, before the TLS handshake."""
+    """A connection whose socket is watched from its creation, before the TLS handshake."""
 
     response_class: Any = BoundedResponse
 
@@ -101,14 +101,14 @@ class HTTPConnection(connection.HTTPConnection):
         return connected
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request; called by ``urllib3``."""
-        # The connection may have been used before, for a redirect or an attempt that was refused.
+        """Send a request. Called by ``urllib3``."""
+        # The connection may be reused after a redirect or a refused attempt.
         _watch(self.sock)
         super().request(*args, **kwargs)
 
 
 class HTTPSConnection(HTTPConnection, connection.HTTPSConnection):
-    """The same with TLS."""
+    """A watched connection with TLS."""
 
 
 class HTTPConnectionPool(connectionpool.HTTPConnectionPool):
@@ -127,33 +127,33 @@ _POOLS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 
 
 class WatchedAdapter(HTTPAdapter):
-    """A ``requests`` adapter whose connections can be cut off in every phase but name lookup and TCP connect.
+    """A ``requests`` adapter whose connections can be aborted in every phase except name lookup and TCP connect.
 
-    A :class:`~ssehub.Client` puts it in the place of each plain ``HTTPAdapter``.
+    A :class:`~ssehub.Client` replaces each plain ``HTTPAdapter`` by one.
     """
 
     @classmethod
     def instead_of(cls, adapter: HTTPAdapter) -> WatchedAdapter:
-        """Make one with the settings of a plain adapter: its retries, the size of its pools, its TLS context."""
+        """Return an adapter with the settings of a plain one: its retries, pool sizes and TLS context."""
         ours: Any = cls.__new__(cls)
         ours.__setstate__(adapter.__getstate__())
         ours.poolmanager.connection_pool_kw.update(adapter.poolmanager.connection_pool_kw)
         return cast("WatchedAdapter", ours)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pool manager; called by ``requests``."""
+        """Create the pool manager. Called by ``requests``."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request; called by ``requests``."""
+        """Send a request. Called by ``requests``."""
         answer = super().send(*args, **kwargs)
         if (cancellation := _current.get()) is not None:
             cancellation.answer = answer
         return answer
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Make a proxy's pool manager; called by ``requests``. One for SOCKS has connections of its own kind."""
+        """Create the pool manager of a proxy. Called by ``requests``. A SOCKS proxy has its own kind of connections."""
         manager = super().proxy_manager_for(proxy, **kwargs)
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _POOLS

@@ -1,4 +1,4 @@
-"""Client: follows an event stream, and comes back to it."""
+"""Client: follows an event stream, and reconnects to it."""
 
 from __future__ import annotations
 
@@ -24,54 +24,57 @@ from ssehub.client.transport import Timeout, Transport, check_scheme
 from ssehub.events import Received
 from ssehub.logger import logger
 
-#: Seconds that leaving a ``with`` block waits for the client's thread; a name lookup may hold it for longer.
+#: Seconds that leaving a ``with`` block waits for the client's thread. A name lookup may block the thread for longer.
 _FAREWELL = 5.0
 
 
 class Client(Hooks):
-    """Follow an event stream in a script: iterate over it, :meth:`run` it, or :meth:`start` it in a thread.
+    """Follows an event stream in a script: iterate over it, :meth:`run` it, or :meth:`start` it in a thread.
 
-    It connects, and reconnects when the stream ends or breaks off, as
-    https://html.spec.whatwg.org/multipage/server-sent-events.html says; ``docs/client.rst`` lists where a script is
-    better served by something else, and how to switch that off. A client has one life: :meth:`stop` ends it for good.
+    The client connects, and reconnects when the stream ends or breaks off, as
+    https://html.spec.whatwg.org/multipage/server-sent-events.html specifies. ``docs/client.rst`` lists the deviations
+    and how to switch them off. A client cannot be reused after :meth:`stop`.
 
-    Nothing is connected before the client is followed. Hooks are called in the thread that follows, one after the
-    other, in the order of the stream; one that raises is logged and ends nothing. Each may call any method of the
-    client. They are attributes, which :class:`~ssehub.client.callbacks.Hooks` describes.
+    The client connects when you start to follow it, not when you create it. Hooks are called in the thread that
+    follows, one after the other, in the order of the stream. If a hook raises an error, it is logged and the stream
+    continues. A hook may call any method of the client. The hooks are attributes; see
+    :class:`~ssehub.client.callbacks.Hooks`.
 
     The parameters ``url``, ``headers``, ``params``, ``body``, ``json`` and ``auth`` are values, or functions without
-    arguments that are called for each attempt. An error that one of them raises ends the client, unless it is a
-    ``requests.RequestException``: then the attempt has failed. A ``requests.HTTPError`` is judged by its status as an
-    answer of the stream's server is, from wherever it comes: tried again if ``retry_status`` has it, final otherwise.
+    arguments that are called for each attempt. If such a function raises a ``requests.RequestException``, the attempt
+    has failed; any other error ends the client. A ``requests.HTTPError`` from any source is treated like a response
+    with its status: the client tries again if the status is in ``retry_status``, and ends otherwise.
 
-    :param url: where the stream is.
+    :param url: the address of the stream.
     :param method: the HTTP method.
     :param headers: request headers; they override ``Accept``, ``Cache-Control`` and ``Accept-Encoding``.
-    :param params: added to the url's query, as in ``requests``.
-    :param body: what is sent: bytes, a str, or a mapping for a form.
-    :param json: what is sent, as JSON.
-    :param auth: as in ``requests``: a pair of name and password, or what changes the prepared request.
-    :param session: a ``requests.Session`` with proxies, cookies, certificates or adapters. It stays the caller's, who
-        may use it meanwhile. With an adapter other than a plain ``HTTPAdapter``, :meth:`stop` acts once the headers
-        are there.
-    :param last_event_id: the event after which to go on.
-    :param reconnect_delay: seconds before a reconnection, until the stream's ``retry`` says otherwise. Precedent:
+    :param params: added to the query of the url, as in ``requests``.
+    :param body: the body of the request: bytes, a str, or a mapping for a form.
+    :param json: the body of the request, sent as JSON.
+    :param auth: as in ``requests``: a pair of name and password, or an object that changes the prepared request.
+    :param session: a ``requests.Session`` with proxies, cookies, certificates or adapters. The client does not close
+        it, and you may use it at the same time. If it has an adapter other than a plain ``HTTPAdapter``, :meth:`stop`
+        takes effect when the response's headers have arrived.
+    :param last_event_id: the event after which to continue.
+    :param reconnect_delay: seconds before a reconnection, until the stream sends a ``retry`` field. Precedent:
         Chromium's EventSource.
     :param backoff: how long to wait after failures.
     :param timeout: seconds for each phase: :class:`Timeout`, or a tuple of connect, headers and idle.
-    :param retry_status: status codes after which to try again, as their ``Retry-After`` says, instead of failing for
-        good.
-    :param max_attempts: failures in a row after which the client fails for good. None: never. A stream that breaks off
-        within ``backoff.reset_after`` is a failure, whether it brought messages or not; an end in order is not.
-    :param max_elapsed: seconds of failures in a row after which it does. None: never.
-    :param max_event_size: what one event's data may come to, in characters. A larger one is left out: ``on_gap`` is
-        called with the reason ``too_large``, and the stream goes on after it.
-    :param base64: whether data is text in Base64 (RFC 4648 4), to be decoded. An event whose data is not goes to
-        ``on_error``, with a delay of 0, and the stream goes on.
-    :param response_callback: called with each ``requests.Response`` as its head is there, before it is judged. If it
-        returns True the response is taken for a stream whatever its status and type. What it raises ends the client.
+    :param retry_status: status codes after which the client tries again, and respects ``Retry-After``. Other codes end
+        the client.
+    :param max_attempts: number of consecutive failures after which the client ends. None: no limit. A stream that
+        breaks off within ``backoff.reset_after`` is a failure, even if it delivered messages. A stream that ends
+        normally is not.
+    :param max_elapsed: seconds of consecutive failures after which the client ends. None: no limit.
+    :param max_event_size: maximum size of one event's data, in characters. A larger event is skipped, and ``on_gap`` is
+        called with the reason ``too_large``.
+    :param base64: whether data is Base64-encoded text (RFC 4648 4) that has to be decoded. If an event's data is not,
+        ``on_error`` is called with a delay of 0, and the stream continues.
+    :param response_callback: called with each ``requests.Response`` when its head has arrived, before it is checked. If
+        it returns True, the response is accepted as a stream whatever its status and type. An error that it raises
+        ends the client.
     :raises TypeError: if a parameter has the wrong type.
-    :raises ValueError: if a parameter's value can never work.
+    :raises ValueError: if a parameter has a value that can never work.
     """
 
     def __init__(
@@ -115,53 +118,53 @@ class Client(Hooks):
             self._request.is_idempotent if reconnect is None else bool(reconnect),
         )
         self.last_event_id = last_event_id
-        self._name = "an address that is asked for at each attempt" if callable(url) else bare(url)
+        self._name = "an address that a function returns" if callable(url) else bare(url)
         self._report = Report(self._name)
 
         self._attempt: Attempt | None = None
         self._stopped = False
         self._restart_from: str | None = None
         self._error: Exception | None = None
-        # It may be entered by a signal handler, in the thread that is inside already.
+        # Reentrant, because a signal handler may run in the thread that holds the lock.
         self._lock = threading.RLock()
         self._follower: threading.Thread | None = None
         self._is_following = self._is_over = False
         self._idle = threading.Event()
         self._idle.set()
         self._thread: threading.Thread | None = None
-        #: The process in which it is followed: a fork copies the client, but not the thread.
+        #: The process in which the client is followed: a fork copies the client, but not its thread.
         self._process: int | None = None
 
     @property
     def last_event_id(self) -> str:
-        """The id of the last event that was handed on: what ``Last-Event-ID`` says at the next connection.
+        """The id of the last event that was delivered. The next connection sends it as ``Last-Event-ID``.
 
-        It is set before the event's hooks are called. What is set here holds until the stream gives an id; while one is
-        open, :meth:`restart` with an id is the way.
+        It is set before the event's hooks are called. You can set it while no stream is open; the stream's next id
+        replaces it. While a stream is open, use :meth:`restart` with an id.
         """
         return self._last_event_id
 
     @last_event_id.setter
     def last_event_id(self, value: str) -> None:
-        """Set it; see above."""
+        """Set the id."""
         self._last_event_id = checked_id(value)
 
     @property
     def error(self) -> Exception | None:
-        """The error with which the client failed for good, or None."""
+        """The error that ended the client, or None."""
         return self._error
 
     def __iter__(self) -> Iterator[Received]:
-        """Follow the stream in this thread: connect, reconnect, yield each message; hooks are called meanwhile.
+        """Follow the stream in this thread: connect, reconnect, call the hooks, and yield each message.
 
-        It ends after :meth:`stop`, or when the server answers 204, which means that there is no more. Leaving the loop
-        closes the connection; another loop goes on after the last message. What a hub sends for itself (``ssehub.open``
-        and others) is not yielded.
+        The iteration ends after :meth:`stop`, or when the server answers with 204, which means that there are no more
+        events. Leaving the loop closes the connection; another loop continues after the last message. A hub's own
+        events (``ssehub.open`` and others) are not yielded.
 
-        :raises RuntimeError: if the client is being followed already.
-        :raises requests.RequestException: if it failed for good: a :class:`~ssehub.StreamRefused` says with which
+        :raises RuntimeError: if the client is already being followed.
+        :raises requests.RequestException: if the client has failed for good. A :class:`~ssehub.StreamRefused` has the
             response.
-        :raises Exception: what ``response_callback`` or one of the functions that make the request has raised.
+        :raises Exception: an error that ``response_callback`` or a function for a part of the request has raised.
         """
         self._begin()
         try:
@@ -177,56 +180,56 @@ class Client(Hooks):
 
     def __repr__(self) -> str:
         if self._error is not None:
-            state = f"over, it has failed: {reason(self._error)}"
+            state = f"over, failed with: {reason(self._error)}"
         else:
             place = f"followed in process {self._process}" if self._is_elsewhere else self._report.state
             state = place if self._is_following else "over" if self._stopped else "not followed"
         return f"<Client of {self._name}, {state}>"
 
     def run(self) -> None:
-        """Follow the stream in this thread, for the hooks' sake; as :meth:`__iter__` does, with the same errors."""
+        """Follow the stream in this thread and only call the hooks. The errors are those of :meth:`__iter__`."""
         try:
             for _ in self:
                 pass
         except Exception:
             raise
-        except BaseException:  # Ctrl-C: whoever waits for messages elsewhere must not wait on
+        except BaseException:  # Ctrl-C: threads that wait for messages have to end as well
             self.stop()
             raise
 
     def start(self) -> Client:
         """Follow the stream in a daemon thread, and return the client at once.
 
-        A final failure goes to ``on_error``, to :attr:`error` and to the subscriptions.
+        A final failure is passed to ``on_error``, to :attr:`error` and to the subscriptions.
 
-        :raises RuntimeError: if it was started before, or is being followed, or no thread can be started.
+        :raises RuntimeError: if it was started before, is already being followed, or no thread can be started.
         """
         self._check_process()
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("this client was started before")
             if self._follower is not None:
-                raise RuntimeError(f"this client is being followed already, in {self._follower.name}")
-            # A daemon, because a name lookup cannot be cut off and would hold the interpreter.
+                raise RuntimeError(f"this client is already being followed, in {self._follower.name}")
+                # A daemon thread, because a name lookup cannot be aborted and would block the exit of the interpreter.
             thread = threading.Thread(target=self._run_started, name="ssehub-client", daemon=True)
             self._follower = thread
             try:
                 thread.start()
-            except BaseException:  # there are too many threads: another call may succeed
+            except BaseException:  # too many threads: another call may succeed
                 self._follower = None
                 raise
             self._thread, self._process = thread, os.getpid()
         return self
 
     def stop(self, timeout: float | None = None) -> bool:
-        """End for good, whatever the client is doing: within milliseconds, but for a name lookup and a TCP connect.
+        """End the client for good. It takes milliseconds, or longer during a name lookup or a TCP connect.
 
-        It may be called from any thread, from a hook and from a signal handler, and again.
+        It may be called repeatedly, from any thread, from a hook and from a signal handler.
 
-        :param timeout: seconds to wait until everything has ended; afterwards no hook is called. None does not wait,
-            nor does a call from a hook.
-        :returns: whether it has ended. In a process that was forked while it was followed nothing of it runs: there
-            it does nothing, and returns True.
+        :param timeout: seconds to wait until everything has ended; no hook is called afterwards. None does not wait.
+            A call from a hook does not wait either.
+        :returns: whether the client has ended. In a process that was forked while the client was followed, the client
+            does not run: the method does nothing and returns True.
         """
         if self._is_elsewhere:
             return True
@@ -235,9 +238,9 @@ class Client(Hooks):
         return self._join(timeout)
 
     def restart(self, last_event_id: str | None = None) -> None:
-        """Connect anew at once, from any thread: with fresh headers for instance. It is no error.
+        """Reconnect at once, for example with new headers. Thread-safe. It does not count as an error.
 
-        :param last_event_id: the event after which to go on; None for the last that was handed on.
+        :param last_event_id: the event after which to continue; None for the last event that was delivered.
         """
         self._check_process()
         if last_event_id is not None:
@@ -245,13 +248,14 @@ class Client(Hooks):
         self._interrupt()
 
     def subscribe(self, type: str | None = None, *, size: int = 1000, drop_oldest: bool = False) -> Subscription:
-        """Return a subscription, through which another thread takes the messages from now on.
+        """Return a subscription, through which another thread receives the messages from now on.
 
-        :param type: the events' type; None for all but a hub's own.
-        :param size: messages it holds at the most.
-        :param drop_oldest: what to do when it is full: True drops its oldest, False stops reading until one is taken.
+        :param type: the event type; None for all types except a hub's own.
+        :param size: maximum number of queued messages.
+        :param drop_oldest: what happens when the queue is full. True drops the oldest message; False stops reading
+            until a message is taken.
         :raises ValueError: if the size is not positive, or the type is empty.
-        :raises RuntimeError: if the client is followed in the process that this one was forked from.
+        :raises RuntimeError: if the client is being followed in the process that this one was forked from.
         """
         check_type(type)
         self._check_process()
@@ -282,7 +286,7 @@ class Client(Hooks):
         with self._lock:
             if self._is_following or self._follower not in (None, threading.current_thread()):
                 name = self._follower.name if self._follower else "another thread"
-                raise RuntimeError(f"this client is being followed already, in {name}")
+                raise RuntimeError(f"this client is already being followed, in {name}")
             self._follower = threading.current_thread()
             self._is_following = True
             self._process = os.getpid()
@@ -299,7 +303,7 @@ class Client(Hooks):
             )
 
     def _follow(self, transport: Transport) -> Iterator[Received]:
-        """Connect again and again, until the client is stopped or an error is final."""
+        """Connect repeatedly, until the client is stopped or an error is final."""
         policy, report = RetryPolicy(self._settings), self._report
         while attempt := self._next_attempt():
             report.connecting()
@@ -321,21 +325,21 @@ class Client(Hooks):
                 attempt.cancellation.wait(delay)
 
     def _next_attempt(self) -> Attempt | None:
-        # In this order: whoever stops or restarts the client first says so, and then cancels the attempt he sees.
+        # The order matters: stop() and restart() first set their flag, and then cancel the attempt that they see here.
         attempt = self._attempt = Attempt(self._settings)
         if self._restart_from is not None:
             self._last_event_id, self._restart_from = self._restart_from, None
         return None if self._stopped else attempt
 
     def _is_last(self, attempt: Attempt, error: Exception | None) -> bool:
-        """Return whether an attempt has ended in order, and so that there is to be no other."""
+        """Return whether the client ends after this attempt without a failure."""
         if error is None:
             return not self._settings.repeats and not attempt.cancellation.cancelled
         # "Clients can be told to stop reconnecting using the HTTP 204 No Content response code."
         return isinstance(error, StreamRefused) and error.response.status_code == 204
 
     def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Received]:
-        """Hand on what one connection brings: to the hooks, to the subscriptions and to the loop."""
+        """Pass the messages of one connection to the hooks and the subscriptions, and yield those for the loop."""
         batches = attempt.messages(transport, self._request, self._last_event_id, self._opened, self.on_disconnect.fire)
         cancellation = attempt.cancellation
         with contextlib.closing(batches):
@@ -345,7 +349,7 @@ class Client(Hooks):
                         return
                     if handed_on := self._hand_on(message, cancellation):
                         yield handed_on
-                # A block without data moves the id, too.
+                # A block without data changes the last event id as well.
                 self._last_event_id = attempt.decoder.last_event_id
 
     def _opened(self) -> None:
@@ -363,7 +367,7 @@ class Client(Hooks):
             if not self._is_over:
                 self._is_over = self._stopped
                 self.on_exit.fire()
-        finally:  # a hook may raise what is no Exception, and whoever waits for the end must not wait for ever
+        finally:  # a hook may raise a BaseException, and a thread in _join() must still wake
             with self._lock:
                 self._follower = self._process = None
                 self._is_following = False

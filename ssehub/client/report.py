@@ -1,4 +1,4 @@
-"""Report: what a client writes to the log, and what its ``repr`` shows."""
+"""Report: the log messages of a client, and the state in its ``repr``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import time
 from ssehub.client.responses import reason
 from ssehub.logger import logger
 
-#: Seconds between two warnings while nothing changes.
+#: Seconds between two warnings about a lasting failure.
 _RARELY = 300.0
 
 
 class Report:
-    """Note what becomes of a client's connections. It belongs to the thread that follows; any thread may read it.
+    """Logs changes of a client's connection. It belongs to the thread that follows; any thread may read it.
 
-    A script whose server is away would otherwise wait without a word. The first failure in a row is a warning, then one
-    in five minutes, and the connection after it is one.
+    Without it, a script whose server is down would wait silently. A warning is logged for the first of several
+    consecutive failures, then every five minutes, and when the client is connected again.
 
-    :param name: the stream's address, as it may be shown.
+    :param name: the address of the stream, without secrets.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._warned_at: float | None = None
         self._is_down = False
-        #: The state of the connection, in a few words.
+        #: The state of the connection in a few words.
         self.state: str = "not followed"
 
     def connecting(self) -> None:
@@ -39,14 +39,14 @@ class Report:
             logger.warning("%s: connected again", self._name)
 
     def waits(self, error: Exception | None, failures: int, delay: float) -> None:
-        """Note that there is a wait until the next attempt.
+        """Note that the client waits for the next attempt.
 
-        :param error: what failed, or None.
-        :param failures: attempts in a row without a message.
+        :param error: the error of the attempt, or None.
+        :param failures: the number of consecutive attempts without a message.
         :param delay: seconds until the next attempt.
         """
         why = "the stream ended" if error is None else reason(error)
-        self.state = f"waiting {delay:.1f} s to connect again: {why}"
+        self.state = f"waiting {delay:.1f} s to reconnect: {why}"
         now = time.monotonic()
         if failures == 1 or (failures and (self._warned_at is None or now - self._warned_at >= _RARELY)):
             self._warned_at, self._is_down = now, True

@@ -1,4 +1,4 @@
-"""Request: what a client asks for, worked out anew for each attempt."""
+"""Request: the parts of a client's request, evaluated for each attempt."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ssehub.client.transport import check_header, check_url
 from ssehub.hooks import check_plain
 
 T = TypeVar("T")
-#: A value, or what returns one, called for each attempt.
+#: A value, or a function that returns one and is called for each attempt.
 Provided: TypeAlias = T | Callable[[], T]
 
 Headers = Mapping[str, str | bytes]
 Body = bytes | str | Mapping[str, Any]
 _LAST_EVENT_ID = "Last-Event-ID"
-#: Methods that may be sent twice. "A client SHOULD NOT automatically retry a request with a non-idempotent method."
-#: (RFC 9110 9.2.2)
+#: Methods of requests that may be sent twice. "A client SHOULD NOT automatically retry a request with a non-idempotent
+#: method." (RFC 9110 9.2.2)
 _IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY")
 
 
 @dataclass(frozen=True)
 class Request:
-    """Hold a request's parts, each a value or a function that is called for each attempt. Immutable.
+    """The parts of a request, each a value or a function that is called for each attempt. Immutable.
 
     The parameters are those of :class:`~ssehub.Client`.
     """
@@ -55,17 +55,17 @@ class Request:
         if not callable(self.body):
             _check_body(self.body)
         if self.body is not None and self.json is not None:
-            raise ValueError("a request has one body; body and json were both given")
+            raise ValueError("a request has one body, but body and json were both given")
 
     @property
     def is_idempotent(self) -> bool:
-        """Whether the method says that the request may be sent twice."""
+        """Whether a request with this method may be sent twice."""
         return self.method.upper() in _IDEMPOTENT
 
     def url_now(self) -> str:
-        """Work the address out.
+        """Return the address for the next attempt.
 
-        :raises ValueError: if there is no such address.
+        :raises ValueError: if it is invalid.
         """
         url: str = _now(self.url)
         if callable(self.url):
@@ -73,9 +73,9 @@ class Request:
         return url
 
     def options(self, last_event_id: str) -> dict[str, Any]:
-        """Work the rest out, as ``requests.Session.request`` takes it. What the functions raise goes through.
+        """Return the other arguments of ``requests.Session.request``. Errors of the functions are not caught.
 
-        :raises TypeError: if a function has returned something else than belongs there.
+        :raises TypeError: if a function returns a value of the wrong type.
         """
         body = _now(self.body)
         _check_body(body)
@@ -84,21 +84,21 @@ class Request:
 
     def _headers(self, last_event_id: str) -> CaseInsensitiveDict[str | bytes]:
         # "Set (`Accept`, `text/event-stream`) in request's header list. Set request's cache mode to "no-store"" (WHATWG
-        # HTML 9.2.2), which fetch turns into this Cache-Control. A compressed stream only comes later.
+        # HTML 9.2.2); fetch turns the latter into this Cache-Control. Compression would only delay a stream.
         headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict(
             {"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"}
         )
         given = _now(self.headers)
         _check_headers(given)
         headers.update(given or {})
-        # "Let lastEventIDValue be the EventSource object's last event ID string, encoded as UTF-8." As bytes: requests
-        # would send a str as latin-1, and refuse a value that starts with a blank of any kind.
+        # "Let lastEventIDValue be the EventSource object's last event ID string, encoded as UTF-8." It is passed as
+        # bytes, because requests sends a str as latin-1, and refuses a value that starts with whitespace.
         if value := last_event_id.encode().strip(b" \t").lstrip(b"\v\f"):
             headers[_LAST_EVENT_ID] = value
         return headers
 
     def _auth(self) -> Any:
-        """Return what ``requests`` takes, which may be a callable as well: it is given the prepared request."""
+        """Return the value for ``requests``. A callable is called with the prepared request."""
         if not callable(self.auth) or isinstance(self.auth, requests.auth.AuthBase):
             return self.auth
         try:
@@ -109,17 +109,17 @@ class Request:
 
 
 def checked_id(value: object) -> str:
-    """Return what can be a last event id.
+    """Return the value if it can be a last event id.
 
     :raises TypeError: if it is not a str.
-    :raises ValueError: if it has what no stream can have given.
+    :raises ValueError: if it contains a character that cannot be in the id of a stream.
     """
     if not isinstance(value, str):
         raise TypeError(f"last_event_id must be a str, not {type(value).__name__}")
     if "\n" in value or "\r" in value or "\0" in value:
-        raise ValueError(f"last_event_id has a line break or a NUL, which no stream can have given: {value!r}")
+        raise ValueError(f"last_event_id has a line break or a NUL, which no event id contains: {value!r}")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"last_event_id has half of a surrogate pair, which UTF-8 cannot say: {value!r}")
+        raise ValueError(f"last_event_id has half of a surrogate pair, which UTF-8 cannot encode: {value!r}")
     return value
 
 
@@ -141,21 +141,21 @@ def _check_headers(headers: object) -> None:
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers must be a mapping, or a function that returns one, not {type(headers).__name__}")
     if any(isinstance(name, str) and name.lower() == _LAST_EVENT_ID.lower() for name in headers):
-        raise ValueError("Last-Event-ID is the client's to send; give it last_event_id")
+        raise ValueError("the header Last-Event-ID is set by the client; use the parameter last_event_id")
     for name, value in headers.items():
         if not isinstance(name, str | bytes) or not isinstance(value, str | bytes):
             raise TypeError(f"a header must be str or bytes; {name!r} is {type(value).__name__}")
         try:
             "".join(part for part in (name, value) if isinstance(part, str)).encode("latin-1")
         except UnicodeEncodeError:
-            raise ValueError(f"the header {name!r} does not fit latin-1; give it as bytes") from None
+            raise ValueError(f"the header {name!r} is not latin-1; pass it as bytes") from None
         check_header(name, value)
 
 
 def _check_body(body: object) -> None:
-    # A file or an iterator would be empty at the second attempt.
+    # A file or an iterator would be empty on the second attempt.
     if body is not None and not isinstance(body, bytes | str | Mapping):
         raise TypeError(
             f"body must be bytes, a str or a mapping, or a function that returns one, not {type(body).__name__}: "
-            "it is sent again at each attempt"
+            "it is sent again on each attempt"
         )

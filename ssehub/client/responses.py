@@ -1,4 +1,4 @@
-"""Refusal: what a response is that is no event stream."""
+"""Responses: decides whether a response is an event stream, and describes it if it is not."""
 
 from __future__ import annotations
 
@@ -18,52 +18,52 @@ from ssehub.client.body import beginning
 from ssehub.client.printable import printable
 from ssehub.exceptions import SSEHubError
 
-#: Statuses that say "not now": RFC 9110 15.5.9 (408), RFC 8470 (425), RFC 6585 (429), servers' and proxies' own, among
-#: them Cloudflare's 520 to 524, and 529 of services that are overloaded.
+#: Statuses of temporary failures: RFC 9110 15.5.9 (408), RFC 8470 (425), RFC 6585 (429), those of servers and proxies,
+#: including Cloudflare's 520 to 524, and 529 for overloaded services.
 RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-#: Bytes of an answer that are read for its reason, and characters that are shown of it, at the most.
+#: Maximum number of bytes of a response that are searched for a reason, and of characters of the reason that are shown.
 _SHORT = 4096
 _SHOWN = 500
-#: Seconds to wait for them.
+#: Maximum number of seconds to wait for these bytes.
 _SOON = 1.0
-#: Where JSON has a reason. The first is of many services; the next two are of RFC 9457.
+#: JSON fields that may contain a reason. Many services use the first; the next two are of RFC 9457.
 _REASONS = ("error", "detail", "title", "message", "error_description", "reason")
-#: The values of a header, which are separated by commas outside quotes, and a MIME type.
+#: The values of a header, separated by commas outside quotes, and a MIME type.
 _VALUES = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",]|")+')
 _TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
-#: What separates the parts of a text of urllib3's, but not those of "[SSL: NAME]".
+#: The separator between the parts of an error text of urllib3. It does not match within "[SSL: NAME]".
 _LAST_PART = re.compile(r": (?![A-Z0-9_]+\])")
-#: An address within a text.
+#: A URL within a text.
 _ADDRESS = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]*")
 
 
 class StreamRefused(SSEHubError, requests.HTTPError):
-    """The server answered, and not with an event stream. ``response`` is its answer; a short reason was read of it."""
+    """The server's response was not an event stream. It is the attribute ``response``; the text has a short reason."""
 
 
 def check_stream(response: requests.Response) -> None:
-    """Accept the head of an event stream.
+    """Check that a response is an event stream, by its status and headers.
 
     "If res's status is not 200, or if res's `Content-Type` is not `text/event-stream`, then fail the connection."
     (WHATWG HTML 9.2.3)
 
-    :raises StreamRefused: if it is anything else.
+    :raises StreamRefused: if it is not.
     """
     if response.status_code != 200:
         seen = f"{response.status_code} {shown(response.reason or '')} from {bare(response.url)}"
         said = f"it is at {bare(response.headers['Location'])}" if response.is_redirect else excerpt(response)
         raise StreamRefused(f"{seen}: {said}" if said else seen, response=response)
     if essence(response) != "text/event-stream":
-        kind = essence(response) or "something without a type"
+        kind = essence(response) or "a response without a type"
         raise StreamRefused(f"not an event stream but {kind} from {bare(response.url)}", response=response)
 
 
 def essence(response: requests.Response) -> str:
-    """Return the essence of a response's MIME type: parameters, a charset above all, do not matter, nor does case.
+    """Return the essence of a response's MIME type, in lower case and without parameters such as the charset.
 
     A header that was sent twice has several values. "For each value of values: let temporaryMimeType be the result of
     parsing value. If temporaryMimeType is failure or its essence is "*/*", then continue. Set mimeType to
-    temporaryMimeType." (WHATWG Fetch 2.2.2) So the last one that is valid counts.
+    temporaryMimeType." (WHATWG Fetch 2.2.2) So the last valid value counts.
     """
     values = response.headers.get("Content-Type", "")
     names = [value.partition(";")[0].strip().lower() for value in _VALUES.findall(values)]
@@ -72,9 +72,9 @@ def essence(response: requests.Response) -> str:
 
 
 def excerpt(response: requests.Response) -> str:
-    """Return what the beginning of a JSON object or a text says of why it was refused; empty if it is anything else.
+    """Return the reason of a refusal from the beginning of a JSON object or a text; empty for other content.
 
-    It waits a second for it at the most, and reads some kilobytes. ``response.text`` has no more than they.
+    It waits one second at most, and reads some kilobytes. After this, ``response.text`` contains only these.
     """
     kind = essence(response)
     text = beginning(response, _SHORT, _SOON).decode("utf-8", "replace")
@@ -89,11 +89,11 @@ def excerpt(response: requests.Response) -> str:
 
 
 def _reason_in(text: str) -> str:
-    """Return the reason that a JSON object states: an OpenAI-like ``error.message``, ``detail`` of RFC 9457, others."""
+    """Return the reason in a JSON object: ``error.message`` as in OpenAI's API, ``detail`` of RFC 9457, or others."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return text  # what is cut off is no JSON any more
+        return text  # truncated JSON cannot be decoded
     if isinstance(value, dict):
         inner = value.get("error")
         value = inner if isinstance(inner, dict) else value
@@ -104,15 +104,15 @@ def _reason_in(text: str) -> str:
 
 
 def retry_after(response: requests.Response) -> float:
-    """Return the seconds a server asks to stay away for, in either form of RFC 9110 10.2.3; 0 if it does not.
+    """Return the seconds in ``Retry-After``, in either form of RFC 9110 10.2.3; 0 without this header.
 
-    They are spread by a tenth, so that its clients do not come back in one instant.
+    A random part of up to a tenth is added, so that the clients of a server do not reconnect at the same instant.
     """
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         seconds = float(value[:20])
     elif (until := _moment(value)) is not None:
-        # By the server's own clock, if it shows it: this machine's may be wrong.
+        # Relative to the server's own clock, if the response has a date, because this machine's clock may be wrong.
         now = _moment(response.headers.get("Date", ""))
         seconds = max(0.0, until - (time.time() if now is None else now))
     else:
@@ -121,7 +121,7 @@ def retry_after(response: requests.Response) -> float:
 
 
 def _moment(date: str) -> float | None:
-    """Return the moment of an HTTP date, as ``time.time()`` does; None if it is none. Without a zone it is in UTC."""
+    """Return the time of an HTTP date in seconds since 1970; None if it is invalid. Without a zone, UTC is assumed."""
     try:
         parsed = parsedate_to_datetime(date)
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
@@ -130,27 +130,27 @@ def _moment(date: str) -> float | None:
 
 
 def shown(text: str) -> str:
-    """Return a text of somebody else's as it may be shown: on one line, without control characters."""
+    """Return a text from another program so that it is safe to print: on one line, without control characters."""
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 def bare(url: str) -> str:
-    """Return an address as far as it may be shown: without a name, a password or a query, which may hold a token."""
+    """Return an address without user name, password and query, any of which may contain a secret."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises if there is a password with a slash in it
+        parts.port  # noqa: B018 - raises an error if there is a password with a slash
         if parts.netloc:
             return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return "(not shown, for it may hold a password)" if "@" in url else url.partition("?")[0].partition("#")[0]
+    return "(not shown, because it may contain a password)" if "@" in url else url.partition("?")[0].partition("#")[0]
 
 
 def reason(error: BaseException) -> str:
-    """Return in a few words what an error was about, as a terminal or a log may show it.
+    """Return a short description of an error that is safe to print or log.
 
-    An address in it has neither its password nor its query. The errors of ``requests`` have many words, and the query
-    of the address among them. Those that a :class:`~ssehub.Client` raises, or gives to ``on_error``, have these few.
+    Addresses in it have no password and no query. The errors of ``requests`` have long texts, which include the query.
+    Errors that a :class:`~ssehub.Client` raises, or passes to ``on_error``, already have the short text.
 
-    :param error: any error; one of another kind is returned as its text.
+    :param error: any error. For an error of another kind its text is returned.
     """
     below = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(error, requests.ConnectionError) and below is not None:
@@ -163,17 +163,17 @@ def reason(error: BaseException) -> str:
 
 
 def veil(error: requests.RequestException, url: str) -> None:
-    """Take out of an error what may be secret, in place: those who show it do not know what is in it.
+    """Remove secrets from an error, in place, because code that prints it does not know about them.
 
-    :param url: the address that was asked for.
+    :param url: the address of the request.
     """
     below = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(error, requests.exceptions.InvalidHeader):
-        text = "a header of the request has a line break in it, or begins with a blank"
+        text = "a header of the request contains a line break, or starts with whitespace"
     else:
         text = reason(error) if below is not None else str(error).replace(url, bare(url))
         text = _ADDRESS.sub(lambda found: bare(found[0]), text)
     error.args = (text,)
-    # What it was made of shows the query again; what is below that does not.
+    # The cause would show the query again; the cause of the cause does not.
     error.__cause__ = below if isinstance(below, BaseException) else None
     error.__suppress_context__ = True

@@ -1,4 +1,4 @@
-"""RetryPolicy: a client's settings, whether it tries again after an attempt, and when."""
+"""RetryPolicy: a client's settings; decides whether and when to try again after an attempt."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ssehub.client.transport import Timeout
 from ssehub.events import Decoder
 from ssehub.hooks import check_plain
 
-#: requests' errors about what it is asked to send.
+#: Errors of requests about invalid arguments. To try again is futile.
 _FUTILE = (
     requests.exceptions.InvalidURL,
     requests.exceptions.MissingSchema,
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidHeader,
 )
-#: OpenSSL's codes for a certificate that is not valid yet, or not any more: time, or a renewal, mends that.
+#: OpenSSL's codes for a certificate that is not yet valid, or has expired. These errors pass with time or a renewal.
 _PASSING = (9, 10)
-#: Seconds between the beginnings of two streams, at the least: one that asks for no wait and ends at once would be
-#: connected to a thousand times a second. Precedent: Firefox's EventSource.
+#: Minimum number of seconds between the beginnings of two streams. Without it, a stream that asks for no delay and ends
+#: at once would cause a thousand connections per second. Precedent: Firefox's EventSource.
 _FLOOR = 0.5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Hold a client's settings, as :class:`~ssehub.Client` describes them. Immutable.
+    """The settings of a client, as :class:`~ssehub.Client` describes them. Immutable.
 
     :raises TypeError: if one has the wrong type.
-    :raises ValueError: if one is out of its range.
+    :raises ValueError: if one is out of range.
     """
 
     reconnect_delay: float
@@ -55,7 +55,7 @@ class Settings:
             raise ValueError(f"reconnect_delay must be a number of seconds, not {self.reconnect_delay!r}")
         if not isinstance(self.backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {type(self.backoff).__name__}")
-        self.timeouts  # noqa: B018 - checks them
+        self.timeouts  # noqa: B018 - raises an error if they are invalid
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, or None, not {self.max_attempts!r}")
         if self.max_elapsed is not None and not self.max_elapsed > 0:
@@ -63,13 +63,13 @@ class Settings:
         if isinstance(self.retry_status, str) or not all(isinstance(status, int) for status in self.retry_status):
             raise TypeError(f"retry_status must be status codes, not {self.retry_status!r}")
         if self.response_callback is not None and not callable(self.response_callback):
-            raise TypeError(f"response_callback cannot be called: {self.response_callback!r}")
+            raise TypeError(f"response_callback is not callable: {self.response_callback!r}")
         check_plain("response_callback", self.response_callback)
-        Decoder(max_event_size=self.max_event_size)  # raises if it is not positive
+        Decoder(max_event_size=self.max_event_size)  # raises an error if it is not positive
 
     @property
     def timeouts(self) -> Timeout:
-        """The time-outs by their names."""
+        """The timeouts by name."""
         if not isinstance(self.timeout, tuple) or len(self.timeout) != 3:
             raise TypeError(f"timeout must be (connect, headers, idle), in seconds, not {self.timeout!r}")
         for seconds in self.timeout:
@@ -79,33 +79,33 @@ class Settings:
 
 
 class RetryPolicy:
-    """Judge attempts one after the other, and count those that fail. It belongs to the thread that follows.
+    """Evaluates attempts one after the other, and counts failures. It belongs to the thread that follows.
 
-    :param settings: the client's.
+    :param settings: the settings of the client.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reconnection_time = settings.reconnect_delay
-        #: Attempts in a row without a message, which make the wait longer.
+        #: Number of consecutive attempts without a message. It determines the delay.
         self.failures: int = 0
-        # Attempts in a row that ended with an error, messages or not, and when that began.
+        # Number of consecutive attempts that ended with an error, with or without messages, and when the first began.
         self._errors = 0
         self._good_at = time.monotonic()
 
     def learn(self, reconnection_time: int | None) -> None:
-        """Take over the reconnection time a stream has asked for, in milliseconds; None if it has not."""
+        """Store the reconnection time that a stream has sent, in milliseconds; None if it has sent none."""
         if reconnection_time is not None:
             self._reconnection_time = reconnection_time / 1000
 
     def delay(self, error: Exception | None, *, good: bool, sent: bool = False, lasted: float = 0.0) -> float:
         """Return the seconds to wait before the next attempt.
 
-        :param error: what ended the attempt; None for an end in order.
-        :param good: whether the connection was worth having.
+        :param error: the error that ended the attempt; None if the stream ended normally.
+        :param good: whether the connection was useful, see :class:`~ssehub.client.attempt.Attempt`.
         :param sent: whether the request may have reached the server.
-        :param lasted: seconds that the stream was open.
-        :raises Exception: the error, if there is to be no other attempt.
+        :param lasted: seconds for which the stream was open.
+        :raises Exception: the error, if there is no further attempt.
         """
         backoff = self._settings.backoff
         self.failures = 0 if good else self.failures + 1
@@ -129,7 +129,7 @@ class RetryPolicy:
 
     def _is_worth_another(self, error: Exception, sent: bool) -> bool:
         if isinstance(error, requests.HTTPError):
-            # Whoever has raised it: a hook that calls raise_for_status() means the same as an answer to the client.
+            # The source does not matter: raise_for_status() in a hook is the same as a response to the client.
             return error.response is not None and error.response.status_code in self._settings.retry_status
         # "Reestablish the connection, unless the user agent knows that to be futile."
         futile = isinstance(error, _FUTILE) or type(error) is requests.exceptions.InvalidJSONError
@@ -145,19 +145,19 @@ class RetryPolicy:
 
 
 def _was_never_connected(error: Exception) -> bool:
-    """Return whether no request can have been sent."""
+    """Return whether the request cannot have been sent."""
     kinds = requests.ConnectTimeout | requests.exceptions.ProxyError | urllib3.exceptions.NewConnectionError
     return any(isinstance(one, kinds) for one in _chain(error))
 
 
 def _is_untrusted(error: Exception) -> bool:
-    """Return whether a certificate was refused for a reason that does not pass with time: its name or its issuer."""
+    """Return whether a certificate was refused for a permanent reason: its name or its issuer."""
     refused = (one for one in _chain(error) if isinstance(one, ssl.SSLCertVerificationError))
     return any(one.verify_code not in _PASSING for one in refused)
 
 
 def _chain(error: object) -> Iterator[BaseException]:
-    """Yield an error and those that it wraps, in the ways that ``requests`` and ``urllib3`` do."""
+    """Yield an error and the errors that ``requests`` and ``urllib3`` have wrapped in it."""
     seen = 0
     while isinstance(error, BaseException) and seen < 10:
         yield error

@@ -1,4 +1,4 @@
-"""Served: how the streams of a hub are served, read from the JSON that a service gives at ``GET /stats``."""
+"""Served: how a hub serves its streams, parsed from the JSON of ``GET /stats``."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, NamedTuple
 
 
 class Served(NamedTuple):
-    """Hold how many streams are open, and what each of them holds of the server. Immutable."""
+    """The number of open streams, by whether they hold a thread of the server. Immutable."""
 
     streams: int
-    #: Streams that the hub's own thread writes, and that hold no thread of the server.
+    #: Streams that the hub's own thread writes, without a thread of the server.
     detached: int
-    #: Streams that the hub's own thread writes while a thread of the server waits for their end.
+    #: Streams that the hub's own thread writes, while a thread of the server waits until they end.
     parked: int
     #: Streams that the server's threads write.
     on_threads: int
-    #: Why streams stayed on the server's threads, and how many each, since the start. The most frequent is first.
+    #: The reasons why streams stayed on the server's threads, each with a count, most frequent first.
     not_taken: Mapping[str, int]
 
     @property
     def holding(self) -> int:
-        """Streams that hold a thread of the server."""
+        """The number of streams that hold a thread of the server."""
         return self.parked + self.on_threads
 
     @property
     def reason(self) -> str:
-        """Why streams stay on the server's threads: the most frequent reason; empty if no reason is known."""
+        """The most frequent reason why streams stay on the server's threads; empty if no reason is known."""
         return next(iter(self.not_taken), "")
 
     def __str__(self) -> str:
@@ -37,10 +37,10 @@ class Served(NamedTuple):
 
 
 def served_by_process(stats: object) -> Served | None:
-    """Read the numbers of one process.
+    """Return the numbers of one process.
 
-    :param stats: what :meth:`ssehub.Hub.stats` has returned, as JSON.
-    :returns: None if the process is not one of a hub, or of a hub that does not count this yet.
+    :param stats: the value of :meth:`ssehub.Hub.stats`, as JSON.
+    :returns: None if the value is not that of a hub, or of a hub whose version does not report these numbers.
     """
     if not isinstance(stats, Mapping):
         return None
@@ -52,9 +52,9 @@ def served_by_process(stats: object) -> Served | None:
 
 
 def served_by_all(answer: object) -> Served | None:
-    """Read the numbers of all processes, or of the one that has answered if it does not list the others.
+    """Return the total of all processes, or the numbers of the one that responded if it does not list the others.
 
-    :param answer: the JSON of ``GET /stats``. Numbers of other processes may be some seconds old.
+    :param answer: the JSON of ``GET /stats``. The numbers of other processes may be some seconds old.
     """
     if not isinstance(answer, Mapping):
         return None

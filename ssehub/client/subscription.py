@@ -1,4 +1,4 @@
-"""Subscription: a client's messages for another thread."""
+"""Subscription: delivers a client's messages to another thread."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from types import TracebackType
 from ssehub.events import Received
 from ssehub.exceptions import SubscriptionClosed
 
-#: What the names of a hub's own events begin with. They are only given to callbacks that ask for them by name.
+#: Prefix of the types of a hub's own events. Only callbacks that ask for such a type get them.
 OWN = "ssehub."
 
 
 class Subscription:
-    """Take a client's messages in another thread: iterate over it, or call :meth:`get`.
+    """A queue of a client's messages for another thread: iterate over it, or call :meth:`get`.
 
-    It holds a bounded number of messages. When it is full the client stops reading, which slows the server down, until
-    one is taken; or, with ``drop_oldest``, its oldest message goes and is counted. Made by
-    :meth:`ssehub.Client.subscribe`. Several threads may share one; each message goes to one of them.
+    The queue is bounded. When it is full, the client stops reading, which slows the server down, until a message is
+    taken. With ``drop_oldest`` the oldest message is dropped and counted instead. :meth:`ssehub.Client.subscribe`
+    creates a subscription. Several threads may share one; each message goes to one of them.
 
-    The iteration ends when the subscription or the client is closed, after the messages that had arrived; it raises
-    the error with which the client failed.
+    After the subscription or the client was closed, the iteration ends when the queue is empty. If the client failed,
+    the iteration raises its error.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Subscription:
         self._check = check
         self._size = size
         self._drop_oldest = drop_oldest
-        # Its lock may be entered by a signal handler, which stops the client in the thread that is inside already.
+        # Reentrant, because a signal handler may stop the client in the thread that holds the lock.
         self._changed = threading.Condition(threading.RLock())
         self._messages: deque[Received] = deque()
         self._dropped = 0
@@ -43,22 +43,22 @@ class Subscription:
 
     @property
     def dropped(self) -> int:
-        """How many messages went because it was full."""
+        """The number of messages that were dropped because the queue was full."""
         return self._dropped
 
     def get(self, timeout: float | None = None) -> Received:
         """Return the next message, and wait for it.
 
-        :param timeout: seconds to wait at the most; None waits for ever.
-        :raises TimeoutError: if none came in time.
-        :raises SubscriptionClosed: if none will come any more.
-        :raises RuntimeError: if the client is followed in the process that this one was forked from.
+        :param timeout: maximum number of seconds to wait; None waits without a limit.
+        :raises TimeoutError: if no message arrived in time.
+        :raises SubscriptionClosed: if no more messages will arrive.
+        :raises RuntimeError: if the client is being followed in the process that this one was forked from.
         :raises Exception: the error with which the client failed, after the messages before it.
         """
         self._check()
         with self._changed:
             if not self._changed.wait_for(lambda: self._messages or self._ended, timeout):
-                raise TimeoutError(f"no message came within {timeout} s")
+                raise TimeoutError(f"no message arrived within {timeout} s")
             if self._messages:
                 self._changed.notify_all()
                 return self._messages.popleft()
@@ -67,7 +67,7 @@ class Subscription:
             raise SubscriptionClosed("the subscription was closed, or its client has ended")
 
     def close(self) -> None:
-        """Take no more messages, and drop those that wait. Whoever waits for one is woken. Idempotent."""
+        """Drop the queued messages and accept no more. Threads that wait for a message are woken. Idempotent."""
         self._leave(self)
         with self._changed:
             self._messages.clear()
@@ -92,12 +92,12 @@ class Subscription:
     ) -> None:
         self.close()
 
-    # What follows is for the client.
+    # The remaining methods are for the client.
 
     def put(self, message: Received, hurry: Callable[[], bool]) -> None:
-        """Add a message; wait while it is full, unless the oldest may go or there is a hurry.
+        """Add a message. If the queue is full, wait, unless the oldest message may be dropped or ``hurry`` is true.
 
-        :param hurry: whether the client is being stopped: then the message is the last, and one too many.
+        :param hurry: whether the client is being stopped. Then the message is the last one, and may exceed the size.
         """
         with self._changed:
             if self._drop_oldest and len(self._messages) >= self._size:
@@ -109,12 +109,12 @@ class Subscription:
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let :meth:`put` see that there is a hurry now."""
+        """Make :meth:`put` check ``hurry`` again."""
         with self._changed:
             self._changed.notify_all()
 
     def end(self, failure: Exception | None) -> None:
-        """Let the messages that wait be the last."""
+        """Accept no more messages. The queued ones can still be taken."""
         with self._changed:
             if not self._ended:
                 self._ended = True
@@ -123,37 +123,37 @@ class Subscription:
 
 
 class Subscriptions:
-    """Hold the subscriptions of one client. Safe to use from any thread, and from signal handlers.
+    """The subscriptions of one client. Thread-safe, also in signal handlers.
 
-    :param check: raises an error where no message can come: in a process that was forked.
+    :param check: raises an error in a process that was forked, where no message can arrive.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
         self._lock = threading.RLock()
-        #: Each with the type it wants.
+        #: Each subscription with its event type.
         self.all: tuple[tuple[str | None, Subscription], ...] = ()
 
     def add(self, type: str | None, size: int, drop_oldest: bool) -> Subscription:
-        """Make a subscription to a type, or with None to all but a hub's own."""
+        """Create a subscription to a type, or with None to all types except a hub's own."""
         subscription = Subscription(self._remove, self._check, size, drop_oldest)
         with self._lock:
             self.all = (*self.all, (type, subscription))
         return subscription
 
     def put(self, type: str, message: Received, hurry: Callable[[], bool]) -> None:
-        """Give a message to those that want its type; see :meth:`Subscription.put`."""
+        """Add a message to the subscriptions to its type; see :meth:`Subscription.put`."""
         for wanted, subscription in self.all:
             if wanted == type or (wanted is None and not type.startswith(OWN)):
                 subscription.put(message, hurry)
 
     def wake(self) -> None:
-        """Wake the thread that waits in :meth:`put`, if there is a hurry now."""
+        """Make a thread that waits in :meth:`put` check ``hurry`` again."""
         for _, subscription in self.all:
             subscription.wake()
 
     def end(self, failure: Exception | None) -> None:
-        """End them all; see :meth:`Subscription.end`."""
+        """End all subscriptions; see :meth:`Subscription.end`."""
         for _, subscription in self.all:
             subscription.end(failure)
 
@@ -163,12 +163,12 @@ class Subscriptions:
 
 
 def check_type(type: object) -> None:
-    """Refuse what is no event's type.
+    """Check an event type.
 
     :raises TypeError: if it is neither a str nor None.
     :raises ValueError: if it is empty.
     """
     if type is not None and not isinstance(type, str):
-        raise TypeError(f"an event's type is a str, or None for all, not {type!r}")
+        raise TypeError(f"the event type must be a str, or None for all, not {type!r}")
     if type == "":
-        raise ValueError("no event's type is empty; that of an event that names none is 'message'")
+        raise ValueError("the event type must not be empty; the default type is 'message'")

@@ -1,4 +1,4 @@
-"""Transport: a ``requests`` stream that is prompt to read and can be cancelled."""
+"""Transport: a ``requests`` stream that returns data promptly and can be cancelled."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ssehub.client.watched import Watched, trim
 
 
 class Timeout(NamedTuple):
-    """Seconds that each phase of a connection may take; None for no limit."""
+    """The maximum number of seconds for each phase of a connection; None for no limit."""
 
-    #: For the TCP connection to one address, and for each answer within the TLS handshake.
+    #: For the TCP connection to one address, and for each reply within the TLS handshake.
     connect: float | None = 3.05
-    #: From the request to the end of the response's headers, in total; each redirect has its own.
+    #: From the request to the end of the response's headers, in total. Each redirect has its own limit.
     headers: float | None = 30.0
-    #: Without any content, comments included, within the stream. A hub's heartbeat comes every 15.
+    #: Without any data in the stream; comments count as data. A hub sends a heartbeat every 15 s by default.
     idle: float | None = 45.0
 
 
 class Transport:
-    """Open streams, one after the other, for one client. It belongs to the thread that reads.
+    """Opens streams for one client, one after the other. It belongs to the thread that reads.
 
-    :param session: the user's. None makes a session that is closed with the transport.
-    :param timeout: for each phase.
+    :param session: the user's session. None creates one, which is closed with the transport.
+    :param timeout: the limit of each phase.
     """
 
     def __init__(self, session: requests.Session | None, timeout: Timeout) -> None:
@@ -45,16 +45,16 @@ class Transport:
         self._timeout = timeout
 
     def open(self, cancellation: Cancellation, method: str, url: str, **options: Any) -> Stream:
-        """Send a request and return the response as soon as its headers are there, whatever its status.
+        """Send a request and return the response as soon as its headers have arrived, whatever its status.
 
-        :param cancellation: cuts it off, and the stream, until the stream is closed.
-        :param options: as ``requests.Session.request`` takes them.
-        :raises requests.RequestException: if there is no response. One that is a ``ValueError`` too would come again.
+        :param cancellation: aborts the request, and the stream until it is closed.
+        :param options: arguments of ``requests.Session.request``.
+        :raises requests.RequestException: if there is no response. If it is a ``ValueError`` too, it is permanent.
         """
         check_url(url)
         options["headers"] = self._named(options.get("headers"))
         if self._session.verify is not True:
-            # requests lets REQUESTS_CA_BUNDLE override what a session says, but not what a request says.
+            # In requests, REQUESTS_CA_BUNDLE overrides the value of a session, but not that of a request.
             options.setdefault("verify", self._session.verify)
         timeout = (self._timeout.connect, self._timeout.headers)
         try:
@@ -66,7 +66,7 @@ class Transport:
                 cancellation.answer.close()
             cancellation.release()
             if _is_garbled(error):
-                error = requests.ConnectionError(f"the answer cannot be understood: {error}")
+                error = requests.ConnectionError(f"the response is not valid HTTP: {error}")
             if isinstance(error, requests.RequestException):
                 veil(error, url)
             raise error
@@ -75,7 +75,7 @@ class Transport:
                 trim(self._session.cookies)
 
     def _named(self, headers: Mapping[str, str | bytes] | None) -> CaseInsensitiveDict[str | bytes]:
-        """Add a User-Agent, unless there is one of the user's or of the session's."""
+        """Add a User-Agent header, unless the request or the session has one."""
         for name, value in self._session.headers.items():
             if isinstance(value, str | bytes):
                 check_header(name, value)
@@ -86,14 +86,14 @@ class Transport:
         return named
 
     def close(self) -> None:
-        """Close what is ours."""
+        """Close the session, if it belongs to the transport."""
         self._watched.close()
         if self._is_ours:
             self._session.close()
 
 
 class Stream:
-    """Read an open response piece by piece. It belongs to one thread, which alone may close it."""
+    """Reads an open response piece by piece. It belongs to one thread, which alone may close it."""
 
     def __init__(self, response: requests.Response, cancellation: Cancellation, idle: float | None) -> None:
         self.response = response
@@ -105,39 +105,39 @@ class Stream:
             cancellation.watch(connected)
 
     def prepare(self) -> None:
-        """Choose how the body is read; :meth:`read` does it otherwise.
+        """Choose how the body is read. :meth:`read` does it if it was not called before.
 
-        :raises StreamRefused: if the body is compressed, and the package that undoes it is not installed.
+        :raises StreamRefused: if the body is compressed, and the package to decode it is not installed.
         """
         if lacking := missing(self.response):
             raise StreamRefused(f"the stream is compressed with {lacking} to read it", response=self.response)
         self._read1 = reader(self.response)
 
     def read(self) -> bytes:
-        """Return what has arrived, as soon as there is anything; nothing at the end of the response.
+        """Return data as soon as any has arrived; empty at the end of the response.
 
-        :raises requests.ReadTimeout: if nothing came for too long.
+        :raises requests.ReadTimeout: if no data arrived in time.
         :raises requests.ConnectionError: if the response broke off.
         """
         if self._read1 is None:
             self.prepare()
         assert self._read1 is not None
         try:
-            # requests has one time-out for headers and body.
+            # requests has a single timeout for headers and body.
             self._limit(self._idle)
             piece = self._read1()
             if not piece and getattr(getattr(self.response.raw, "_fp", None), "length", None):
                 raise http.client.IncompleteRead(piece)  # shorter than its Content-Length
             return piece
         except (TimeoutError, urllib3.exceptions.ReadTimeoutError) as error:
-            # Without a limit it is the system's: its probes of the connection were not answered.
-            what = "the connection timed out" if self._idle is None else f"nothing came for {self._idle:g} s"
+            # Without a limit of ours, the system's keep-alive probes were not answered.
+            what = "the connection timed out" if self._idle is None else f"no data arrived for {self._idle:g} s"
             raise requests.ReadTimeout(what, response=self.response) from error
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             raise requests.ConnectionError(f"the stream broke off: {error!r}", response=self.response) from error
 
     def close(self) -> None:
-        """Close the response and let go of its socket."""
+        """Close the response and release its socket."""
         with contextlib.suppress(OSError):
             self.response.close()
         self._cancellation.release()
@@ -152,44 +152,44 @@ class Stream:
 
 
 def _is_garbled(error: BaseException) -> bool:
-    """Return whether an answer was no HTTP, though ``requests`` puts it in another way or has not translated it."""
+    """Return whether an error means that the response was not valid HTTP. ``requests`` does not convert all of them."""
     if isinstance(error, requests.exceptions.InvalidHeader) and error.args:
-        return isinstance(error.args[0], urllib3.exceptions.HTTPError)  # the response's, and not one of ours
+        return isinstance(error.args[0], urllib3.exceptions.HTTPError)  # about the response, not about our own header
     if isinstance(error, requests.RequestException):
         return False
-    # A place to go to next that is none is a plain ValueError, or a UnicodeError.
+    # An invalid redirect target raises a plain ValueError, or a UnicodeError.
     return isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | ValueError)
 
 
 def check_url(url: str) -> None:
-    """Refuse what ``requests`` would take for a host that cannot be found, and try for ever.
+    """Check a URL. ``requests`` reports an invalid host as not found, which would lead to endless retries.
 
-    :raises requests.exceptions.InvalidURL: a ``ValueError``; if the host has a blank in it, or is no host.
+    :raises requests.exceptions.InvalidURL: a ``ValueError``, if the host contains whitespace or is invalid.
     """
     try:
         host = urlsplit(url).netloc
     except ValueError:
-        raise requests.exceptions.InvalidURL(f"not an address: {bare(url)}") from None
+        raise requests.exceptions.InvalidURL(f"not a valid URL: {bare(url)}") from None
     if any(letter.isspace() for letter in host):
-        raise requests.exceptions.InvalidURL(f"the host has a blank in it: {bare(url)}")
+        raise requests.exceptions.InvalidURL(f"the host contains whitespace: {bare(url)}")
 
 
 def check_header(name: str | bytes, value: str | bytes) -> None:
-    """Refuse a header that cannot be sent. The value is not shown: a token from a file often ends with a line break.
+    """Check a header. The value is not shown: a token from a file often ends with a line break.
 
     :raises requests.exceptions.InvalidHeader: a ``ValueError``.
     """
     text = value if isinstance(value, str) else value.decode("latin-1")
     if "\n" in text or "\r" in text or text[:1].isspace():
-        raise requests.exceptions.InvalidHeader(f"the header {name!r} has a line break in it, or begins with a blank")
+        raise requests.exceptions.InvalidHeader(f"the header {name!r} contains a line break, or starts with whitespace")
 
 
 def check_scheme(session: requests.Session, url: str) -> None:
-    """Refuse an address that a session has no adapter for.
+    """Check that a session has an adapter for a URL.
 
     :raises requests.exceptions.InvalidSchema: a ``ValueError``.
     """
     try:
         session.get_adapter(url)
     except requests.exceptions.InvalidSchema:
-        raise requests.exceptions.InvalidSchema(f"nothing here can connect to {bare(url)}") from None
+        raise requests.exceptions.InvalidSchema(f"the session has no adapter for {bare(url)}") from None

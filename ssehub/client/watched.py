@@ -1,4 +1,4 @@
-"""Watched: a user's session, with connections that can be cut off, and without the bodies of redirects."""
+"""Watched: a user's session with connections that can be aborted, and without reading the bodies of redirects."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from requests.adapters import HTTPAdapter
 
 from ssehub.client.cancellation import WatchedAdapter
 
-#: Cookies that are kept, and bytes of one: a server may set new ones with each answer. Precedent: RFC 6265 6.1 asks for
-#: 50 of 4096 bytes at least.
+#: Maximum number of cookies, and of bytes in one: a server may set new ones in each response. Precedent: RFC 6265 6.1
+#: requires at least 50 of 4096 bytes.
 _COOKIES = 100
 _COOKIE_SIZE = 4096
 
 
 class Watched:
-    """Give a session that is the user's, but for its plain adapters. It belongs to the thread that reads.
+    """A session that equals the user's, except for its plain adapters. It belongs to the thread that reads.
 
-    The user's session is not changed, and may be used by others meanwhile.
+    The user's session is not changed, and may be used by other threads at the same time.
 
-    :param session: the user's. What is set on it later counts, and what its own methods set is set on it.
-    :ivar session: the same, with adapters whose connections are watched.
+    :param session: the user's session. Later changes to it take effect, and its methods still change it.
+    :ivar session: the same session, with adapters whose connections are watched.
     """
 
     def __init__(self, session: requests.Session) -> None:
@@ -32,7 +32,7 @@ class Watched:
         self.session.__dict__ = session.__dict__
 
     def close(self) -> None:
-        """Close the adapters that are ours."""
+        """Close the adapters that belong to this object."""
         for adapter in self._adapters.values():
             adapter.close()
 
@@ -46,7 +46,7 @@ class Watched:
 
 
 def keep(response: requests.Response, content: bytes) -> None:
-    """Make this the content of a response, and end it; ``requests`` would read all of it, and undo its compression."""
+    """Set the content of a response, and end it. ``requests`` would read the whole body and decompress it."""
     response._content = content
     response._content_consumed = True  # type: ignore[attr-defined]
     if not getattr(response.raw, "closed", True):
@@ -54,7 +54,7 @@ def keep(response: requests.Response, content: bytes) -> None:
 
 
 def trim(cookies: CookieJar) -> None:
-    """Drop the largest cookies, and those that were set first if there are too many."""
+    """Drop the largest cookies, and the oldest ones if there are too many."""
     large = [one for one in cookies if len(one.name) + len(one.value or "") > _COOKIE_SIZE]
     for one in large:
         cookies.clear(one.domain, one.path, one.name)
@@ -63,7 +63,7 @@ def trim(cookies: CookieJar) -> None:
 
 
 def _kind_of(session: requests.Session, replaced: Any) -> type[requests.Session]:
-    """Make a class of sessions that share the state of one."""
+    """Return a class of sessions that share the state of one session."""
     kind: Any = type(session)
 
     class _Sharing(kind):  # type: ignore[misc]
@@ -73,16 +73,16 @@ def _kind_of(session: requests.Session, replaced: Any) -> type[requests.Session]
         def get_redirect_target(self, resp: requests.Response) -> str | None:
             target: str | None = super().get_redirect_target(resp)
             if target is not None:
-                # requests would read the body, which may be endless, before it goes on.
+                # requests would read the body, which may be endless, before it follows the redirect.
                 keep(resp, b"")
             return target
 
         def __del__(self) -> None:
-            """Leave open what the user's session still has."""
+            """Leave everything open that the user's session still uses."""
 
     for base in kind.__mro__:
         for name, member in vars(base).items():
-            if isinstance(member, types.MemberDescriptorType):  # of __slots__, which no __dict__ holds
+            if isinstance(member, types.MemberDescriptorType):  # attributes in __slots__ are not in __dict__
                 setattr(_Sharing, name, _shared(session, member))
     return _Sharing
 

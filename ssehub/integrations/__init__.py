@@ -1,1 +1,1 @@
-"""Integrations: servers and frameworks that ssehub knows by name. Nothing here is imported unless it is asked for."""
+"""Integrations with servers and frameworks. None of these modules is imported unless you import it."""

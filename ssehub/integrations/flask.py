@@ -1,4 +1,4 @@
-"""Flask: a hub as an extension. ``SSEHub(app)``, or ``SSEHub()`` and ``init_app(app)``."""
+"""Flask: a hub as a Flask extension. Use ``SSEHub(app)``, or ``SSEHub()`` and ``init_app(app)``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.response import NO_SNIFFING, Unfit
 from ssehub.wsgi.script import shared_script
 
-#: What a view that answers with streams has set. Decorators hand it on, if they use ``functools.wraps``.
+#: Attribute that marks a view with streams. Decorators copy it, if they use ``functools.wraps``.
 _IS_STREAM = "is_ssehub_stream"
 _OTHERS = ("URL", "SCRIPT_URL", "ORIGINS")
 _HookName = Literal["on_connection", "on_disconnect", "on_gap"]
@@ -31,21 +31,25 @@ _GapHook = TypeVar("_GapHook", bound=Callable[[Connection, Gap], object])
 
 
 class SSEHub:
-    """Give a Flask application a hub.
+    """Adds a hub to a Flask application.
 
-    Configuration, all optional: ``SSEHUB_LOG`` is a URL (``redis://...``) or a log, the default is in memory;
-    ``SSEHUB_LOG_OPTIONS`` are more arguments for a log that is named by its URL. ``SSEHUB_URL`` is the path of a
-    stream, ``/events`` for instance; without it write a view and decorate it with :meth:`stream`. ``SSEHUB_SCRIPT_URL``
-    is the path of the script by which the tabs of a browser share one stream, ``/shared.js`` for instance.
-    ``SSEHUB_ORIGINS`` are those of other sites whose pages may use the streams. ``SSEHUB_HEARTBEAT``,
-    ``SSEHUB_DETACH`` and so on are the arguments of :class:`~ssehub.Hub`. ``SSEHUB_HUB`` is a hub that you made, a
-    test's for instance; the settings for a hub are not used then.
+    The configuration, all optional:
+
+    * ``SSEHUB_LOG``: a URL (``redis://...``) or a log. By default the log is in memory.
+    * ``SSEHUB_LOG_OPTIONS``: more arguments for a log that is given by its URL.
+    * ``SSEHUB_URL``: the path of a stream, such as ``/events``. Without it, write a view and decorate it with
+      :meth:`stream`.
+    * ``SSEHUB_SCRIPT_URL``: the path of the script with which the tabs of a browser share one stream, such as
+      ``/shared.js``.
+    * ``SSEHUB_ORIGINS``: other origins whose pages may use the streams.
+    * ``SSEHUB_HEARTBEAT``, ``SSEHUB_DETACH`` and so on: the arguments of :class:`~ssehub.Hub`.
+    * ``SSEHUB_HUB``: a hub that you have created, for a test for example. The other settings of a hub are ignored then.
 
     :param app: the application; or call :meth:`init_app` later.
-    :param client_id: called for each stream, with the request at hand; returns who it is, or None for nobody. By
-        default nobody is anybody.
+    :param client_id: called for each stream in the context of its request. It returns the id of the client, or None for
+        a client without an id, which is the default.
     :param authorize: called before each stream of ``SSEHUB_URL``, see :data:`~ssehub.wsgi.access.Authorize`. Without
-        it only the zone ``default`` can be followed there.
+        it, only the zone ``default`` can be followed there.
     """
 
     def __init__(
@@ -64,11 +68,11 @@ class SSEHub:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Make the hub of an application, which has it as ``app.extensions["ssehub"]``.
+        """Create the hub of an application. It is available as ``app.extensions["ssehub"]``.
 
-        Nothing is started or connected.
+        This starts and connects nothing.
 
-        :raises ValueError: if a setting is unfit, or its name is unknown.
+        :raises ValueError: if a setting is invalid or unknown.
         """
         own = {name.removeprefix("SSEHUB_"): value for name, value in app.config.items() if name.startswith("SSEHUB_")}
         hub = make_hub(own, _OTHERS, "SSEHUB_")
@@ -88,13 +92,13 @@ class SSEHub:
 
     @property
     def hub(self) -> Hub:
-        """The hub of the current application; outside of any, that of the one that was given to the constructor.
+        """The hub of the current application; outside of one, that of the application given to the constructor.
 
-        :raises RuntimeError: if there is none.
+        :raises RuntimeError: if there is no application.
         """
         app = current_app if current_app else self._app
         if app is None or "ssehub" not in app.extensions:
-            raise RuntimeError("there is no application here that SSEHub was initialised for")
+            raise RuntimeError("there is no application here for which SSEHub was initialised")
         hub: Hub = app.extensions["ssehub"]
         return hub
 
@@ -108,7 +112,7 @@ class SSEHub:
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
     ) -> Receipt:
-        """Send to everyone, or to everyone in a zone; see :meth:`ssehub.Hub.broadcast`."""
+        """Send a message to all clients, or to the clients in a zone; see :meth:`ssehub.Hub.broadcast`."""
         return self.hub.broadcast(message, zone=zone, exclude=exclude, event=event, id=id, default=default)
 
     def send(
@@ -123,19 +127,19 @@ class SSEHub:
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
     ) -> Receipt:
-        """Send to a client; see :meth:`ssehub.Hub.send`."""
+        """Send a message to a client; see :meth:`ssehub.Hub.send`."""
         return self.hub.send(
             client_id, message, zone=zone, exclude=exclude, require=require, event=event, id=id, default=default
         )
 
     def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:
-        """Return where the log stands now, for a page; see :meth:`ssehub.Hub.cursor`."""
+        """Return the current end of the log as a cursor, for a page; see :meth:`ssehub.Hub.cursor`."""
         return self.hub.cursor(zone)
 
     def on_connection(self, callback: _ConnectionHook) -> _ConnectionHook:
-        """Add a hook ``on_connection`` to the hub of each application, and return it: it is a decorator.
+        """Add a hook ``on_connection`` to the hub of each application. For use as a decorator: it returns the hook.
 
-        Use it before or after :meth:`init_app`. The hook runs within the application's context.
+        You can use it before or after :meth:`init_app`. The hook runs in the application's context.
         """
         self._add_hook("on_connection", callback)
         return callback
@@ -156,10 +160,11 @@ class SSEHub:
             getattr(app.extensions["ssehub"], name)(_within(app, callback))
 
     def stream(self, view: Callable[..., Any]) -> Callable[..., ResponseReturnValue]:
-        """Make a view answer with a stream.
+        """Decorate a view so that it returns a stream.
 
-        The view returns the arguments of :meth:`ssehub.Hub.connect`: a zone, a list of them, or a dictionary. It is the
-        place to ask whether the user may: with ``abort(403)`` nothing is registered. Any other answer is sent as it is.
+        The view returns the arguments of :meth:`ssehub.Hub.connect`: a zone, a list of zones, or a dictionary. Check in
+        the view whether the user may follow; after ``abort(403)`` nothing is registered. Any other response is sent
+        unchanged.
         """
 
         @functools.wraps(view)
@@ -176,14 +181,14 @@ class SSEHub:
         return _answer
 
     def _preflight(self) -> ResponseReturnValue | None:
-        """Answer a preflight request for a stream before anything asks who the user is: it has no cookies."""
+        """Answer a preflight request for a stream before any login check, because it has no cookies."""
         if not self._is_for_stream():
             return None
         headers = preflight_headers(request.method, request.headers.get("Origin"), _origins())
         return None if headers is None else ("", 204, headers)
 
     def _show_origins(self, response: Response) -> Response:
-        """Let the pages that may follow see that a stream is refused, and why; else they take the server for away."""
+        """Let allowed pages read why a stream is refused. Without these headers it looks like a network error."""
         if response.status_code >= 400 and self._is_for_stream():
             response.headers.update({**_cors_headers(), **NO_SNIFFING})
             response.headers.setdefault("Cache-Control", "no-store")
@@ -199,7 +204,7 @@ class SSEHub:
         if self._authorize is not None:
             max_age = check(self._authorize, request, "subscribe", zones, client_id)
         elif zones != ["default"]:
-            return {"error": "only the zone default is open here: the application has no authorize"}, 403
+            return {"error": "only the zone default is public: the application has no authorize"}, 403
         try:
             return self._connect(zone=zones, client_id=client_id, max_age=max_age)
         except Unfit as error:
@@ -222,7 +227,7 @@ def _cors_headers() -> dict[str, str]:
 
 
 def _within(app: Flask, callback: Callable[..., object]) -> Callable[..., object]:
-    """Wrap a hook, so that it runs within the application's context."""
+    """Wrap a hook so that it runs in the application's context."""
 
     @functools.wraps(callback)
     def _call(*arguments: Any) -> object:
@@ -233,24 +238,24 @@ def _within(app: Flask, callback: Callable[..., object]) -> Callable[..., object
 
 
 def _warn_of_open_transactions(app: Flask) -> None:
-    """Warn of changes that are lost: with the view Flask-SQLAlchemy's session ends, and its connection is free."""
+    """Warn about changes that are lost: Flask-SQLAlchemy's session ends with the view, and its connection is freed."""
     database = app.extensions.get("sqlalchemy")
     session = getattr(database, "session", None)
     if session is not None and session.registry.has() and (session.new or session.dirty or session.deleted):
         logger.warning("a stream begins while the database session has changes: commit them before, or they are lost")
 
 
-_commands = AppGroup("ssehub", help="Send to the clients of this application.")
+_commands = AppGroup("ssehub", help="Send messages to the clients of this application.")
 
 
 @_commands.command("send")
 @click.argument("text")
 @click.option("--zone", help="Only to this zone.")
 @click.option("--client-id", help="Only to this client.")
-@click.option("--event", default="message", help="The event's type.")
-@click.option("--id", help="The event's id.")
+@click.option("--event", default="message", help="The event type.")
+@click.option("--id", help="The event id.")
 def _send(text: str, zone: str | None, client_id: str | None, event: str, id: str | None) -> None:
-    """Send TEXT to everyone, a zone or a client."""
+    """Send TEXT to all clients, a zone or a client."""
     hub: Hub = current_app.extensions["ssehub"]
     if not hub.is_shared:
         raise click.ClickException("the log is in the memory of the server's process: set SSEHUB_LOG to a shared one")

@@ -1,12 +1,14 @@
-"""gunicorn: the hooks of a server configuration. ``gunicorn -c python:ssehub.integrations.gunicorn app:app``.
+"""gunicorn: hooks for a server configuration. Use ``gunicorn -c python:ssehub.integrations.gunicorn app:app``.
 
-Or in a configuration of your own: ``from ssehub.integrations.gunicorn import post_worker_init, worker_exit,
-worker_abort``.
+In a configuration file of your own, import them: ``from ssehub.integrations.gunicorn import post_worker_init,
+worker_exit, worker_abort``.
 
-Plain ``gunicorn app:app`` works without this: the hub finds out by itself when a worker is told to stop
-(``ssehub/wsgi/gunicorn_worker.py``), or ends the streams when the process exits. The hooks add three things. They raise
-the limit of descriptors, which is the limit of streams. They warn at the start, and not at the first stream, if streams
-can take all threads. And they end the streams of a worker that gunicorn aborts because it did not answer in time.
+Plain ``gunicorn app:app`` works without them: the hub detects when a worker is told to stop
+(``ssehub/wsgi/gunicorn_worker.py``), or ends the streams when the process exits. The hooks add three things:
+
+* They raise the limit of open descriptors, and with it the number of streams.
+* If streams can use up all threads, they warn at the start instead of at the first stream.
+* They end the streams of a worker that gunicorn aborts because it did not respond in time.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from ssehub.wsgi.streams import most_streams
 
 
 def post_worker_init(worker: Any) -> None:
-    """Watch a worker from now on: gunicorn calls this in each once the application is loaded.
+    """Start watching a worker. gunicorn calls this in each worker after it has loaded the application.
 
-    It runs after the fork, and after gevent has patched, so that it works with ``--preload`` too.
+    It is called after the fork and after gevent's patching, so it works with ``--preload`` too.
 
     :param worker: gunicorn's worker.
     """
@@ -35,7 +37,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """End the streams of a worker that does not wait for its requests: gunicorn calls this as it goes.
+    """End the streams of a worker that exits without waiting for its requests. gunicorn calls this on exit.
 
     :param server: gunicorn's arbiter.
     :param worker: gunicorn's worker.
@@ -44,11 +46,11 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def worker_abort(worker: Any) -> None:
-    """End the streams of a worker that is killed because it did not answer in time: gunicorn calls this before.
+    """End the streams of a worker that did not respond in time. gunicorn calls this before it kills the worker.
 
     :param worker: gunicorn's worker.
     """
-    # Not here, in a signal's handler: this thread may hold the very locks that it takes.
+    # Not in this signal handler: its thread may hold the locks that end_all_streams() needs.
     thread = threading.Thread(target=end_all_streams, name="ssehub-gunicorn", daemon=True)
     thread.start()
     thread.join(1.0)

@@ -1,6 +1,6 @@
-"""Prometheus: a hub's numbers for a scrape. ``REGISTRY.register(HubCollector(hub))``; the service has ``GET /metrics``.
+"""Prometheus: the statistics of a hub as metrics. Use ``REGISTRY.register(HubCollector(hub))``.
 
-With a log that is shared, whichever process is asked answers for all.
+The service serves them at ``GET /metrics``. With a shared log, each process returns the metrics of all processes.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from ssehub.log import Process
 from ssehub.wsgi.hub import Hub
 
 _GAUGES = (
-    ("connections", "connections", "Streams that are open."),
-    ("clients", "clients", "Clients that have a stream open."),
+    ("connections", "connections", "Open streams."),
+    ("clients", "clients", "Clients with an open stream."),
     ("taken_over_streams", "taken_over", "Open streams that the hub's own thread writes."),
-    ("detached_streams", "detached", "Of these, those that hold no thread of the server."),
-    ("pending_messages", "pending", "Messages to single sessions that wait."),
-    ("behind_connections", "behind", "Streams that have not been given all that the log holds for them."),
-    ("lag_entries", "lag", "Entries of the log that the stream which is furthest behind has to look at."),
+    ("detached_streams", "detached", "Taken-over streams that use no thread of the server."),
+    ("pending_messages", "pending", "Queued messages to single sessions."),
+    ("behind_connections", "behind", "Streams with unread messages in the log."),
+    ("lag_entries", "lag", "Unread entries of the log of the stream that is furthest behind."),
     ("unsent_messages", "unsent", "Messages in the outbox, because the log cannot be reached."),
-    ("log_lag_entries", "log_lag", "Entries of the log that the process has not taken yet."),
+    ("log_lag_entries", "log_lag", "Entries of the log that the process has not read yet."),
 )
 _COUNTERS = (
     ("messages", "messages", "Messages that the log has delivered to the process."),
-    ("deliveries", "delivered", "Messages handed to the server or written, each once for each stream."),
-    ("sent_bytes", "sent_bytes", "Bytes handed to the server or written."),
-    ("gaps", "gaps", "Gaps told to clients: messages were lost."),
+    ("deliveries", "delivered", "Messages passed to the server or written, counted once for each stream."),
+    ("sent_bytes", "sent_bytes", "Bytes passed to the server or written."),
+    ("gaps", "gaps", "Gaps reported to clients: messages were lost."),
     ("opened", "opened", "Streams opened."),
     ("refused", "refused", "Streams refused, because the hub was full or closing."),
-    ("hang_ups", "hang_ups", "Streams that their clients left."),
-    ("stalled", "stalled", "Streams cut because their clients had stopped reading."),
-    ("unreadable_entries", "unreadable", "Entries of the log that were skipped: another program has written them."),
+    ("hang_ups", "hang_ups", "Streams whose clients disconnected."),
+    ("stalled", "stalled", "Streams closed because their clients had stopped reading."),
+    ("unreadable_entries", "unreadable", "Entries of the log that were skipped, because another program wrote them."),
 )
-_FAILING = "1 for each part of the process that fails now, and is tried again."
+_FAILING = "1 for each background task of the process that fails and is retried."
 _NOT_TAKEN = "Streams that stayed on the server's threads, by the reason why they were not taken over."
 _DELAY = "Seconds from the sending of the oldest message in a write to the end of the write."
 
 
 class HubCollector(Collector):
-    """Give the numbers of a hub to a Prometheus registry. Safe to use from any thread.
+    """Exports the statistics of a hub to a Prometheus registry. Thread-safe.
 
-    Every series has the label ``process``, ``host:pid``. With a :class:`~ssehub.RedisLog` there are those of all
-    processes that serve streams, so that any of a server's workers can be scraped; they are up to a third of the log's
-    ``lease`` old. While Redis is away there are those of this process alone.
+    Each series has the label ``process``, ``host:pid``. With a :class:`~ssehub.RedisLog`, the series of all processes
+    that serve streams are included, so that you can scrape any worker of a server. They are at most a third of the
+    log's ``lease`` old. While Redis is down, only the series of this process are included.
 
-    :param hub: whose numbers.
-    :param zones: True for the number of streams in each zone. Every zone is a series then: only for a few zones.
-    :param names: False for a label that tells neither hosts nor process ids.
+    :param hub: the hub.
+    :param zones: True for the number of streams in each zone. Each zone adds a series, so use it only with few zones.
+    :param names: False for labels without host names and process ids.
     """
 
     def __init__(self, hub: Hub, *, zones: bool = False, names: bool = True) -> None:
@@ -65,11 +65,11 @@ class HubCollector(Collector):
         self._names = names
 
     def describe(self) -> Iterable[Metric]:
-        """Name what there will be, without asking the hub: that may be before a server forks."""
+        """Describe the metrics without asking the hub, because this may be called before a server forks."""
         return self._families((), None)
 
     def collect(self) -> Iterable[Metric]:
-        """Ask the hub. It blocks for a round trip if the log is shared."""
+        """Collect the metrics. It blocks for one round trip if the log is shared."""
         try:
             processes, zones = self._hub.processes(), self._hub.zones() if self._zones else None
         except LogError:
@@ -78,7 +78,7 @@ class HubCollector(Collector):
         return self._families(processes, zones)
 
     def _labelled(self, processes: Sequence[Process]) -> dict[str, Any]:
-        """Return the numbers by label. One process may be there twice for a while: killed, and its id given anew."""
+        """Return the statistics by label. Two may have the same label for a while, if a process id is reused."""
         found: dict[str, Any] = {}
         for one in processes:
             label = f"{one.host}:{one.pid}" if self._names else one.id[:8] or "this"
@@ -98,18 +98,18 @@ class HubCollector(Collector):
             delays.add_metric((process,), _buckets(stats["delays"]), stats["delays"]["sum"])
         yield delays
         if zones is not None:
-            family = GaugeMetricFamily("ssehub_zone_connections", "Streams that are open in a zone.", labels=("zone",))
+            family = GaugeMetricFamily("ssehub_zone_connections", "Open streams in a zone.", labels=("zone",))
             for zone, count in sorted(zones.items()):
                 family.add_metric((zone,), count)
             yield family
 
 
 def exposition(hub: Hub, accept: str | None, *, zones: bool = False, names: bool = True) -> tuple[bytes, str]:
-    """Write down the numbers of a hub as Prometheus wants them.
+    """Return the metrics of a hub in a text format of Prometheus.
 
     Specification: https://prometheus.io/docs/instrumenting/exposition_formats/
 
-    :param accept: the header of that name, which says in which of the formats.
+    :param accept: the header ``Accept`` of the request, which determines the format.
     :param zones: see :class:`HubCollector`; ``names`` as well.
     :returns: the text and its content type.
     """
@@ -121,7 +121,7 @@ def exposition(hub: Hub, accept: str | None, *, zones: bool = False, names: bool
 
 def _filled(family: Any, key: str, everyone: Iterable[tuple[str, Any]]) -> Metric:
     for process, stats in everyone:
-        if stats.get(key) is not None:  # a process of an older version does not count everything
+        if stats.get(key) is not None:  # a process with an older version does not report everything
             family.add_metric((process,), stats[key])
     metric: Metric = family
     return metric
@@ -144,7 +144,7 @@ def _failing(everyone: Iterable[tuple[str, Any]]) -> Metric:
 
 
 def _buckets(delays: dict[str, Any]) -> list[tuple[str, float]]:
-    """Return the buckets as Prometheus counts them: each holds those before it, too."""
+    """Return the buckets in Prometheus' form: each one includes the ones before it."""
     buckets, sum_so_far = [], 0
     for bound, count in zip([*delays["bounds"], "+Inf"], delays["counts"], strict=True):
         sum_so_far += count

@@ -1,6 +1,6 @@
-"""pytest: fixtures for the tests of applications that use ssehub. pytest finds them where ssehub is installed.
+"""pytest: fixtures for tests of applications that use ssehub. pytest finds them when ssehub is installed.
 
-It imports this module at every start, also where nobody uses it. So a hub is imported by the fixtures alone.
+pytest imports this module at every start, even if no test uses it. So only the fixtures import the hub.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line("markers", "ssehub(**options): arguments of the Hub that the fixture ssehub_hub gives")
+    """Register the marker."""
+    config.addinivalue_line("markers", "ssehub(**options): arguments of the Hub that the fixture ssehub_hub returns")
 
 
 @pytest.fixture
 def ssehub_log() -> FaultyLog:
-    """Give the log of ``ssehub_hub``, which fails when it is told to."""
+    """Return the log of ``ssehub_hub``, which can fail on demand."""
     from ssehub.testing import FaultyLog
 
     return FaultyLog()
@@ -30,9 +30,9 @@ def ssehub_log() -> FaultyLog:
 
 @pytest.fixture
 def ssehub_hub(request: pytest.FixtureRequest, ssehub_log: FaultyLog) -> Iterator[RecordedHub]:
-    """Give a new hub that tells what was sent through it; it is closed after the test.
+    """Return a new hub that records sent messages. It is closed after the test.
 
-    ``@pytest.mark.ssehub(heartbeat=0.1)`` says its arguments.
+    ``@pytest.mark.ssehub(heartbeat=0.1)`` sets its arguments.
     """
     from ssehub.testing import RecordedHub
 
@@ -45,7 +45,7 @@ def ssehub_hub(request: pytest.FixtureRequest, ssehub_log: FaultyLog) -> Iterato
 
 @pytest.fixture
 def ssehub_stream() -> Iterator[Callable[..., AppStream]]:
-    """Give :func:`ssehub.testing.stream`; what it opens is closed after the test."""
+    """Return :func:`ssehub.testing.stream`. The streams that it opens are closed after the test."""
     from ssehub.testing import stream
 
     with ExitStack() as stack:
@@ -54,7 +54,7 @@ def ssehub_stream() -> Iterator[Callable[..., AppStream]]:
 
 @pytest.fixture
 def ssehub_server() -> Iterator[Callable[..., Server]]:
-    """Give a function that serves an application on a free port until the test is over."""
+    """Return a function that serves an application on a free port until the end of the test."""
     from ssehub.testing import serve
 
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Settings: what the integrations with frameworks share: a hub out of names and values, one message sent through it."""
+"""Settings: code that the integrations share, to create a hub from settings and to send a message."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ssehub.events import Message
 from ssehub.log import ALL, Log, Packet, Receipt
 from ssehub.wsgi.hub import Hub
 
-#: The arguments of a hub, all but its log.
+#: The arguments of a hub except its log.
 _OPTIONS = tuple(name for name in inspect.signature(Hub).parameters if name != "log")
 
 
 def hub_options(given: Mapping[str, Any], others: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Pick the arguments of a hub, which settings name in capitals.
+    """Return the arguments of a hub that are in the settings, where they have names in capitals.
 
-    :param others: the names that are settings, too.
-    :param prefix: what an error puts before a name.
-    :raises ValueError: if there is a name that is neither.
+    :param others: the names of other settings.
+    :param prefix: the prefix of a setting's name in an error text.
+    :raises ValueError: if a setting is neither.
     """
     options = {name: given[name.upper()] for name in _OPTIONS if name.upper() in given}
     unknown = sorted(given.keys() - {name.upper() for name in options} - set(others))
@@ -29,12 +29,12 @@ def hub_options(given: Mapping[str, Any], others: Collection[str], prefix: str =
 
 
 def make_hub(given: Mapping[str, Any], others: Collection[str], prefix: str = "") -> Hub:
-    """Make a hub of settings, or return the hub that is the setting ``HUB``; the other settings are unused then.
+    """Create a hub from settings, or return the setting ``HUB``. With ``HUB`` the other settings are ignored.
 
     :param given: the settings: ``HUB``, ``LOG``, ``LOG_OPTIONS``, and the arguments of a hub in capitals.
-    :param others: the names that are settings, too.
-    :param prefix: what an error puts before a name.
-    :raises ValueError: if a setting is unfit, or its name is unknown.
+    :param others: the names of other settings.
+    :param prefix: the prefix of a setting's name in an error text.
+    :raises ValueError: if a setting is invalid or unknown.
     :raises TypeError: if a setting has the wrong type.
     """
     options = hub_options(given, ("HUB", "LOG", "LOG_OPTIONS", *others), prefix)
@@ -47,9 +47,9 @@ def make_hub(given: Mapping[str, Any], others: Collection[str], prefix: str = ""
 
 
 def open_log(where: str | Log | None, options: Mapping[str, Any]) -> Log | None:
-    """Return a log, or make the one at an address; its package is an extra.
+    """Return a log. If an address is given, create the log; its package is an extra.
 
-    :raises ValueError: if the address is none, or the package is missing.
+    :raises ValueError: if the address is invalid, or the package is missing.
     """
     if where is None or isinstance(where, Log):
         return where
@@ -61,10 +61,10 @@ def open_log(where: str | Log | None, options: Mapping[str, Any]) -> Log | None:
 
 
 def send_and_close(hub: Hub, text: str, zone: str | None, client_id: str | None, event: str, id: str | None) -> Receipt:
-    """Send what a framework's command was given, to everyone, a zone or a client, and close the hub.
+    """Send a message for a framework's command, to all clients, a zone or a client, and close the hub.
 
-    :raises ValueError: if something is unfit.
-    :raises LogError: if it was not accepted.
+    :raises ValueError: if a value is invalid.
+    :raises LogError: if the log did not accept the message.
     """
     try:
         message = Message(text, event, id=id)

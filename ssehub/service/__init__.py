@@ -1,4 +1,4 @@
-"""The service: a hub that others use over HTTP, with a console page."""
+"""The service: a hub that programs use over HTTP, with a console page."""
 
 from ssehub.service.app import create_app
 

@@ -1,4 +1,4 @@
-"""A hub as a service: streams, a way to send, and a console page to look at it all."""
+"""App: a hub as a service, with event streams, an endpoint to send messages, and a console page."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from ssehub.wsgi.response import NO_SNIFFING
 from ssehub.wsgi.script import shared_script
 from ssehub.wsgi.server_info import server_info
 
-#: Sessions that ``GET /stats`` lists at the most; one in several zones counts several times.
+#: Maximum number of sessions that ``GET /stats`` lists. A session in several zones counts several times.
 MAX_LISTED = 1000
-#: Bytes of a request to /send at the most: as much as a :class:`~ssehub.Decoder` takes by default.
+#: Maximum size of a request to /send in bytes: as much as a :class:`~ssehub.Decoder` accepts by default.
 MAX_BODY = 1 << 20
 _TYPES = {"index.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
 _PAGE_HEADERS = {
@@ -64,38 +64,41 @@ def create_app(
     origins: Collection[str] = (),
     hosts: Collection[str] = (),
 ) -> App:
-    """Make the service of a hub.
+    """Return a WSGI application that offers a hub as a service.
 
-    ``GET /events?zone=&client_id=&since=`` is a stream; ``zone`` may be repeated. ``POST /send`` takes a form or a JSON
-    object with ``data``, ``event``, ``id``, ``retry``, ``comment`` and ``zone``, ``client_id``, ``broadcast``, and
-    answers with ``id`` and ``queued``. ``GET /stats`` and ``GET /health`` answer in JSON, ``GET /metrics`` answers
-    Prometheus (with ``?zones=1`` also of each zone, for those who may look), ``GET /`` is the console.
-    ``GET /shared.js`` is the script by which the tabs of a browser share one stream.
-    What is refused is answered with a 4xx and ``{"error": reason}``, and nothing has happened.
+    * ``GET /events?zone=&client_id=&since=`` is an event stream. ``zone`` may be repeated.
+    * ``POST /send`` takes a form or a JSON object with the fields ``data``, ``event``, ``id``, ``retry`` and
+      ``comment`` of the message, and ``zone``, ``client_id`` and ``broadcast`` of its address. It returns ``id`` and
+      ``queued``.
+    * ``GET /stats`` and ``GET /health`` return JSON. ``GET /metrics`` returns Prometheus metrics; with ``?zones=1``
+      they include each zone, if the request may inspect connections.
+    * ``GET /`` is the console, and ``GET /shared.js`` the script with which the tabs of a browser share one stream.
 
-    :param hub: whose streams these are.
-    :param token: what ``Authorization: Bearer`` must say to send, to see who is connected, and to follow as a client.
-        None: nobody may, unless ``public`` is False.
-    :param public: False if the server listens on a loopback address only, and no proxy passes requests on to it.
-        Without a token and without ``authorize``, requests of this machine may do everything then, if they are not from
-        another site's page. The service also answers only if it is called by a loopback name, or one of ``hosts``.
-    :param authorize: says who may follow which zones, send to them, and see who is there; see
-        :data:`~ssehub.wsgi.access.Authorize`. It is asked before anything is registered. Without it everyone may
-        follow zones, and the token says who may do the rest. A request that knows the token is not asked about. Only
-        such requests may choose the ``id`` and the ``retry`` of a message.
-    :param origins: of other sites whose pages may follow and send, with their users' cookies: ``https://app.example``.
-    :param hosts: names by which the service is called; requests for others are refused. Give it if the service can be
-        reached only from a network, because a page could read its streams by a name that resolves to it. Empty: any
-        name, if the service is public.
+    A refused request has no effect. Its response is a 4xx with ``{"error": reason}``.
+
+    :param hub: the hub of the streams.
+    :param token: the value of ``Authorization: Bearer`` with which a request may send, see who is connected, and follow
+        with a client id. None: no request may, unless ``public`` is False.
+    :param public: False if the server listens only on a loopback address, and no proxy passes requests to it. If there
+        is neither a token nor ``authorize`` then, requests from this machine may do everything, except requests from
+        pages of other sites. The service also answers only if the ``Host`` is a loopback name or one of ``hosts``.
+    :param authorize: decides which requests may follow zones, send to them, and see who is connected; see
+        :data:`~ssehub.wsgi.access.Authorize`. It is called before anything is registered. Without it every request may
+        follow zones, and the token decides about the rest. It is not called for a request with the token. Only requests
+        with the token may choose the ``id`` and the ``retry`` of a message.
+    :param origins: other origins whose pages may follow and send, with their users' cookies: ``https://app.example``.
+    :param hosts: host names of the service; requests for other names are refused. Set it if the service is only
+        reachable inside a network, because otherwise a page whose own name resolves to it could read its streams.
+        Empty: any name, if the service is public.
     :returns: a WSGI application.
-    :raises ValueError: if the token is empty, or an origin is none.
+    :raises ValueError: if the token is empty, or an origin is invalid.
     """
     checked = check_origins(origins)
     return App(hub, Guard(token, public, authorize, checked, hosts), checked)
 
 
 class App:
-    """The WSGI application of :func:`create_app`. Safe to call from any number of threads."""
+    """The WSGI application of :func:`create_app`. Thread-safe."""
 
     def __init__(self, hub: Hub, guard: Guard, origins: frozenset[str]) -> None:
         self._hub = hub
@@ -103,10 +106,10 @@ class App:
         self._origins = origins
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answer one request."""
+        """Answer a request."""
         request = Request(environ)
         response = self._answer(request)
-        if request.path in ("/events", "/send"):  # also to a refusal: a page can tell it from a server that is away
+        if request.path in ("/events", "/send"):  # also for refusals: a page can tell them from a server that is down
             response.headers.update(cors_headers(request.headers.get("Origin"), self._origins))
         response.headers.update(NO_SNIFFING)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -161,7 +164,7 @@ class App:
         stats = self._hub.stats()
         try:
             self._guard.check_inspect(request)
-        except HTTPException:  # numbers are for everyone; names, and the reasons of failures, are not
+        except HTTPException:  # numbers are public, but names and the reasons of failures are not
             return _json({"stats": {**stats, "failing": dict.fromkeys(stats["failing"], "")}})
         return _json({"stats": stats, **self._who(), "server": server_info(request.environ, self._hub)})
 
@@ -172,7 +175,7 @@ class App:
         except HTTPException:
             if zones:
                 raise
-            names = False  # numbers are for everyone
+            names = False  # numbers are public
         try:
             from ssehub.integrations.prometheus import exposition
         except ImportError:
@@ -181,7 +184,7 @@ class App:
         return Response(text, content_type=content_type)
 
     def _health(self, request: Request) -> Response:
-        failing = sorted(self._hub.failing)  # without the reasons: anyone may ask
+        failing = sorted(self._hub.failing)  # without the reasons, because the endpoint is public
         if self._hub.closed:
             return _json({"status": "closing", "failing": failing}, 503)
         return _json({"status": "degraded" if failing else "ok", "failing": failing})
@@ -204,7 +207,7 @@ class App:
 
 
 def _by_rank(sessions: Sequence[Session | Connection]) -> Iterator[tuple[str, Session | Connection]]:
-    """Give the first zone of each session, then the second, and so on: one in many zones does not hide the others."""
+    """Yield the first zone of each session, then the second, and so on, so that no session hides the others."""
     for rank in range(max((len(one.zones) for one in sessions), default=0)):
         yield from ((one.zones[rank], one) for one in sessions if rank < len(one.zones))
 
@@ -215,7 +218,7 @@ def _session(one: Session | Connection) -> dict[str, Any]:
 
 
 def _since(text: str | None) -> Since:
-    """Read what a stream's address says about where it begins: a number, or a text as it is."""
+    """Parse the query parameter ``since``: a number, or a text that is passed on."""
     if text and text.isascii() and text.isdigit():
         return int(text.lstrip("0")[:9] or "0")
     return text

@@ -1,4 +1,4 @@
-"""Fields: what ``POST /send`` takes, and the packet that becomes of it."""
+"""Fields: the fields of ``POST /send``, and the packet that is made from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIELDS = frozenset(("data", "event", "id", "retry", "comment", "zone", "client_
 
 
 def fields_of(request: Request) -> dict[str, Any]:
-    """Take the fields of a form or a JSON object.
+    """Return the fields of a form or a JSON object.
 
     :raises BadRequest: if the body is neither.
     """
@@ -33,9 +33,9 @@ def fields_of(request: Request) -> dict[str, Any]:
 
 
 def packet_of(fields: dict[str, Any]) -> Packet:
-    """Make a packet of what ``POST /send`` takes.
+    """Return a packet made from the fields of ``POST /send``.
 
-    :raises ValueError: if a value is unfit, or it addresses nobody.
+    :raises ValueError: if a value is invalid, or there is no address.
     :raises TypeError: if a value has the wrong type.
     :raises BadRequest: if a field is unknown.
     """
@@ -44,13 +44,13 @@ def packet_of(fields: dict[str, Any]) -> Packet:
     if unknown:
         raise BadRequest(f"unknown field: {', '.join(unknown)[:200]}")
     route = {"zone": fields.pop("zone", ALL), "client_id": fields.pop("client_id", None)}
-    # A zone alone is meant for all in it; nothing at all is nobody, as ever.
+    # A zone without a client id addresses all clients in it. Without both, the packet has no address.
     route["broadcast"] = fields.pop("broadcast", route["zone"] is not ALL and route["client_id"] is None)
     return Packet(Message(**fields), **route)
 
 
 def _convert(form: dict[str, str]) -> dict[str, Any]:
-    """Give the fields of a form the types they have in JSON."""
+    """Convert the fields of a form to the types that they have in JSON."""
     fields: dict[str, Any] = dict(form)
     if "retry" in fields:
         if not (form["retry"].isascii() and form["retry"].isdigit()):

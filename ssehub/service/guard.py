@@ -1,4 +1,4 @@
-"""Guard: which requests the service lets in, and what they may do."""
+"""Guard: decides which requests the service accepts, and what they may do."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ssehub.log.packet import BROWSERS_TYPES
 from ssehub.logger import logger
 from ssehub.wsgi.access import Action, Authorize, check
 
-#: What proxies add to a request. nginx adds none of it unless it is told to, but before 1.29.7 it speaks HTTP/1.0.
+#: Headers that proxies add. nginx adds none by default, but before version 1.29.7 it uses HTTP/1.0.
 _PROXIED = frozenset(("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"))
 
 
 class Guard:
-    """Decide about requests; see :func:`ssehub.service.create_app` for the parameters. Safe to use from any thread.
+    """Decides about requests; see :func:`ssehub.service.create_app` for the parameters. Thread-safe.
 
-    A request is *trusted* if it knows the token. If there is neither a token nor ``authorize``, and the service is not
-    public, requests of this machine are trusted.
+    A request is *trusted* if it has the token. If there is neither a token nor ``authorize``, and the service is not
+    public, requests from this machine are trusted.
 
     :raises ValueError: if the token is empty.
     :raises TypeError: if ``hosts`` is a single string.
@@ -40,7 +40,7 @@ class Guard:
         if token is not None and not token.strip():
             raise ValueError("the token is empty")
         if isinstance(hosts, str):
-            raise TypeError("hosts must be several, not a single str")
+            raise TypeError("hosts must be a list of names, not a single str")
         self._token = token
         self._public = public
         self._authorize = authorize
@@ -48,12 +48,12 @@ class Guard:
         self._hosts = frozenset(host.lower() for host in hosts)
 
     def check_host(self, request: Request) -> None:
-        """Refuse a request for a name that is not the service's.
+        """Refuse a request whose ``Host`` is not a name of the service.
 
-        A page can have its own name resolve to this machine ("DNS rebinding"). Its requests then are not cross-site for
-        the browser, but they carry that name.
+        A page can make its own name resolve to this machine ("DNS rebinding"). Its requests are then same-origin for
+        the browser, but their ``Host`` is the page's name.
 
-        :raises Forbidden: if the name is none of those that the service has.
+        :raises Forbidden: if the service does not have this name.
         """
         host = _host_name(request)
         if (self._public and not self._hosts) or host in self._hosts or (not self._public and _is_local(host)):
@@ -63,10 +63,10 @@ class Guard:
         )
 
     def trusts(self, request: Request) -> bool:
-        """Return whether a request may do anything; False if the application's ``authorize`` has to be asked.
+        """Return whether a request may do everything. If False, ``authorize`` has to decide.
 
-        :raises Unauthorized: if it lacks the token, and there is no ``authorize``.
-        :raises Forbidden: if it is not of this machine, and there is neither.
+        :raises Unauthorized: if it does not have the token, and there is no ``authorize``.
+        :raises Forbidden: if it is not from this machine, and there is neither a token nor an ``authorize``.
         """
         if self._knows_token(request):
             return True
@@ -75,7 +75,7 @@ class Guard:
         if self._token is not None:
             raise Unauthorized("this needs the token, as Authorization: Bearer")
         if self._public:
-            raise Forbidden("this is closed to all, because the service has no token and no authorize")
+            raise Forbidden("no request may do this, because the service has no token and no authorize")
         if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or any(map(_is_proxys, request.headers.keys())):
             raise Forbidden("the request came with HTTP/1.0 or through a proxy, so its sender is unknown: use a token")
         if not (_is_local(_host_name(request)) and _is_local(request.remote_addr or "")):
@@ -84,13 +84,13 @@ class Guard:
         return True
 
     def check_subscribe(self, request: Request, zones: Sequence[str], client_id: str | None) -> float | None:
-        """Check whether a request may follow zones, as a client if one is named.
+        """Check whether a request may follow zones, with the client id if there is one.
 
-        :returns: for how many seconds it may, or None for no limit.
+        :returns: the number of seconds for which it may, or None for no limit.
         :raises HTTPException: if it may not.
         """
         if self._authorize is None:
-            if client_id is not None:  # with it come the messages to this client alone
+            if client_id is not None:  # the stream includes messages to this client alone
                 try:
                     self.trusts(request)
                 except HTTPException as error:
@@ -107,7 +107,7 @@ class Guard:
         """
         self._check_page(request)
         message = packet.message
-        # These change how every receiver reconnects.
+        # These fields affect how every receiver reconnects.
         given = [name for name in ("id", "retry") if getattr(message, name) is not None]
         if given:
             raise Forbidden(f"a sender without the token cannot choose {' and '.join(given)}")
@@ -131,23 +131,24 @@ class Guard:
             return check(self._authorize, request, action, zones, client_id)
         except HTTPException:
             raise
-        except Exception:  # the application's mistake, which is not for clients to read
+        except Exception:  # an error of the application, which is not shown to clients
             logger.exception("authorize has failed")
-            raise InternalServerError("the service could not find out whether this is allowed") from None
+            raise InternalServerError("the service could not determine whether this is allowed") from None
 
     def _knows_token(self, request: Request) -> bool:
         given = request.headers.get("Authorization", "").partition(" ")
-        # WSGI hands bytes over as latin-1 (PEP 3333); what a client sent in UTF-8 is compared in UTF-8.
+        # WSGI decodes header bytes as latin-1 (PEP 3333). The comparison uses the bytes that the client has sent.
         secret = given[2].encode("latin-1", "replace")
         token = self._token or ""
         return bool(token) and given[0].lower() == "bearer" and hmac.compare_digest(secret, token.encode())
 
     def _check_page(self, request: Request) -> None:
-        """Refuse what another site's page makes its visitor's browser send, with the visitor's cookies.
+        """Refuse a request that a page of another site makes a browser send with its user's cookies.
 
-        Precedent: Go's ``http.CrossOriginProtection``. A request with neither header is not a browser's.
+        Precedent: Go's ``http.CrossOriginProtection``. A request with neither ``Sec-Fetch-Site`` nor
+        ``Origin`` is not from a browser.
 
-        :raises Forbidden: if it is from a page that is neither the service's own nor of a named origin.
+        :raises Forbidden: if it is from a page that is neither of the service's own origin nor of an allowed one.
         """
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
         if origin in self._origins:
@@ -173,7 +174,7 @@ def _host_name(request: Request) -> str:
 
 
 def _is_local(name: str) -> bool:
-    """Return whether a name or an address is this machine's own."""
+    """Return whether a name or an address is a loopback one."""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:

@@ -1,6 +1,6 @@
-"""Testing: what the tests of an application need that uses a hub. With pytest there are fixtures of it.
+"""Testing: tools for the tests of an application that uses a hub.
 
-Nothing here imports pytest; the fixtures are in :mod:`ssehub.integrations.pytest`, which pytest finds by itself.
+Nothing here imports pytest. The fixtures for pytest are in :mod:`ssehub.integrations.pytest`; pytest finds them itself.
 """
 
 from ssehub.testing.faulty import FaultyLog

@@ -1,4 +1,4 @@
-"""FaultyLog: a log in memory that fails as one on a server can, when it is told to."""
+"""FaultyLog: a log in memory that can fail on demand, as a log on a server can."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ssehub.log import Command, Entry, Gap, Interest, MemoryLog, Packet, Page, P
 
 
 class FaultyLog(MemoryLog):
-    """Keep messages in memory, and fail on demand, so that an application's answer to it can be tested.
+    """Keeps messages in memory, and fails on demand, to test how an application handles failures.
 
-    Its arguments are those of :class:`~ssehub.MemoryLog`. Safe to use from any thread. It begins faultless.
+    The arguments are those of :class:`~ssehub.MemoryLog`. Thread-safe. Initially it does not fail.
     """
 
     def __init__(self, size: int = 10_000, ttl: float | None = None, zone_size: int | None = None) -> None:
@@ -25,13 +25,13 @@ class FaultyLog(MemoryLog):
         self._away = self._held = False
         self._waiting = 0
 
-    # What a test says
+    # Methods for tests
 
     def fail(self, count: int = 1, *, written: bool = False) -> None:
-        """Have the next so many messages end in :class:`~ssehub.LogError` for their sender.
+        """Make the next *count* messages fail with a :class:`~ssehub.LogError` for the sender.
 
-        :param written: True for those whose answer was lost: they are in the log, and clients get them, but the sender
-            cannot know.
+        :param written: True to lose only the response: the messages are in the log, and clients get them, but the
+            sender cannot know this.
         """
         with self._faults:
             if written:
@@ -40,21 +40,22 @@ class FaultyLog(MemoryLog):
                 self._failing = count
 
     def go_away(self) -> None:
-        """Be out of reach until :meth:`come_back`: nothing is accepted, and nothing is read.
+        """Fail all calls until :meth:`come_back`, as a log that cannot be reached.
 
-        Streams that are level stay open. One that has to read ends, and its client is sent away until the log is back.
+        Streams that have read everything stay open. A stream that has to read ends, and its client is asked to
+        reconnect later.
         """
         with self._faults:
             self._away = True
 
     def come_back(self) -> None:
-        """Be there again, with everything that was there."""
+        """Serve calls again, with all earlier messages."""
         with self._faults:
             self._away = False
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Be out of reach as long as the block lasts."""
+        """Fail all calls until the end of the ``with`` block."""
         self.go_away()
         try:
             yield
@@ -63,7 +64,7 @@ class FaultyLog(MemoryLog):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Have senders wait as long as the block lasts, as for a slow network; then they are served."""
+        """Make senders wait until the end of the ``with`` block, as for a slow network."""
         with self._faults:
             self._held = True
         try:
@@ -72,37 +73,37 @@ class FaultyLog(MemoryLog):
             self._release()
 
     def wait_for_senders(self, count: int = 1, timeout: float = 5.0) -> None:
-        """Wait until so many senders wait, within :meth:`held`.
+        """Wait until *count* senders wait in :meth:`held`.
 
         :param timeout: seconds to wait.
-        :raises TimeoutError: if they do not come.
+        :raises TimeoutError: if there are fewer senders then.
         """
         with self._faults:
             if not self._faults.wait_for(lambda: self._waiting >= count, timeout):
-                raise TimeoutError(f"waited {timeout} s for {count} senders, but {self._waiting} wait")
+                raise TimeoutError(f"waited {timeout} s for {count} senders, but {self._waiting} are waiting")
 
     def trim(self) -> None:
-        """Let go of every entry: a client that comes back from before is told a gap, ``trimmed``."""
+        """Drop all entries: a client that reconnects with an earlier id gets a gap, ``trimmed``."""
         with self._lock:
             self.history.clear()
             self._judge_anew()
 
     def flush(self) -> None:
-        """Begin anew, as after the loss of everything: whoever was there before is told a gap, ``epoch``."""
+        """Start over, as after the loss of all data: clients from before get a gap, ``epoch``."""
         with self._lock:
             self._begin_epoch()
             self._judge_anew()
 
-    # What the hub asks
+    # Methods for the hub
 
     def start(self, deliver: Callable[[Entry], int], broken: Callable[[Position, Sequence[Command]], None]) -> None:
-        """Begin to deliver; see :meth:`ssehub.Log.start`."""
+        """Start delivering; see :meth:`ssehub.Log.start`."""
         self._check()
         super().start(deliver, broken)
         self._broken = broken
 
     def append(self, packet: Packet) -> Receipt:
-        """Add a packet, if no fault is in the way."""
+        """Add a packet, unless a failure is due."""
         with self._faults:
             self._wait()
             self._check()
@@ -124,17 +125,17 @@ class FaultyLog(MemoryLog):
         upto: Place | None = None,
         known: Place | None = None,
     ) -> Page:
-        """Read on from a position; see :meth:`ssehub.log.Readable.read`."""
+        """Read after a place; see :meth:`ssehub.log.Readable.read`."""
         self._check()
         return super().read(after, limit, interest, upto, known)
 
     def locate(self, last_event_id: str) -> Position | Gap:
-        """Find the place an id names; see :meth:`ssehub.log.Readable.locate`."""
+        """Return the place of an id; see :meth:`ssehub.log.Readable.locate`."""
         self._check()
         return super().locate(last_event_id)
 
     def close(self, timeout: float | None = None) -> None:
-        """Accept no more packets; threads that wait to send get an error."""
+        """Accept no more packets. Threads that wait to send get an error."""
         super().close(timeout)
         self._release()
 
@@ -156,6 +157,6 @@ class FaultyLog(MemoryLog):
             self._faults.notify_all()
 
     def _judge_anew(self) -> None:
-        # Under the lock, as the contract of Log.start wants it: nothing is delivered meanwhile.
+        # Under the lock, as Log.start requires: nothing is delivered in the meantime.
         if self._broken is not None and self._deliver is not None:
             self._broken(self.history.end, ())

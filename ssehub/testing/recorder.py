@@ -1,4 +1,4 @@
-"""Recorder: what the clients of a hub were sent, told from the log, without any client being there."""
+"""Recorder: the messages that the clients of a hub would have received, read from the log without any client."""
 
 from __future__ import annotations
 
@@ -16,46 +16,45 @@ from ssehub.server.reader import Reader
 from ssehub.server.start_position import StartPosition
 from ssehub.wsgi.hub import Hub
 
-#: Seconds between two looks at the log: another process, or another thread, may write to it.
+#: Seconds between two reads of the log, because other processes and threads may write to it.
 _LOOK = 0.005
-#: Bytes of an event that is read back; there is no stranger here to be afraid of.
+#: Maximum size of an event in bytes: practically unlimited, because the data is the test's own.
 _ANY_SIZE = 1 << 40
 
 
 class Recorder:
-    """Tell what was sent through a hub from a moment on. Safe to use from any thread.
+    """Records the messages that are sent through a hub. Thread-safe.
 
-    Nothing is put in the hub's place. A message counts when the log has it, and who gets it is found out by what a
-    stream does: it is read by a connection that no client has, and that the hub does not know of.
+    The hub is not replaced. The recorder reads the log exactly as a stream does, through a connection that has no
+    client and is not registered with the hub. So it shows the messages that a client would have received.
 
-    What was sent past the log, with :meth:`ssehub.Connection.send`, is not seen here, but by
-    :func:`~ssehub.testing.stream`.
+    Messages from :meth:`ssehub.Connection.send` are not in the log. Use :func:`~ssehub.testing.stream` to see them.
 
-    :param hub: any hub, one with a shared log too.
-    :raises TypeError: if it is something else.
+    :param hub: any hub, including one with a shared log.
+    :raises TypeError: if it is not a hub.
     """
 
     def __init__(self, hub: Hub) -> None:
         if not isinstance(hub, Hub):
-            raise TypeError(f"a Hub is needed, not {type(hub).__name__}; an extension has it as its attribute hub")
+            raise TypeError(f"expected a Hub, not {type(hub).__name__}; an extension has it as its attribute hub")
         self._hub = hub
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was sent so far."""
+        """Forget all messages so far."""
         self._cursor = self._hub.cursor()
 
     def events(
         self, zone: str | Sequence[str] | All = ALL, client_id: str | None = None, *, session_id: str | None = None
     ) -> list[Received]:
-        """Return what a client would have received, had it followed from the beginning, in order.
+        """Return the events that a client would have received if it had followed from the beginning, in order.
 
-        They are messages as a client has them, with their ids. What the log has let go of is a gap, as for a client
-        that was away: an event ``ssehub.gap``.
+        They are messages as a client receives them, with their ids. Messages that the log has dropped appear as a gap,
+        an event ``ssehub.gap``.
 
-        :param zone: the zones that it follows: a name, or several. ALL: every zone that something was sent to.
-        :param client_id: who it is; None for one without a name, who gets what is for everybody.
-        :param session_id: that of a stream, to see what was sent with ``exclude``.
+        :param zone: the zones that the client follows: a name, or several. ALL: all zones to which messages were sent.
+        :param client_id: the id of the client; None for a client without an id, which only gets messages to all.
+        :param session_id: the session id of a stream, to see the effect of ``exclude``.
         :raises LogError: if the log cannot be read.
         """
         zones = self._all_zones() if zone is ALL else _names(zone)
@@ -71,7 +70,7 @@ class Recorder:
             log.release(zones)
 
     def packets(self) -> list[Packet]:
-        """Return everything that was sent and that the log still holds, with its address, in order.
+        """Return all sent packets that are still in the log, in order.
 
         :raises LogError: if the log cannot be read.
         """
@@ -85,10 +84,10 @@ class Recorder:
         client_id: str | None = None,
         timeout: float = 5.0,
     ) -> list[Received]:
-        """Wait until a client would have received so many events, and return them all; see :meth:`events`.
+        """Wait until a client would have received *count* events, and return all its events; see :meth:`events`.
 
         :param timeout: seconds to wait.
-        :raises TimeoutError: if there are fewer then; it says which.
+        :raises TimeoutError: if there are fewer events then. The text lists them.
         :raises LogError: if the log cannot be read.
         """
         deadline = time.monotonic() + timeout
@@ -112,14 +111,14 @@ class Recorder:
                 continue
             for entry in page.entries:
                 place = entry.place
-                if entry.packet.zone is not ALL or not entry.position.partition:  # those to all are in every partition
+                if entry.packet.zone is not ALL or not entry.position.partition:  # each partition has them
                     entries.append(entry)
             if page.level:
                 return entries
 
 
 class RecordedHub(Hub, Recorder):
-    """Be a hub, and tell what was sent through it since it was made.
+    """A hub that records the messages sent through it.
 
     Its arguments are those of :class:`~ssehub.Hub`.
     """
@@ -131,9 +130,9 @@ class RecordedHub(Hub, Recorder):
 
 @contextmanager
 def capture(hub: Hub) -> Iterator[Recorder]:
-    """Record what an application sends through its own hub, from here to wherever it is looked at.
+    """Record the messages that an application sends through its hub from now on.
 
-    :param hub: the application's.
+    :param hub: the hub of the application.
     """
     yield Recorder(hub)
 
@@ -143,6 +142,6 @@ def _names(zone: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _chunks(reader: Reader) -> Iterator[bytes]:
-    """Take what a reader is due. The application's hook is not called: there is no client."""
+    """Yield the data that a reader would be sent. The application's hook is not called, because there is no client."""
     while found := reader.take():
         yield reader.report(found) if isinstance(found, Gap) else found

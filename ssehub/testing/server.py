@@ -13,7 +13,7 @@ from typing import Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-#: Seconds between two looks at whether it is to stop.
+#: Seconds between two checks whether the server has to stop.
 _LOOK = 0.02
 
 
@@ -21,16 +21,16 @@ class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing: the test's output is no server's log."""
+        """Log nothing, because the log of this server does not belong in a test's output."""
 
 
 class _Listener(ThreadedWSGIServer):
-    """Know the connections that are open, and the threads that serve requests."""
+    """Keeps a list of the open connections and of the threads that serve requests."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         super().__init__("127.0.0.1", 0, app, _Handler)
         self.open: dict[Any, threading.Thread] = {}
-        #: Duplicates of the clients' sockets: a hub that takes a stream over leaves the server another one.
+        #: Duplicates of the clients' sockets. A hub that takes a stream over replaces the server's own.
         self.clients: list[socket.socket] = []
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -47,15 +47,15 @@ class _Listener(ThreadedWSGIServer):
         super().shutdown_request(request)
 
     def cut(self) -> None:
-        """End all connections. Call it once the server takes no more."""
+        """End all connections. Call it after the server accepts no more."""
         while self.clients:
-            with contextlib.closing(self.clients.pop()) as client, contextlib.suppress(OSError):  # it has just ended
+            with contextlib.closing(self.clients.pop()) as client, contextlib.suppress(OSError):  # already ended
                 client.shutdown(socket.SHUT_RDWR)
 
     def _forget_ended(self) -> None:
         poll = select.poll()
         for client in self.clients:
-            poll.register(client, 0)  # that is for POLLHUP and POLLERR, which are always reported
+            poll.register(client, 0)  # POLLHUP and POLLERR are always reported
         ended = {number for number, _ in poll.poll(0)}
         for client in self.clients:
             if client.fileno() in ended:
@@ -64,9 +64,9 @@ class _Listener(ThreadedWSGIServer):
 
 
 class Server:
-    """Serve a WSGI application over HTTP/1.1, each request in a thread, until it is closed.
+    """Serves a WSGI application over HTTP/1.1, each request in a thread, until it is closed.
 
-    :ivar port: where it listens, on 127.0.0.1.
+    :ivar port: the port that it listens on, at 127.0.0.1.
     :ivar url: ``http://127.0.0.1:port``.
     """
 
@@ -80,10 +80,10 @@ class Server:
         self._thread.start()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Cut all connections, as a server that falls does, and wait for their threads. Idempotent.
+        """Cut all connections, as in a crash of the server, and wait for their threads. Idempotent.
 
         :param timeout: seconds to wait.
-        :raises TimeoutError: if the application goes on with one.
+        :raises TimeoutError: if the application has not ended a request by then.
         """
         self._listener.shutdown()
         self._thread.join()
@@ -93,12 +93,12 @@ class Server:
         for thread in left:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                raise TimeoutError(f"the application has not ended a request for {timeout} s")
+                raise TimeoutError(f"the application has not ended a request within {timeout} s")
 
 
 @contextmanager
 def serve(app: Callable[..., Iterable[bytes]]) -> Iterator[Server]:
-    """Serve an application as long as the block lasts."""
+    """Serve an application until the end of the ``with`` block."""
     server = Server(app)
     try:
         yield server

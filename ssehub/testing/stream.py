@@ -1,4 +1,4 @@
-"""AppStream: a stream of an application under test, without a server and without a network."""
+"""AppStream: a stream of an application under test, without a server and a network."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from ssehub.server.connection import Connection
 from ssehub.wsgi.directory import Directory
 from ssehub.wsgi.hub_core import hubs
 
-#: What a page does not see unless it asks for it; a gap it should.
+#: Events that a page does not see unless it asks for them. A gap is not one of them.
 _HIDDEN = ("ssehub.open", "ssehub.cursor")
-#: Bytes that may wait to be read, roughly; then the application waits, as for a reader that is slow.
+#: Approximate number of unread bytes after which the application has to wait, as for a slow client.
 _BUFFER = 1 << 14
-#: What answers a request without a login: 401, 403, or a redirect to the form.
+#: Statuses of responses to a request without a login: 401, 403, or a redirect to the login form.
 _NO_LOGIN = (301, 302, 303, 307, 308, 401, 403)
-#: Bytes of one read.
+#: Maximum number of bytes of one read.
 _READ = 1 << 16
 
 
 class NotAStream(SSEHubError):
-    """The application has answered with something else than an event stream, a 401 for instance."""
+    """The application's response is not an event stream but, for example, a 401."""
 
 
 class AppStream(Iterator[Received]):
-    """Be the only client of one stream: iterate its messages, and close it to leave.
+    """The client of one stream: iterate its messages, and close it to disconnect.
 
     The application runs in a thread of its own, ``ssehub-app-stream``, and answers through a pair of sockets, as in a
-    server with several threads. When this is made, the stream has begun: what is sent from then on arrives. One thread
-    reads.
+    server with several threads. When the constructor returns, the stream has begun: messages that you send from then on
+    arrive. Only one thread may read.
 
-    The events ``ssehub.open`` and ``ssehub.cursor`` are left out; ``ssehub.gap`` comes.
+    The events ``ssehub.open`` and ``ssehub.cursor`` are left out; ``ssehub.gap`` is not.
 
-    :ivar timeout: seconds to wait for the next message; may be changed.
-    :ivar status: of the answer, a number.
-    :ivar headers: of the answer.
-    :ivar opened: what the hub's first event said, ``session_id`` and ``client_id``; empty if it is no hub's stream.
+    :ivar timeout: seconds to wait for the next message; you can change it.
+    :ivar status: the status code of the response.
+    :ivar headers: the headers of the response.
+    :ivar opened: the data of the hub's first event, ``session_id`` and ``client_id``; empty if the stream is not that
+        of a hub.
     """
 
     def __init__(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any], timeout: float) -> None:
@@ -53,14 +54,14 @@ class AppStream(Iterator[Received]):
         self.timeout = timeout
         self._ready: collections.deque[Received] = collections.deque()
         self._decoder = Decoder(max_event_size=1 << 40)
-        #: The head of the answer, as far as it has come; None once it is whole.
+        #: The part of the response's head that has arrived; None once the head is complete.
         self._head: bytes | None = b""
         self._error: BaseException | None = None
         self._connection: Connection | None = None
         self._leaving = self._over = False
         self._socket, self._servers = socket.socketpair()
         self._servers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-        # A hub notices by the socket that a client has left, and may take it over.
+        # Through the socket a hub notices that the client has disconnected, and it may take the socket over.
         self._environ = {**environ, "werkzeug.socket": self._servers}
         self.status: int = 0
         self._status = "nothing"
@@ -77,14 +78,14 @@ class AppStream(Iterator[Received]):
 
     @property
     def last_event_id(self) -> str:
-        """The id of what was read last; a client would come back with it."""
+        """The id of the last event that was read. A client would send it when it reconnects."""
         return self._decoder.last_event_id
 
     def __next__(self) -> Received:
-        """Return the next message, or raise what the application has raised.
+        """Return the next message. An error of the application is raised here.
 
-        :raises TimeoutError: if none comes in time.
-        :raises NotAStream: if the application has answered with something else than a stream.
+        :raises TimeoutError: if no message arrives in time.
+        :raises NotAStream: if the application's response is not a stream.
         """
         if not self._is_stream:
             raise NotAStream(self._said)
@@ -96,10 +97,10 @@ class AppStream(Iterator[Received]):
         return self._ready.popleft()
 
     def read(self, count: int) -> list[Received]:
-        """Return the next so many messages; fewer if the stream ends.
+        """Return the next *count* messages; fewer if the stream ends.
 
-        :raises TimeoutError: if one does not come in time.
-        :raises NotAStream: if the application has answered with something else than a stream.
+        :raises TimeoutError: if a message does not arrive in time.
+        :raises NotAStream: if the application's response is not a stream.
         """
         return [message for _, message in zip(range(count), self, strict=False)]
 
@@ -110,27 +111,27 @@ class AppStream(Iterator[Received]):
 
     @property
     def _said(self) -> str:
-        """What the application has answered, in one line."""
+        """The application's response in one line."""
         where = f"; Location: {self.headers['Location']}" if "Location" in self.headers else ""
-        hint = "; a stream of a user who is logged in takes the cookies of a test client: cookies="
+        hint = "; for a stream of a logged-in user, pass the cookies of a test client: cookies="
         return f"the application answered {self._status}, not with a stream{where}{hint * (self.status in _NO_LOGIN)}"
 
     def close(self) -> None:
-        """Leave, as a browser does, and wait until the application has ended the stream. Idempotent.
+        """Disconnect as a browser does, and wait until the application has ended the stream. Idempotent.
 
-        :raises TimeoutError: if it does not.
+        :raises TimeoutError: if it does not end the stream in time.
         """
         self._leaving = self._over = True
         deadline = time.monotonic() + self.timeout
-        with contextlib.suppress(OSError):  # the other end is closed
+        with contextlib.suppress(OSError):  # the other end is already closed
             self._socket.shutdown(socket.SHUT_WR)
-        while self._receive(deadline, f"the application has not ended the stream for {self.timeout} s"):
+        while self._receive(deadline, f"the application has not ended the stream within {self.timeout} s"):
             pass
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        # A stream that has left its thread ends in one of the hub's.
+        # A stream that has left its thread ends in a thread of the hub.
         has_ended = self._connection is None or self._connection.wait(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive() or not has_ended:
-            raise TimeoutError(f"the application has not ended the stream for {self.timeout} s")
+            raise TimeoutError(f"the application has not ended the stream within {self.timeout} s")
         self._socket.close()
 
     def __enter__(self) -> AppStream:
@@ -140,8 +141,8 @@ class AppStream(Iterator[Received]):
         self.close()
 
     def _take(self, deadline: float) -> bool:
-        """Take what has come; return whether the body or the end was among it."""
-        data = self._receive(deadline, "the stream is silent: no message has come in time")
+        """Process the data that has arrived. Return whether it included a part of the body, or the end."""
+        data = self._receive(deadline, "no message arrived in time")
         if not data:
             self._over = True
             if self._error is not None:
@@ -159,9 +160,9 @@ class AppStream(Iterator[Received]):
         return bool(data)
 
     def _receive(self, deadline: float, late: str) -> bytes:
-        """Return the next bytes; none at the end.
+        """Return the next bytes; empty at the end.
 
-        :raises TimeoutError: if they do not come in time.
+        :raises TimeoutError: if none arrive in time.
         """
         if self._socket.fileno() < 0:
             return b""
@@ -173,7 +174,7 @@ class AppStream(Iterator[Received]):
         except ConnectionError:
             return b""
 
-    # What follows runs in the application's thread.
+    # The following methods run in the application's thread.
 
     def _run(self) -> None:
         try:
@@ -192,7 +193,7 @@ class AppStream(Iterator[Received]):
                 if self._leaving:
                     break
                 if chunk:
-                    # As in a server, the head leaves with the first bytes.
+                    # As in a server, the head is sent with the first bytes.
                     self._servers.sendall(head + chunk)
                     head = b""
         finally:
@@ -202,7 +203,7 @@ class AppStream(Iterator[Received]):
 
 
 def _find(session_id: Any) -> Connection | None:
-    """Return a connection of this process."""
+    """Return a connection of this process, by its session id."""
     here = [hub for hub in hubs() if isinstance(hub, Directory)]
     return next((one for hub in here for one in hub.connections() if one.id == session_id), None)
 
@@ -218,13 +219,13 @@ def stream(
 ) -> AppStream:
     """Open a stream of a WSGI application: a Flask application, Django's ``get_wsgi_application()``, any other.
 
-    :param path: path and query.
-    :param headers: of the request.
-    :param cookies: of the request, by name: texts, or objects whose ``value`` is the text. Those of Django's test
-        client are ``client.cookies``; of Flask's, ``{"session": client.get_cookie("session")}``.
-    :param last_event_id: for a client that comes back.
+    :param path: path and query of the request.
+    :param headers: headers of the request.
+    :param cookies: cookies of the request by name: texts, or objects whose ``value`` is the text. With Django's test
+        client pass ``client.cookies``; with Flask's, ``{"session": client.get_cookie("session")}``.
+    :param last_event_id: the last event id of a client that reconnects.
     :param timeout: seconds to wait for each message, and for the application when the stream is opened or closed.
-    :returns: an iterator over its messages, and a context manager that closes it.
+    :returns: an iterator over the messages, which is also a context manager that closes the stream.
     :raises TimeoutError: if the application does not answer.
     """
     fields = Headers(headers)

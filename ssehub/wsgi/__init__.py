@@ -1,1 +1,1 @@
-"""The HTTP rim of a hub: responses, and the sockets behind them."""
+"""The WSGI side of a hub: requests, responses, and the sockets of clients."""

@@ -1,4 +1,4 @@
-"""Access: who may follow and who may send, and which other sites' pages may."""
+"""Access: which requests may subscribe or publish, and which other origins may read the streams."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from werkzeug.exceptions import Forbidden
 
 from ssehub.log import ALL, All
 
-#: Seconds for which a browser remembers the answer to a preflight request. Chromium's own limit.
+#: Seconds for which a browser may cache the response to a preflight request: Chromium's upper limit.
 _MAX_AGE = "7200"
-#: What is asked for: to follow zones, to send to a zone (or to all, with :data:`~ssehub.ALL`), or to see who is there.
+#: The action of a request: follow zones, send to a zone (or to all, with :data:`~ssehub.ALL`), or list connections.
 Action = Literal["subscribe", "publish", "inspect"]
-#: Says whether a request may do what it asks for: called with the request, the action, the zones, and whose client id
-#: is meant, before anything else happens. False is a 403; an HTTP error that it raises, a 401 say, is the answer. To
-#: "subscribe", a ``timedelta`` says for how long it may: the stream ends then, and when its client comes back, this is
-#: called again.
+#: Decides whether a request is allowed. It is called before anything else happens, with the request, the action, the
+#: zones, and the client id that the request is about. If it returns False, the response is a 403. If it raises an HTTP
+#: error, such as a 401, that is the response. For "subscribe" it may return a ``timedelta``: the stream ends after that
+#: time, and when the client reconnects, the function is called again.
 Authorize = Callable[[Any, Action, Sequence[str] | All, str | None], bool | timedelta]
 
 
 def check(
     authorize: Authorize, request: Any, action: Action, zones: Sequence[str] | All = ALL, client_id: str | None = None
 ) -> float | None:
-    """Ask the application whether a request may do something.
+    """Ask the application whether a request is allowed.
 
-    :returns: for how many seconds it may, or None for no limit.
-    :raises Forbidden: if it may not.
-    :raises TypeError: if the application has answered with something else than True, False or, to "subscribe", a
-        ``timedelta``: a view that forgets its ``return`` lets nobody in.
+    :returns: the seconds for which it is allowed, or None for no limit.
+    :raises Forbidden: if it is not allowed.
+    :raises TypeError: if the application returned anything other than True, False or, for "subscribe", a ``timedelta``.
+        So a function that forgets its ``return`` allows nothing.
     """
     answer = authorize(request, action, zones, client_id)
     if isinstance(answer, timedelta) and action == "subscribe":
@@ -45,13 +45,13 @@ def check(
 
 
 def check_origins(origins: Collection[str]) -> frozenset[str]:
-    """Check the origins whose pages may use a stream, where they enter.
+    """Check the origins whose pages may read a stream.
 
-    :raises ValueError: if one is no origin: scheme, host, perhaps a port, nothing else.
+    :raises ValueError: if one is not an origin: a scheme, a host and an optional port.
     :raises TypeError: if it is a single string.
     """
     if isinstance(origins, str):
-        raise TypeError("origins must be several, not a single str")
+        raise TypeError("origins must be a list of origins, not a single str")
     for origin in origins:
         parts = urlsplit(origin)
         if "@" in parts.netloc:
@@ -62,10 +62,9 @@ def check_origins(origins: Collection[str]) -> frozenset[str]:
 
 
 def cors_headers(origin: str | None, origins: frozenset[str]) -> dict[str, str]:
-    """Return the headers by which a browser lets a page of another origin read the answer, cookies and all.
-
+    """Return the headers that let a browser give the response to a page of another origin, with cookies.
     Specification: https://fetch.spec.whatwg.org/#http-responses. A browser's ``EventSource`` sends no preflight
-    request; for others see :func:`preflight_headers`.
+    request. For requests that do, see :func:`preflight_headers`.
 
     :param origin: the ``Origin`` of the request.
     """
@@ -79,15 +78,15 @@ def cors_headers(origin: str | None, origins: frozenset[str]) -> dict[str, str]:
 def preflight_headers(
     method: str, origin: str | None, origins: frozenset[str], methods: Sequence[str] = ("GET", "HEAD")
 ) -> dict[str, str] | None:
-    """Return the headers of the answer, a 204, to a preflight request for a stream.
+    """Return the headers of the response, a 204, to a preflight request.
 
-    A page that follows with ``fetch`` sends one as soon as it comes back, because ``Last-Event-ID`` is not among the
-    headers that it may send without (https://fetch.spec.whatwg.org/#cors-safelisted-request-header).
+    A page that uses ``fetch`` sends such a request when it reconnects, because ``Last-Event-ID`` is not a safelisted
+    header (https://fetch.spec.whatwg.org/#cors-safelisted-request-header).
 
-    :param method: the request's.
+    :param method: the method of the request.
     :param origin: the ``Origin`` of the request.
     :param methods: the methods that a page may use.
-    :returns: None if this is no preflight request, or one of an origin that may not follow.
+    :returns: None if this is not a preflight request, or its origin is not allowed.
     """
     if method != "OPTIONS" or origin not in origins:
         return None

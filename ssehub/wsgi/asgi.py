@@ -1,7 +1,7 @@
-"""ASGI: notices that a client has left where a wrapper from ASGI to WSGI shows how, as a2wsgi does.
+"""ASGI: detects that a client has disconnected behind a wrapper from ASGI to WSGI, such as a2wsgi.
 
-A wrapper goes on taking what a stream yields when its client has long gone. Without this each such stream would keep
-its thread.
+Such a wrapper keeps iterating a stream after its client has disconnected, so without this module each abandoned stream
+would keep a thread. It works only with wrappers that expose the ASGI ``receive`` function.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    # Elsewhere it is imported when there is a loop: it brings ssl, before gevent may have patched that.
+    # Otherwise imported only when a loop exists: asyncio imports ssl, and gevent may not have patched it yet.
     import asyncio
     import concurrent.futures
 
 
 class Receiver(NamedTuple):
-    """What a server tells of a request, one event after the other. Nobody else asks for them: a GET has no body."""
+    """The ASGI events of a request. Only this module receives them, because a GET request has no body."""
 
     loop: asyncio.AbstractEventLoop
     receive: Callable[[], Awaitable[Any]]
 
     def watch(self, on_leave: Callable[[], object]) -> concurrent.futures.Future[None]:
-        """Have a function called, in the server's thread, when the client has left; cancel what this returns to stop.
+        """Call a function, in the server's thread, when the client disconnects. Cancel the returned future to stop.
 
         Specification: https://asgi.readthedocs.io/en/latest/specs/www.html#disconnect-receive-event
         """
@@ -38,7 +38,7 @@ class Receiver(NamedTuple):
 
 
 def find_receiver(environ: dict[str, Any]) -> Receiver | None:
-    """Return how the wrapper that made a request tells its end, or None."""
+    """Return the receiver of a request that came through a wrapper, or None if the wrapper does not expose it."""
     body = environ.get("wsgi.input")
     loop, receive = getattr(body, "loop", None), getattr(body, "receive", None)
     if "asgi.scope" not in environ or loop is None or not callable(receive):

@@ -1,4 +1,7 @@
-"""Body: what the server iterates as a response's body."""
+"""Body: the iterator that the server takes as a response's body.
+
+The *life* of a connection is the generator that registers it, yields its chunks, and removes it in its ``finally``.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ OnClose = list[Callable[[], None]]
 
 
 class Bodies:
-    """Holds the lives of connections until they are over.
+    """Keeps a reference to each life until it is over.
 
-    A generator's ``finally`` runs wherever its last reference goes, and in a cycle that is wherever the garbage
-    collector happens to run: also in a thread that holds one of our locks. So each life that has begun is held here,
-    and one whose body was dropped without ``close()`` is ended by a thread that may do it: see :meth:`reap`.
+    When a generator is garbage collected, its ``finally`` runs in whatever thread the collector runs in, even one that
+    holds one of our locks. To avoid this, each life that has started is kept here. If a body is dropped without
+    ``close()``, :meth:`reap` ends its life in a safe thread.
 
-    :param run: runs a function soon, in a thread that nobody relies on: the end of a life runs hooks.
+    :param run: runs a function soon, in a thread where it may block: the end of a life runs hooks.
     """
 
     def __init__(self, run: Callable[[Callable[[], None]], None]) -> None:
         self._run = run
-        #: Called when a body was dropped, in whatever thread; it must take no lock.
+        #: Called when a body was dropped, in any thread. It must not take a lock.
         self.on_drop: Callable[[], None] = lambda: None
         self._begun: set[Life] = set()
         self._dropped: collections.deque[Life] = collections.deque()
@@ -31,28 +34,28 @@ class Bodies:
     def make(self, live: Callable[[OnClose], Life]) -> Body:
         """Make a body.
 
-        :param live: makes the life of the body; it does not begin before the server asks for the first bytes. It is
-            given a list, and what it puts there is called when the server is done with the response.
+        :param live: returns the generator that is the life of the body. It starts when the server asks for the first
+            bytes. Its argument is a list; functions that it adds are called when the server is done with the response.
         """
         on_close: OnClose = []
         return Body(self, live(on_close), on_close)
 
     def begin(self, life: Life) -> None:
-        """Hold a life from now on."""
+        """Keep a life from now on."""
         self._begun.add(life)
 
     def end(self, life: Life) -> None:
-        """Let go of a life that is over."""
+        """Remove a life that is over."""
         self._begun.discard(life)
 
     def drop(self, life: Life) -> None:
-        """Note that a life will be neither iterated nor closed any more."""
+        """Note that a life will not be iterated or closed any more."""
         if life in self._begun:
             self._dropped.append(life)
             self.on_drop()
 
     def reap(self) -> None:
-        """Have the lives ended whose bodies were dropped. Any thread may call this."""
+        """End the lives whose bodies were dropped. Thread-safe."""
         with contextlib.suppress(IndexError):
             while True:
                 self._run(functools.partial(self._close, self._dropped.popleft()))
@@ -65,7 +68,7 @@ class Bodies:
 
 
 class Body(Iterator[bytes]):
-    """The body of one response. One thread iterates it, and closes it when the client is gone."""
+    """The body of one response. One thread iterates it, and closes it when the client has disconnected."""
 
     def __init__(self, bodies: Bodies, life: Life, on_close: OnClose) -> None:
         self._bodies = bodies
@@ -76,12 +79,12 @@ class Body(Iterator[bytes]):
         self._bodies.begin(self._life)
         try:
             return next(self._life)
-        except BaseException:  # its end, too
+        except BaseException:  # includes StopIteration
             self._bodies.end(self._life)
             raise
 
     def close(self) -> None:
-        """End the life; a WSGI server calls this in every case (PEP 3333)."""
+        """End the life. A WSGI server always calls this (PEP 3333)."""
         self._life.close()
         self._bodies.end(self._life)
         while self._on_close:

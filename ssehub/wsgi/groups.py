@@ -1,4 +1,4 @@
-"""Groups: the streams that want the same, so that they can be sent the same bytes."""
+"""Groups: the streams in the same zones, which can be sent the same bytes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ssehub.log import ALL, All, Interest, Place, Position, Readable
 from ssehub.server.page_cache import Chunk
 from ssehub.wsgi.stream import Stream
 
-#: Later than any offset.
+#: Greater than any offset.
 _NEVER = 1 << 63
 
 
 class Group:
     """The streams in one set of zones. Only the writer's thread uses it.
 
-    :ivar place: the place up to which the group was sent everything; a stream of it may be elsewhere.
+    :ivar place: the place up to which everything was sent to the group. Single streams may be at other places.
     """
 
     def __init__(self, first: Stream) -> None:
@@ -25,16 +25,16 @@ class Group:
         self.home: int = connection.home
         self.partitions: tuple[int, ...] = connection.partitions
         self.streams: dict[Stream, None] = {}
-        # Its first stream may have to catch up, and does so by itself.
+        # If its first stream has to catch up, that stream does so by itself.
         self.place: Place = self.log.end()
-        #: Between these two offsets nothing was sent to the group, where it reads a single partition.
+        #: No message for the group lies between this offset and the next chunk. For groups with a single partition.
         self._low = _NEVER
 
     def split(self, chunk: Chunk) -> tuple[list[Stream], list[Stream]]:
-        """Return the streams that can be sent a chunk, which begins at the group's place, and those that cannot.
+        """Return two lists: the streams that can be sent a chunk that begins at the group's place, and the others.
 
-        A stream can if it is where the group is, or at a place from which it would be sent the same: nothing that is
-        for the group lies between the two. The others have to be served one by one, unless they are busy.
+        A stream is in the first list if it is at the group's place, or at another place with no message for the group
+        between the two. The others have to be served one by one. Busy streams are in neither list.
         """
         assert chunk.first is not None
         start, low, high = self.place, self._low, chunk.first.position.offset
@@ -55,9 +55,9 @@ class Group:
         return fit, others
 
     def upto(self, ends: Mapping[int, Position]) -> Place:
-        """Return the place up to which the group may be sent something.
+        """Return the place up to which the group may be sent messages.
 
-        :param ends: that place in each partition; where there is none, it is where the group is.
+        :param ends: the last position in each partition. In a partition without one, the group stays where it is.
         """
         place = self.place
         for part in place.parts:
@@ -73,12 +73,12 @@ class Group:
             self._low = chunk.last.position.offset
 
     def restart(self) -> None:
-        """Go on from the end of the log, after the streams were told to catch up by themselves."""
+        """Continue at the end of the log. The streams catch up by themselves."""
         self.place, self._low = self.log.end(), _NEVER
 
 
 class Groups:
-    """All groups, by zone. Only the writer's thread uses it."""
+    """All groups, by zone. Only the writer's thread uses them."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, ...], Group] = {}
@@ -95,7 +95,7 @@ class Groups:
         group.streams[stream] = None
 
     def remove(self, stream: Stream) -> None:
-        """Take a stream out of its group."""
+        """Remove a stream from its group."""
         zones = stream.connection.zones
         group = self._groups[zones]
         del group.streams[stream]
@@ -111,7 +111,7 @@ class Groups:
         return self._groups[stream.connection.zones]
 
     def of(self, zone: str | All, partition: int) -> Iterable[Group]:
-        """Return the groups that an entry for everyone in a zone is for, when it comes in a partition."""
+        """Return the groups to which a broadcast entry in a zone and a partition has to be sent."""
         if zone is ALL:
             return [group for group in self._groups.values() if group.home == partition]
         return list(self._by_zone.get(zone, {}).values())

@@ -1,12 +1,12 @@
-"""gunicorn's worker: ends the streams when it is told to stop, and knows how many threads it has.
+"""gunicorn's worker: ends the streams when the worker is told to stop, and reports the number of its threads.
 
-gunicorn tells an application that it stops only when its requests have ended. A stream that stays on a thread, or on a
-greenlet, is a request that does not end: the worker would wait for the whole ``graceful_timeout``, 30 s, and then be
-killed with all its streams. No hook of gunicorn is called for each of SIGTERM, SIGINT, SIGQUIT, SIGHUP,
-``--max-requests`` and ``--reload`` before the requests have ended. What they all do is to clear ``worker.alive``, so a
-thread of the hub looks at that.
+gunicorn tells an application that it stops only after its requests have ended. A stream that stays on a thread or a
+greenlet is a request that does not end. The worker would wait for the whole ``graceful_timeout``, 30 s, and then be
+killed with all its streams. gunicorn has no hook that is called before the requests have ended in all of these cases:
+SIGTERM, SIGINT, SIGQUIT, SIGHUP, ``--max-requests`` and ``--reload``. But all of them clear ``worker.alive``, so a
+thread of the hub polls this attribute.
 
-A request does not show the worker that serves it. But the worker handles SIGTERM, and the handler is its method.
+A request does not expose the worker that serves it. But the handler of SIGTERM is a method of the worker.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any
 from ssehub.background import Background
 from ssehub.logger import logger
 
-#: Seconds between two looks at whether the worker is to stop.
+#: Seconds between two polls of ``worker.alive``.
 _LOOK = 0.1
-#: What the classes of workers are called in ``-k``.
+#: The value of gunicorn's ``-k`` for each worker class.
 _KINDS = {"SyncWorker": "sync", "ThreadWorker": "gthread", "GeventWorker": "gevent"}
-#: The setting that limits the requests that a kind of worker serves at a time.
+#: The setting that limits the number of concurrent requests, for each kind of worker.
 _LIMITS = {"gthread": "threads", "gevent": "worker_connections"}
 
 
-#: The worker of this process and of those that it was forked from, by process, once it is watched.
+#: The watched worker of each process: this one, and the parent processes that it was forked from.
 _watched: dict[int, Any] = {}
 #: Processes that have warned of their threads.
 _warned: set[int] = set()
@@ -37,7 +37,7 @@ _lock = threading.Lock()
 
 
 def find() -> Any:
-    """Return the worker that this process is, or None if it is not a worker of gunicorn."""
+    """Return gunicorn's worker in this process, or None if the process is not a worker of gunicorn."""
     if (worker := _watched.get(os.getpid())) is not None:
         return worker
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
@@ -46,13 +46,13 @@ def find() -> Any:
 
 
 def kind_of(worker: Any) -> str:
-    """Return what a worker's class is called in gunicorn's ``-k``."""
+    """Return the value of gunicorn's ``-k`` for a worker's class."""
     name = type(worker).__name__
     return _KINDS.get(name, name)
 
 
 def requests_at_once(worker: Any) -> int | None:
-    """Return how many requests a worker serves at a time; None if that is not known."""
+    """Return the number of requests that a worker serves concurrently, or None if it is not known."""
     kind, settings = kind_of(worker), worker.cfg
     known = {
         "sync": 1,
@@ -63,9 +63,9 @@ def requests_at_once(worker: Any) -> int | None:
 
 
 def watch(worker: Any, end_streams: Callable[[], object]) -> None:
-    """Have the streams ended as soon as a worker is told to stop; once in a process.
+    """Start watching a worker, once per process: the streams are ended as soon as it is told to stop.
 
-    :param end_streams: ends them.
+    :param end_streams: ends the streams.
     """
     process = os.getpid()
     with _lock:
@@ -85,11 +85,11 @@ def watch(worker: Any, end_streams: Callable[[], object]) -> None:
     with contextlib.suppress(RuntimeError):
         watching.start()
         return
-    del _watched[process]  # there can be no more threads now: the next stream tries again
+    del _watched[process]  # no thread can be started now: the next stream tries again
 
 
 def facts() -> dict[str, Any]:
-    """Return what ``ssehub doctor`` wants to know of the worker, as values of JSON; nothing if there is no worker."""
+    """Return the facts about the worker that ``ssehub doctor`` reads, as JSON values. Empty without a worker."""
     worker = find()
     if worker is None:
         return {}
@@ -102,7 +102,7 @@ def facts() -> dict[str, Any]:
 
 
 def check_threads(worker: Any, limit: int) -> None:
-    """Warn, once in a process, if streams that stay on threads may take all of them.
+    """Warn, once per process, if streams that stay on threads can use up all threads of the worker.
 
     :param limit: the maximum number of streams.
     """
@@ -116,8 +116,8 @@ def check_threads(worker: Any, limit: int) -> None:
     setting = _LIMITS.get(kind_of(worker), "threads")
     less = f", or allow fewer streams than that: Hub(max_connections={max(1, threads - 10)})" if threads > 1 else ""
     logger.warning(
-        "each stream stays on one of gunicorn's %d %s, and when streams have taken all of them, other requests wait."
-        " Use Hub(detach=True), so that streams take none%s",
+        "each stream stays on one of gunicorn's %d %s, and when streams use all of them, other requests wait."
+        " Use Hub(detach=True), so that streams use none%s",
         threads,
         setting,
         less,

@@ -1,4 +1,4 @@
-"""HookPool: runs the hooks of streams that have no thread of their own. StreamHooks: runs those of one stream."""
+"""HookPool: runs the hooks of streams without a thread of their own. StreamHooks: runs the hooks of one stream."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from collections.abc import Callable
 from ssehub.logger import logger
 from ssehub.server.connection import Connection
 
-#: Hooks that run at a time. Those that hang do not count.
+#: Number of hooks that run at the same time, not counting those that hang.
 _THREADS = 4
-#: Seconds after which a hook is said to hang, and its thread no longer counts.
+#: Seconds after which a hook counts as hanging. Its thread is then replaced by another.
 _HANGS = 10.0
-#: Seconds after which a thread that has nothing to do ends.
+#: Seconds after which an idle thread ends.
 _IDLE = 5.0
 
 
 class HookPool:
-    """A few threads, ``ssehub-hooks``, that start when there is something to run. Safe to use from any thread.
+    """A few threads, ``ssehub-hooks``, that start when there is a hook to run. Thread-safe.
 
-    A hook that hangs costs its own stream, and a thread, but does not hold up other hooks. It is named in the log.
+    A hook that hangs blocks its own stream and one thread, but no other hooks. A warning with its name is logged.
     """
 
     def __init__(self) -> None:
-        #: Guards what each stream has handed in; one for all, because ten thousand locks are memory.
+        #: Guards the waiting hooks of all streams. It is shared to save memory: there may be 10,000 streams.
         self.lock: threading.Lock = threading.Lock()
         self._changed = threading.Condition()
         self._tasks: collections.deque[tuple[str, Callable[[], None]]] = collections.deque()
-        #: What each thread runs and since when (``time.monotonic()``); None for one that waits.
+        #: The task of each thread and its start (``time.monotonic()``); None for an idle thread.
         self._threads: dict[threading.Thread, tuple[str, float] | None] = {}
         self._hanging: set[threading.Thread] = set()
         self._closed = False
@@ -39,7 +39,7 @@ class HookPool:
     def run(self, what: str, task: Callable[[], None]) -> None:
         """Run a task in one of the threads, soon. Never blocks.
 
-        :param what: what log records call it.
+        :param what: the name of the task in log records.
         """
         with self._changed:
             self._tasks.append((what, task))
@@ -47,7 +47,7 @@ class HookPool:
             self._changed.notify()
 
     def look(self) -> None:
-        """Name the hooks that hang. Call it now and then."""
+        """Log a warning for each hook that hangs. Has to be called periodically."""
         now = time.monotonic()
         with self._changed:
             hanging = [
@@ -61,9 +61,9 @@ class HookPool:
             logger.warning("%s has been running for %.0f s: its stream waits for it", what, now - since)
 
     def close(self, timeout: float) -> None:
-        """Run what is left, and end the threads. Idempotent.
+        """Run the remaining tasks, and end the threads. Idempotent.
 
-        :param timeout: seconds to wait for hooks that still run.
+        :param timeout: seconds to wait for hooks that are still running.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -77,7 +77,7 @@ class HookPool:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _start_thread(self) -> None:
-        """Start a thread if there are tasks that no thread waits for, and not too many threads."""
+        """Start a thread if there are more tasks than idle threads, and fewer threads than allowed."""
         waiting = sum(running is None and thread.is_alive() for thread, running in self._threads.items())
         if len(self._tasks) <= waiting or len(self._threads) - len(self._hanging) >= _THREADS:
             return
@@ -85,7 +85,7 @@ class HookPool:
         self._threads[thread] = None
         try:
             thread.start()
-        except RuntimeError:  # no more threads now, or the interpreter ends: other threads take it, or close()
+        except RuntimeError:  # no more threads, or interpreter shutdown: other threads or close() run the task
             del self._threads[thread]
 
     def _work(self) -> None:
@@ -103,7 +103,7 @@ class HookPool:
                 self._start_thread()
 
     def _next(self, own: threading.Thread) -> Callable[[], None] | None:
-        """Wait for a task; None if the thread is to end."""
+        """Wait for a task. None means that the thread has to end."""
         with self._changed:
             self._hanging.discard(own)
             if own in self._threads:
@@ -120,12 +120,12 @@ class HookPool:
 
 
 class StreamHooks:
-    """Runs the hooks of one stream that was taken over, one after the other. Any thread may hand one in.
+    """Runs the hooks of one stream that was taken over, one after the other. Thread-safe.
 
-    They run in the stream's own thread, if it has one, or else in the pool.
+    The hooks run in the stream's own thread, if it has one, or else in the pool.
 
-    :param pool: for a stream without a thread of its own.
-    :param own: what the stream's own thread blocks on; None if there is no such thread.
+    :param pool: runs the hooks if the stream has no thread of its own.
+    :param own: the queue that the stream's own thread blocks on; None if there is no such thread.
     """
 
     __slots__ = ("_connection", "_is_running", "_own", "_pool", "_tasks")
@@ -140,9 +140,9 @@ class StreamHooks:
         self._is_running = False
 
     def run(self, what: str, task: Callable[[], None]) -> None:
-        """Run a hook once those before it have ended. Never blocks.
+        """Run a hook after the earlier hooks of the stream have ended. Never blocks.
 
-        :param what: what log records call it.
+        :param what: the name of the hook in log records.
         """
         with self._pool.lock:
             if self._own is not None:
@@ -156,7 +156,7 @@ class StreamHooks:
         self._pool.run(what, self._work)
 
     def end(self) -> None:
-        """Note that the stream has ended, and that no hook comes after those handed in. Never blocks."""
+        """Note that the stream has ended and that no more hooks follow. Never blocks."""
         with self._pool.lock:
             if self._own is not None:
                 self._own.put(None)
@@ -164,7 +164,7 @@ class StreamHooks:
     def serve(self) -> None:
         """Run the hooks in this thread, the stream's own, until the stream has ended.
 
-        If it is interrupted, because the server ends its greenlet, the pool runs what is still to come.
+        If the thread is interrupted, because the server ends its greenlet, the pool runs the remaining hooks.
         """
         assert self._own is not None
         own = self._own
@@ -182,7 +182,7 @@ class StreamHooks:
             raise
 
     def _work(self) -> None:
-        """Run the hooks that wait, in a thread of the pool."""
+        """Run the waiting hooks in a thread of the pool."""
         while True:
             with self._pool.lock:
                 if not self._tasks:

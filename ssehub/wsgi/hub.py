@@ -1,4 +1,4 @@
-"""Hub: what an application uses. It takes in requests for streams, and messages."""
+"""Hub: the class that an application uses. It answers requests with event streams, and sends messages."""
 
 from __future__ import annotations
 
@@ -31,57 +31,58 @@ from ssehub.wsgi.source import NO_REQUEST, source_of
 from ssehub.wsgi.streams import REFUSAL
 from ssehub.wsgi.warnings import note_sent, note_served, warn_of
 
-#: Zones one connection may be in; each is a table entry, and a request may name them.
+#: Maximum number of zones of one connection. Zone names may come from a request, and each takes memory in the registry.
 MAX_ZONES = 100
-#: Partitions of a log that one connection may read. Its process has to follow all of them, and each id has a part for
-#: each, which has to come back in a request header.
+#: Maximum number of a log's partitions that one connection may read. The process has to follow each of them, and each
+#: adds a part to the event ids, which have to fit into a request header.
 MAX_READ_PARTITIONS = 32
 
 
 class Hub(Directory):
-    """Send messages to the clients that are connected, and to those that will be back.
+    """Sends messages to the clients that are connected, and to clients that reconnect later.
 
-    Every public method may be called from any thread, and none waits for a client. A hub starts nothing when it is
-    made; it may be made before a server forks, and each process then has its own. If nobody refers to a hub any more,
-    its threads end after its last stream; :meth:`close` does not wait for that.
+    All public methods are thread-safe, and none of them waits for a client. A new hub starts no threads, so you can
+    make it before a server forks; each process then has its own state. If a hub is garbage collected, its threads end
+    after its last stream. :meth:`close` ends them at once.
 
-    :param log: where messages are kept; a :class:`~ssehub.MemoryLog` of its own by default.
-    :param heartbeat: seconds of silence after which a client hears that the stream is alive. Below the 60 s after
-        which nginx and others cut a silent stream.
-    :param retry: milliseconds a client waits before it reconnects.
-    :param max_pending: messages sent to one session alone that may wait for it. Others wait for nobody: they are in
-        the log, from which every connection reads.
-    :param max_replay: messages that a connection may have to catch up on; one that is further behind gets a gap
-        instead. None: whatever the log holds.
-    :param max_connections: maximum number of open streams. None: as many as the descriptors that the process may open
-        allow, less an eighth for everything else. Where streams stay on the server's threads, set it below their
-        number.
+    :param log: where messages are kept. The default is a new :class:`~ssehub.MemoryLog`.
+    :param heartbeat: seconds of silence after which the client is sent a comment, which shows that the stream is alive.
+        It has to be less than the time after which a proxy closes a silent connection (nginx: 60 s).
+    :param retry: milliseconds that a client waits before it reconnects.
+    :param max_pending: maximum number of queued :meth:`Connection.send` messages of one connection. All other messages
+        are read from the log and never queued.
+    :param max_replay: maximum number of messages that a connection catches up on. A connection that is further behind
+        gets a gap instead. None: everything that the log still has.
+    :param max_connections: maximum number of open streams. None: as many as the process's limit of open descriptors
+        allows, with an eighth of them reserved for other uses. If streams stay on the server's threads, set it below
+        the number of these threads.
     :param max_per_client: maximum number of open streams of one client id. None: no limit.
-    :param max_age: seconds after which a stream ends and its client comes back, less up to a tenth. None: never.
-    :param stall_timeout: seconds after which a client that takes nothing of a write is cut, where the server shows its
-        socket.
-    :param detach: whether streams leave the server's threads. Where the server shows the client's socket, one thread of
-        the hub writes to all streams, and the server's thread is only needed to begin one. None: the thread stays with
-        its stream, but where the server has one thread for all requests it does not. True: it never stays. False: the
-        server's threads write their streams themselves. If a stream cannot be taken over, because the server shows no
-        socket or a middleware changes the body, its thread writes it, too; the log says so once.
+    :param max_age: seconds after which a stream ends and its client reconnects. A random part of up to a tenth is
+        subtracted. None: no limit.
+    :param stall_timeout: seconds after which a stream is closed if its client accepts no data. This needs a server that
+        exposes the client's socket.
+    :param detach: whether streams release the server's threads. If the server exposes the client's socket, one thread
+        of the hub writes to all streams, and a server thread is only needed to start a stream. None: the server thread
+        is released only if the server has a single thread for all requests. True: it is always released. False: the
+        server's threads write their streams themselves. A stream that cannot be taken over (the server exposes no
+        socket, or a middleware changes the body) is also written by its server thread; this is logged once.
     :param headers: response headers to add to every stream.
-    :param refuse_with: the answer to a client that is one too many. 200: an event stream that tells it to come back
-        later and ends, because a browser's EventSource gives up for good on anything else. 503: for clients that
-        know what that means.
-    :raises ValueError: if a number is out of its range or a header is not the application's to set.
+    :param refuse_with: the status of the response when a limit is reached. 200: an event stream that ends at once and
+        asks the client to reconnect later; with any other status a browser's EventSource stops for good. 503: for
+        clients that retry after a 503.
+    :raises ValueError: if a number is out of range, or if an application may not set one of the headers.
     :raises TypeError: if an argument has the wrong type.
+    :ivar on_connection: hook, called with the :class:`Connection` after it is registered and before its first bytes are
+        sent. It runs in the thread that serves the request.
+    :ivar on_disconnect: hook, called with the :class:`Connection` after it has ended; ``closed`` is the reason. It is
+        the last hook of a connection.
+    :ivar on_gap: hook, called with the :class:`Connection` and the :class:`~ssehub.Gap`. Messages that it sends to the
+        connection arrive after the gap and before the messages that the log still has.
 
-    :ivar on_connection: hook, called with the :class:`Connection` once it is registered, before its first bytes. It
-        runs in the thread that serves the request.
-    :ivar on_disconnect: hook, called with the :class:`Connection` once it is gone; its ``closed`` says why. It is the
-        last hook of a connection.
-    :ivar on_gap: hook, called with the :class:`Connection` and the :class:`~ssehub.Gap`. What it sends to the
-        connection follows the gap and precedes what the log still holds.
-
-    ``on_gap`` and ``on_disconnect`` run in the thread that serves the stream, or, if the stream has left its thread, in
-    one of a few threads of the hub. The hooks of one connection never run at the same time, and the stream waits for
-    them; other streams do not. A hook that takes longer than ten seconds in a thread of the hub is named in the log.
+    ``on_gap`` and ``on_disconnect`` run in the thread that serves the stream. If the stream has released that thread,
+    they run in one of a few threads of the hub. The hooks of one connection never run at the same time. A stream waits
+    for its own hooks; other streams do not. If a hook takes longer than ten seconds in a thread of the hub, this is
+    logged.
     """
 
     # Clients
@@ -96,22 +97,24 @@ class Hub(Directory):
         since: Since = None,
         max_age: float | None = None,
     ) -> Response:
-        """Answer a request with an event stream.
+        """Return an event stream as the response to a request.
 
-        The client is registered when the server asks for the first bytes, in the thread that serves the request.
-        Whether that thread then stays with the stream is what ``detach`` says. HEAD is answered with the headers alone.
+        The client is registered when the server asks for the first bytes, in the thread that serves the request. The
+        parameter ``detach`` of the hub decides whether that thread stays with the stream. A HEAD request is answered
+        with the headers alone.
 
         :param request_or_environ: a werkzeug or Flask request, or the WSGI environ.
-        :param zone: the zone's name, or several.
-        :param client_id: who this is; several streams may share it. None: an id of its own.
-        :param metadata: what to note about the client; see :meth:`set_metadata`.
-        :param since: where to start if the request brings no last event id: None for now, ``"oldest"``, a number
-            for the last so many messages, or a cursor.
-        :param max_age: seconds after which this stream ends, less up to a tenth, and its client comes back: for
-            instance until the token expires that the client has shown. None, or more than the hub's: that of the hub.
+        :param zone: the name of a zone, or several names.
+        :param client_id: the id of the client. Several streams may share it. None: a new, random id.
+        :param metadata: any data about the client; see :meth:`set_metadata`.
+        :param since: where to start if the request has no last event id: None for now, ``"oldest"``, a number *n* for
+            the last *n* messages, or a cursor.
+        :param max_age: seconds after which this stream ends and its client reconnects, for example the remaining
+            lifetime of the client's token. A random part of up to a tenth is subtracted. None, or a value greater than
+            the hub's: the hub's ``max_age``.
         :returns: a werkzeug response, which is also a WSGI application.
-        :raises ValueError: if a name, ``since`` or ``max_age`` is unfit. It is werkzeug's ``BadRequest``, too, because
-            names often come from the request: werkzeug and Flask answer with a 400.
+        :raises ValueError: if a name, ``since`` or ``max_age`` is invalid. The error is also werkzeug's ``BadRequest``,
+            because names often come from the request: werkzeug and Flask answer it with a 400.
         :raises TypeError: if an argument has the wrong type.
         """
         own = self._own
@@ -144,9 +147,9 @@ class Hub(Directory):
         last_event_id: str = "",
         since: Since = None,
     ) -> Iterator[bytes]:
-        """Make the same stream without HTTP: iterate it in one thread, and close it to leave.
+        """Return the same stream without HTTP. Iterate it in one thread, and close it to disconnect.
 
-        :param last_event_id: the id to go on from; the other parameters are those of :meth:`connect`.
+        :param last_event_id: the id after which to continue. The other parameters are those of :meth:`connect`.
         """
         own = self._own
         own.dispatcher.cluster.check_metadata(metadata)
@@ -160,17 +163,18 @@ class Hub(Directory):
         )
 
     def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:
-        """Return where the log stands now.
+        """Return the current end of the log as a cursor.
 
-        Put it into a page as ``lastEventId`` of its stream's URL before you read what the page shows: then nothing
-        falls between the page and the stream.
+        Call it before you read the data of a page, and put it into the stream's URL as ``lastEventId``. The stream then
+        starts where the data ends, and no message is missed in between.
 
-        If the log cannot be reached, the page is still made: the cursor is one that no log knows. The stream that
-        begins there is told a gap, ``epoch`` or ``bad_id``, as soon as there is a stream; the page loads its data anew.
+        If the log cannot be reached, the method does not fail: it returns a cursor that no log knows. A stream that
+        starts there gets a gap, ``epoch`` or ``bad_id``, as soon as the log is back, and the page can load its data
+        again.
 
-        :param zone: the zones of that stream. With a log of several partitions the cursor is the shorter for it.
-        :raises ValueError: if a name is unfit.
-        :raises TypeError: if the zone is neither a name nor several.
+        :param zone: the zones of the stream. If the log has several partitions, this makes the cursor shorter.
+        :raises ValueError: if a name is invalid.
+        :raises TypeError: if the zone is neither a name nor a list of names.
         """
         zones = zone if zone is ALL else self._check_zones(zone)
         own = self._own
@@ -179,7 +183,7 @@ class Hub(Directory):
             own.dispatcher.start()
             return str(self._log.cursor(zones))
         except LogError as error:
-            logger.warning("a page's cursor will be told as a gap: %s", error)
+            logger.warning("a page gets a cursor that will lead to a gap: %s", error)
             return NOWHERE
 
     def _check_zones(self, zone: str | Sequence[str]) -> tuple[str, ...]:
@@ -205,20 +209,21 @@ class Hub(Directory):
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
     ) -> Receipt:
-        """Send to everyone, or to everyone in a zone.
+        """Send a message to all clients, or to the clients in a zone.
 
-        :param message: a text; any other value (a dict, a list, a number), which is sent as JSON; or a
+        :param message: a text, any other value (a dict, a list, a number), which is sent as JSON, or a
             :class:`Message`.
-        :param zone: the zone's name; :data:`ALL` for everyone.
-        :param exclude: ids of sessions that do not get it.
-        :param event: the event's type, ``"message"`` by default. A :class:`Message` has its own.
-        :param id: the event's id; by default the log assigns one. A :class:`Message` has its own.
-        :param default: makes JSON of what has no form in it, a ``datetime`` for instance; ``default=str`` writes its
-            text. See :meth:`Message.from_json`.
-        :raises TypeError: if the message is None, or JSON has no form for it.
-        :raises ValueError: if it cannot be sent, or a name is unfit.
+        :param zone: the name of the zone, or :data:`ALL` for all clients.
+        :param exclude: ids of sessions that do not get the message.
+        :param event: the event type, ``"message"`` by default. A :class:`Message` has its own.
+        :param id: the event id. By default the log assigns one. A :class:`Message` has its own.
+        :param default: called with each value that JSON cannot represent, such as a ``datetime``, and returns one that
+            it can. ``default=str`` sends such values as text. See :meth:`Message.from_json`.
+        :raises TypeError: if the message is None, or contains a value that JSON cannot represent.
+        :raises ValueError: if the message cannot be sent, or a name is invalid.
         :raises HubClosed: after :meth:`close`.
-        :raises LogError: if the log did not accept it, or nobody knows whether it did; of a log's partitions, some may.
+        :raises LogError: if the log did not accept the message, or it is not known whether it did. If the log has
+            several partitions, some of them may have accepted it.
         """
         made = as_message(message, event, id, default)
         return self.send_message(Packet(made, zone, broadcast=True, exclude=exclude))  # type: ignore[arg-type]
@@ -235,18 +240,19 @@ class Hub(Directory):
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
     ) -> Receipt:
-        """Send to every session of a client, or to those in a zone.
+        """Send a message to all sessions of a client, or to its sessions in a zone.
 
-        A client that is not connected gets it from the log when it comes back with its last event id.
+        If the client is not connected, it gets the message from the log when it reconnects with its last event id.
 
-        :param exclude: ids of sessions that do not get it, the sender's own for instance.
-        :param require: True to refuse a client that is not connected. The other parameters are those of
+        :param exclude: ids of sessions that do not get the message, for example the sender's own.
+        :param require: True to raise an error if the client is not connected. The other parameters are those of
             :meth:`broadcast`.
-        :raises UnknownClient: with ``require``, if the client is not connected, to any process that shares the log.
-        :raises TypeError: if the client id is not a text, the message is None, or JSON has no form for it.
-        :raises ValueError: if it cannot be sent, or a name is unfit.
+        :raises UnknownClient: with ``require``, if the client is not connected to any process that shares the log.
+        :raises TypeError: if the client id is not a text, or the message is None, or it contains a value that JSON
+            cannot represent.
+        :raises ValueError: if the message cannot be sent, or a name is invalid.
         :raises HubClosed: after :meth:`close`.
-        :raises LogError: if the log did not accept it.
+        :raises LogError: if the log did not accept the message.
         """
         _check_one(client_id)
         packet = Packet(as_message(message, event, id, default), zone, client_id, exclude=exclude)  # type: ignore[arg-type]
@@ -255,7 +261,7 @@ class Hub(Directory):
         return self.send_message(packet)
 
     def send_message(self, packet: Packet) -> Receipt:
-        """Send a packet; :meth:`broadcast` and :meth:`send` call this."""
+        """Send a packet. :meth:`broadcast` and :meth:`send` call this."""
         own = self._own
         if not own.dispatcher.takes_messages:
             raise HubClosed("the hub is closed")
@@ -276,7 +282,7 @@ def _check_one(client_id: object) -> None:
 
 
 def _end_streams_with_worker(limit: int) -> None:
-    """Have streams that stay on threads end when gunicorn's worker is told to stop."""
+    """End the streams that stay on threads when gunicorn's worker is told to stop."""
     worker = gunicorn_worker.find()
     if worker is not None:
         gunicorn_worker.watch(worker, end_all_streams)
@@ -285,5 +291,5 @@ def _end_streams_with_worker(limit: int) -> None:
 
 @functools.cache
 def _end_streams_at_exit() -> None:
-    """Have clients be told to come back when the process exits, however it is stopped; once in a process."""
+    """Ask all clients to reconnect when the process exits, for whatever reason. Registered once per process."""
     atexit.register(end_all_streams)

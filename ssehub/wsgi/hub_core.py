@@ -1,4 +1,4 @@
-"""HubCore: what a hub is made of in each process, its numbers, and its end. And all hubs of a process."""
+"""HubCore: the state of a hub in each process, its statistics, and its end. Also a list of all hubs of a process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ssehub.wsgi.streams import Streams
 
 
 class HubCore(ProcessLocal):
-    """The parts of a hub, and its state. :class:`ssehub.Hub` is this with its methods for clients and messages."""
+    """The state of a hub. :class:`ssehub.Hub` adds the methods for clients and messages."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class HubCore(ProcessLocal):
         self.on_disconnect: Hook[[Connection]] = self._hooks.on_disconnect
         self.on_gap: Hook[[Connection, Gap]] = self._hooks.on_gap
         if log is not None and not isinstance(log, Log):
-            # Its value is not shown: it may be an address with a password.
+            # The value is not part of the text: it may be an address with a password.
             raise TypeError(f"log must be a Log, RedisLog(address) for instance, not {type(log).__name__}")
         self._log = MemoryLog() if log is None else log
         self._settings = HubSettings(
@@ -51,8 +51,8 @@ class HubCore(ProcessLocal):
         )
         self._headers = check_headers(headers)
         self._refuse_with = refuse_with
-        #: The last is this process's, the others are its parents'. They are kept: to let go of one would end its
-        #: streams here, under locks that will never be released.
+        #: The last one belongs to this process, the others to its parent processes. Those are kept, because
+        #: freeing one would end its streams in this process, under locks that are never released here.
         self._processes: list[_Process] = []
         super().__init__()
         _hubs.add(self)
@@ -65,41 +65,42 @@ class HubCore(ProcessLocal):
 
     @property
     def _own(self) -> _Process:
-        """Everything that must not cross a fork."""
+        """The state of this process, which a forked process must not use."""
         self._begin()
         return self._processes[-1]
 
     def stats(self) -> dict[str, Any]:
-        """Return numbers of this process.
+        """Return statistics of this process.
 
-        What is there now:
+        Current values:
 
         * ``connections``: open streams. Of these, ``taken_over`` are written by the hub's own thread, and ``detached``
-          hold no thread of the server.
-        * ``clients`` and ``zones``: different ones that have connections.
-        * ``behind``: connections that have something of the log to take yet; ``lag``: the most messages that one of
-          them has to take.
-        * ``pending``: messages to single sessions that wait; ``unsent``: messages in the log's outbox.
-        * ``failing``: what fails in the background and is tried again, each with the reason: ``follower``, ``outbox``,
+          use no thread of the server.
+        * ``clients`` and ``zones``: the number of different clients and zones that have connections.
+        * ``behind``: connections with unread messages in the log; ``lag``: the largest number of unread messages of a
+          single connection.
+        * ``pending``: queued messages to single connections; ``unsent``: messages in the log's outbox.
+        * ``failing``: the background tasks that fail and are retried, each with the reason: ``follower``, ``outbox``,
           ``presence``, ``watcher``. Empty if everything works.
 
         Counters since the start of the process:
 
-        * ``messages`` delivered by the log, and ``unreadable`` entries in it, which others have written.
-        * streams ``opened`` and ``refused``, and those that ended as ``hang_ups`` and ``stalled``.
-        * messages ``delivered`` and ``sent_bytes``, handed to the server or written to sockets; ``gaps`` reported.
-        * ``not_taken``: why streams were not taken over from the server, and how many each.
-        * ``delays``: for each write, the seconds from when its oldest message was sent until the end of the write, by
-          the clocks of both processes. ``counts`` are the writes up to each of ``bounds`` and beyond the last, ``sum``
-          is of all. What a client had missed while it was away is not counted.
+        * ``messages`` delivered by the log, and ``unreadable`` entries of other writers that were skipped.
+        * streams ``opened`` and ``refused``, and streams that ended as ``hang_ups`` and as ``stalled``.
+        * messages ``delivered`` and ``sent_bytes``, passed to the server or written to sockets; ``gaps`` reported.
+        * ``not_taken``: the reasons why streams were not taken over from the server, each with a count.
+        * ``delays``: for each write, the seconds between the time at which its oldest message was sent and the end of
+          the write, by the clocks of both processes. ``counts`` has the number of writes up to each of ``bounds`` and
+          the number beyond the last one; ``sum`` is the total in seconds. Messages that a client had missed before it
+          connected are not counted.
         """
         return self._own.dispatcher.stats()
 
     @property
     def failing(self) -> dict[str, str]:
-        """What fails in the background now and is tried again, by its name, and why; see :meth:`stats`.
+        """The background tasks that currently fail and are retried, by name, with the reason; see :meth:`stats`.
 
-        It is quick, and asks nobody: use it for a health check.
+        The call is fast and makes no requests, so it is suitable for a health check.
         """
         return self._own.dispatcher.failing()
 
@@ -110,29 +111,29 @@ class HubCore(ProcessLocal):
 
     @property
     def settings(self) -> HubSettings:
-        """How its connections behave: heartbeat, limits and the rest, as they were given."""
+        """The settings of the hub: heartbeat, limits and the others, as given to the constructor."""
         return self._settings
 
     @property
     def closed(self) -> bool:
-        """True once :meth:`close` or :meth:`end_streams` was called: the hub takes no more streams."""
+        """True after :meth:`close` or :meth:`end_streams`: the hub accepts no more streams."""
         return not self._own.dispatcher.takes_streams
 
     def end_streams(self, timeout: float = 1.0) -> None:
-        """End all streams and take no more; messages are still sent. Idempotent.
+        """End all streams and accept no more. Messages can still be sent. Idempotent.
 
-        It is for a process that is about to stop while requests are still served. Clients are told to come back,
-        spread over a while. A stream that has not ended after the timeout, because its reader has stalled, is cut where
-        the server shows its socket. A client that comes meanwhile is told to come back, too.
+        Use it when a process is about to stop but still serves requests. Clients are asked to reconnect after a random
+        delay, also those that connect later. If a stream has not ended after the timeout because its client accepts no
+        data, its socket is shut down, provided that the server exposes the socket.
 
         :param timeout: seconds to wait for the streams.
         """
         self._own.streams.close(timeout)
 
     def close(self, timeout: float = 1.0) -> None:
-        """End all streams as :meth:`end_streams` does, and take neither streams nor messages any more. Idempotent.
+        """End all streams as :meth:`end_streams` does, and accept no more streams and messages. Idempotent.
 
-        :param timeout: seconds to wait for the streams, and then for messages that wait in the log's outbox.
+        :param timeout: seconds to wait for the streams, and then for the messages in the log's outbox.
         """
         deadline = time.monotonic() + timeout
         own = self._own
@@ -147,7 +148,7 @@ class _Process(NamedTuple):
 
 
 def _let_go(processes: list[_Process], close_log: Callable[[], None]) -> None:
-    """Have the threads of a hub that was collected end. The garbage collector calls this: it takes no lock."""
+    """Ask the threads of a garbage-collected hub to end. The garbage collector calls this, so it takes no lock."""
     if processes:
         processes[-1].streams.abandon(close_log)
 
@@ -157,12 +158,12 @@ _hubs: weakref.WeakSet[HubCore] = weakref.WeakSet()
 
 
 def hubs() -> list[HubCore]:
-    """Return the hubs of this process that take streams."""
+    """Return the hubs of this process that accept streams."""
     return [hub for hub in list(_hubs) if not hub.closed]
 
 
 def close_all(timeout: float = 1.0) -> None:
-    """Close all hubs of this process; see :meth:`ssehub.Hub.close`. Any thread may call it.
+    """Close all hubs of this process; see :meth:`ssehub.Hub.close`. Thread-safe.
 
     :param timeout: seconds to wait for the streams of a hub.
     """
@@ -171,11 +172,11 @@ def close_all(timeout: float = 1.0) -> None:
 
 
 def end_all_streams(timeout: float = 1.0) -> None:
-    """End the streams of all hubs of this process; see :meth:`ssehub.Hub.end_streams`. Any thread may call it.
+    """End the streams of all hubs of this process; see :meth:`ssehub.Hub.end_streams`. Thread-safe.
 
-    A process that has streams does so when it exits. Integrations with servers do so when the server is told to stop.
+    It is called when a process with streams exits. Integrations with servers call it when the server is told to stop.
 
     :param timeout: seconds to wait for the streams of a hub.
     """
-    for hub in list(_hubs):  # also those that have begun to: the caller may let the process go when this returns
+    for hub in list(_hubs):  # also hubs that are already ending: the caller may exit when this returns
         hub.end_streams(timeout)

@@ -1,4 +1,4 @@
-"""Poller: waits for many sockets, and can be woken from other threads. Linux only; under gevent, too."""
+"""Poller: waits for events on many sockets, and can be woken by other threads. Linux only; works under gevent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 
 def uses_greenlets() -> bool:
-    """Return whether gevent has replaced threads by greenlets in this process."""
+    """Return whether gevent has replaced the threads of this process by greenlets."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def is_available() -> bool:
-    """Return whether this system has what a :class:`Poller` needs."""
+    """Return whether this system has epoll, which :class:`Poller` needs."""
     return _epoll() is not None
 
 
 def _epoll() -> Any:
-    # gevent takes epoll away, because waiting for it blocks its loop. The loop can wait for an epoll instead.
+    # gevent removes epoll, because waiting for it would block gevent's loop. But the loop itself can wait for an epoll.
     if "gevent.monkey" in sys.modules and not hasattr(select, "epoll"):
         with contextlib.suppress(AttributeError):
             return sys.modules["gevent.monkey"].get_original("select", "epoll")
@@ -30,19 +30,19 @@ def _epoll() -> Any:
 
 
 def _original(name: str) -> Any:
-    """Return something of the module ``select`` as it is without gevent."""
+    """Return an attribute of the module ``select``, without gevent's patches."""
     if "gevent.monkey" in sys.modules:
         return sys.modules["gevent.monkey"].get_original("select", name)
     return getattr(select, name)
 
 
 class Poller:
-    """Waits for sockets to be writable, or to be closed by their other end. One thread waits; any may ring it.
+    """Waits for sockets to become writable, or to be closed by their peer. One thread waits; any thread may wake it.
 
-    Under gevent the sockets are not in the loop's own poll, but in an epoll of their own, for which the loop waits. The
-    server closes sockets when it likes, and libev aborts the process if one of its own is closed.
+    Under gevent the sockets are in an epoll of our own, and gevent's loop waits for that epoll. If they were in the
+    loop itself, libev would abort the process when the server closes one of them.
 
-    :param once: whether the end of a socket is reported only once.
+    :param once: True to report the end of a socket only once.
     """
 
     def __init__(self, once: bool = False) -> None:
@@ -55,40 +55,40 @@ class Poller:
         self._epoll.register(self._near.fileno(), select.EPOLLIN)
 
     def ring(self) -> None:
-        """Have :meth:`wait` return, now or when it is called next."""
-        with contextlib.suppress(OSError):  # full: it rings already; closed: nobody is left to wake
+        """Make :meth:`wait` return, now or on its next call. Thread-safe."""
+        with contextlib.suppress(OSError):  # full: a wake-up is pending; closed: no thread waits
             self._far.send(b"!")
 
     def add(self, number: int) -> None:
-        """Wait for a descriptor's other end to leave. Any thread may call this."""
-        # No EPOLLIN: a request that the client sends ahead is not read.
+        """Wait for a descriptor's peer to disconnect. Thread-safe."""
+        # Without EPOLLIN, because data that the client sends (a pipelined request) is not read.
         try:
             self._epoll.register(number, self._flags)
         except FileExistsError:
             self._epoll.modify(number, self._flags)
 
     def set_writable(self, number: int, wanted: bool) -> None:
-        """Wait for a descriptor to be writable, too; or no more."""
+        """Choose whether to wait for a descriptor to become writable as well."""
         self._epoll.modify(number, self._flags | (select.EPOLLOUT if wanted else 0))
 
     def remove(self, number: int) -> None:
-        """Wait for a descriptor no more. Call it before the descriptor is closed. Any thread may call this."""
+        """Stop waiting for a descriptor. Call this before the descriptor is closed. Thread-safe."""
         with contextlib.suppress(OSError, ValueError):
             self._epoll.unregister(number)
 
     def at_end(self, number: int) -> bool:
-        """Return whether a descriptor's other end has left. It never blocks."""
+        """Return whether a descriptor's peer has disconnected. Never blocks."""
         asked = _original("poll")()
         asked.register(number, select.POLLRDHUP)
         return bool(asked.poll(0))
 
     def wait(self, timeout: float) -> list[tuple[int, bool]]:
-        """Return the descriptors at which something has happened, and for each whether its other end has left.
+        """Return the descriptors with an event, each with whether its peer has disconnected.
 
-        :param timeout: seconds to wait at most.
+        :param timeout: maximum number of seconds to wait.
         """
         if self._greenlets:
-            # Not select(), which takes no descriptor above 1,023.
+            # Not select(), which does not support descriptors above 1,023.
             waiting = importlib.import_module("gevent.select").poll()
             waiting.register(self._epoll.fileno(), select.POLLIN)
             waiting.poll(timeout * 1000)
@@ -103,7 +103,7 @@ class Poller:
         return found
 
     def close(self) -> None:
-        """Release its descriptors."""
+        """Close the poller's descriptors."""
         self._epoll.close()
         self._far.close()
         self._near.close()

@@ -1,4 +1,4 @@
-"""The HTTP rim: event streams as werkzeug responses."""
+"""Response: event streams as werkzeug responses, and values that requests contain."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ssehub.server.connection import as_message
 __all__ = ["Request", "Response", "check_headers", "environ_of", "event_stream", "last_event_id", "stream_response"]
 __all__ += ["Unfit", "unavailable"]
 
-#: Hop-by-hop headers belong to the server (RFC 9110 section 7.6.1): wsgiref and waitress answer an application that
-#: sets one with a 500. A stream has no length. The type is what makes it a stream.
+#: Headers that an application may not set. Hop-by-hop headers belong to the server (RFC 9110 section 7.6.1): wsgiref
+#: and waitress answer with a 500 if an application sets one. A stream has no length, and its content type is fixed.
 _REFUSED = frozenset(
     (
         "connection",
@@ -36,28 +36,28 @@ _REFUSED = frozenset(
         "content-type",
     )
 )
-#: A token, and what may be in a value (RFC 9110 5.1 and 5.5), as far as WSGI's latin-1 goes.
+#: A header name is a token; a value has only these characters (RFC 9110 5.1 and 5.5, limited to WSGI's latin-1).
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile("[\t\x20-\x7e\x80-\xff]*")
-#: No browser takes what somebody has sent for a page (https://fetch.spec.whatwg.org/#x-content-type-options-header).
+#: Keeps browsers from showing a message as a web page (https://fetch.spec.whatwg.org/#x-content-type-options-header).
 NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
-#: ``no-transform`` (RFC 9111 5.2.2.6) keeps the proxies of webpack-dev-server and Next.js from compressing, which would
-#: hold everything back. ``X-Accel-Buffering`` is nginx's: without it nothing arrives through its default configuration.
+#: ``no-transform`` (RFC 9111 5.2.2.6) stops the proxies of webpack-dev-server and Next.js from compressing, which would
+#: delay all messages. ``X-Accel-Buffering`` stops nginx from buffering, as it does in its default configuration.
 _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no", **NO_SNIFFING}
 
 
 class Unfit(BadRequest, ValueError):
-    """A value from a request that a stream cannot have. werkzeug and Flask answer with a 400."""
+    """A value from a request that is not valid for a stream. werkzeug and Flask answer it with a 400."""
 
     def __str__(self) -> str:
         return self.description or ""
 
 
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Check response headers that an application adds, where they enter.
+    """Check the response headers that an application adds.
 
     :returns: a copy.
-    :raises ValueError: if one is the server's or the stream's own business, or no header: gunicorn would answer each
+    :raises ValueError: if a header belongs to the server or the stream, or is malformed: gunicorn would answer each
         request with a 500.
     :raises TypeError: if a name or value is not a string.
     """
@@ -66,14 +66,14 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"header names and values must be str, not {name!r}: {value!r}")
         if name.lower() in _REFUSED:
-            raise ValueError(f"the header {name} is not the application's to set on an event stream")
+            raise ValueError(f"an application may not set the header {name} on an event stream")
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise ValueError(f"not a legal header: {name!r}: {value!r}")
+            raise ValueError(f"not a valid header: {name!r}: {value!r}")
     return checked
 
 
 def stream_response(body: Iterator[bytes], headers: Mapping[str, str]) -> Response:
-    """Make the response around a stream. To HEAD it answers without a body, and never starts the iterator."""
+    """Return the response that contains a stream. For HEAD it has no body, and the iterator is never started."""
     response = Response(body, mimetype="text/event-stream")
     response.headers.update(_HEADERS)
     response.headers.update(headers)
@@ -81,26 +81,26 @@ def stream_response(body: Iterator[bytes], headers: Mapping[str, str]) -> Respon
 
 
 def unavailable(seconds: int) -> Response:
-    """Answer that there is no room: 503, for clients that know what that means.
+    """Return a 503 response: the hub is full or closing.
 
-    :param seconds: when to ask again.
+    :param seconds: when the client should retry.
     """
     headers = {"Retry-After": str(max(1, seconds)), "Cache-Control": "no-store", **NO_SNIFFING}
     return Response("the hub is full or closing\n", 503, headers)
 
 
 def event_stream(iterable: Iterable[Any], *, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with a stream that has one producer and needs no hub: the tokens of a language model, say.
+    """Return an event stream with a single producer, which needs no hub. An example is the output of a language model.
 
-    The headers leave at once, before the first message is there. When the client leaves, the iterable is closed at its
-    next message. The thread that serves the request iterates it. When a stream ends, a browser connects anew: send
-    something by which the page knows to call ``close()``.
+    The headers are sent at once, before the first message. The thread that serves the request iterates the iterable.
+    After the client has disconnected, the iterable is closed at its next message. When a stream ends, browsers
+    reconnect: end it with a message that makes your page call ``close()``.
 
-    :param iterable: messages, texts, or other values, which are sent as JSON. A message whose id cannot come back in a
-        request header ends the stream with a ``ValueError``; one that a client has received is sent on as it is.
+    :param iterable: messages, texts, or other values, which are sent as JSON. A message whose id is not valid in a
+        request header ends the stream with a ``ValueError``. A message received from another stream is sent unchanged.
     :param headers: more response headers.
-    :raises TypeError: if it is one text or one message, which belongs in a list, or nothing to iterate over.
-    :raises ValueError: if a header is not the application's to set.
+    :raises TypeError: if it is a single text or message (put it into a list), or is not iterable.
+    :raises ValueError: if an application may not set one of the headers.
     """
     if isinstance(iterable, str | bytes) or not isinstance(iterable, Iterable):
         raise TypeError(f"event_stream needs an iterable of messages or texts, such as a list, not {iterable!r}")
@@ -108,15 +108,16 @@ def event_stream(iterable: Iterable[Any], *, headers: Mapping[str, str] | None =
 
 
 def last_event_id(request_or_environ: Request | dict[str, Any]) -> str:
-    """Return where the client wants to go on from: the header, else the query parameter, else an empty string.
+    """Return the id after which the client wants to continue, or an empty string.
 
-    The parameter is ``lastEventId`` or ``last_event_id``; a page puts :meth:`Hub.cursor` there.
-    The header wins, because a browser sends it on each reconnection, when the URL has long been overtaken.
+    The id is in the header ``Last-Event-ID``, or else in the query parameter ``lastEventId`` or ``last_event_id``,
+    where a page puts the value of :meth:`Hub.cursor`. The header has priority: a browser updates it on each
+    reconnection, while the URL stays the same.
     """
     environ = environ_of(request_or_environ)
     header: str = environ.get("HTTP_LAST_EVENT_ID", "")
     if header:
-        # WSGI hands bytes over as latin-1 (PEP 3333); "the value of which is the UTF-8 encoding" (WHATWG HTML 9.2.3).
+        # WSGI decodes headers as latin-1 (PEP 3333); "the value of which is the UTF-8 encoding" (WHATWG HTML 9.2.3).
         return header.encode("latin-1", "replace").decode("utf-8", "replace")
     query: dict[str, list[str]] = parse_qs(environ.get("QUERY_STRING", ""))
     values = query.get("lastEventId") or query.get("last_event_id") or [""]
@@ -126,12 +127,12 @@ def last_event_id(request_or_environ: Request | dict[str, Any]) -> str:
 def environ_of(request_or_environ: Request | dict[str, Any]) -> dict[str, Any]:
     """Return the WSGI environment of a werkzeug or Flask request, or the environment itself.
 
-    :raises TypeError: if it is something else.
+    :raises TypeError: if the argument is something else.
     """
     environ = getattr(request_or_environ, "environ", request_or_environ)
     if not isinstance(environ, dict):
         kind = type(request_or_environ).__name__
-        raise TypeError(f"a request of a WSGI server, or its environ, is needed, not {kind}")
+        raise TypeError(f"expected a request of a WSGI server, or its environ, not {kind}")
     return environ
 
 

@@ -1,4 +1,4 @@
-"""Script: what a page loads so that all tabs of a browser share one stream."""
+"""Script: the JavaScript with which all tabs of a browser share one stream."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ssehub.wsgi.response import Request, Response, environ_of
 
 
 def shared_script(request_or_environ: Request | dict[str, Any]) -> Response:
-    """Answer with the script that defines ``SharedEventSource``.
+    """Return the script that defines ``SharedEventSource``.
 
-    Browsers ask each time whether it is still the same, and are answered in a line as long as it is.
+    Browsers revalidate the script on each load. If it has not changed, the response is a 304 without a body.
 
     :param request_or_environ: a werkzeug or Flask request, or the WSGI environ.
     :returns: a werkzeug response, which is also a WSGI application.

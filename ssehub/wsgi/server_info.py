@@ -1,4 +1,4 @@
-"""Server info: how this process serves, as far as it knows. ``ssehub doctor`` and the console show it."""
+"""Server info: how this process serves requests. ``ssehub doctor`` and the console show it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ssehub.wsgi.hub import Hub
 
 
 def server_info(environ: dict[str, Any], hub: Hub) -> dict[str, Any]:
-    """Return how a request is served, and how the hub's streams are: the server, its threads, the hub's settings.
+    """Return facts about the server, its threads, and the hub's settings.
 
-    :param environ: of any request to the server.
-    :returns: values of JSON.
+    :param environ: the environ of any request to the server.
+    :returns: JSON values.
     """
     settings = hub.settings
     return {

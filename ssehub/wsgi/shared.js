@@ -1,15 +1,16 @@
 "use strict";
 // SharedEventSource: an EventSource that all tabs of a browser share.
 //
-// One tab, the leader, holds a lock and has the connection. It tells the others what comes, each event with the id of
-// the one before. When it goes, the next in line goes on after the last event that it saw itself; what the others know
-// already they skip. A tab that finds something missing reads on from its own last event, through a connection of its
-// own, until it is level. Without Web Locks (they need https or localhost) or BroadcastChannel every tab has its own.
+// One tab, the leader, holds a lock and has the connection. It passes each event on to the other tabs, together with
+// the id of the event before it. When the leader goes away, the next tab in line for the lock continues after the last
+// event that it has seen; the other tabs skip events that they have already seen. A tab that has missed an event opens
+// its own connection, which starts at the last event that the tab has seen, and closes it when it has caught up.
+// Without Web Locks (which need https or localhost) or BroadcastChannel, every tab has its own connection.
 {
 const CONNECTING = 0, OPEN = 1, CLOSED = 2;
-const KEPT = 1000;    // ids by which a tab knows again what it has seen
-const SETTLE = 1000;  // milliseconds for which a tab that is level keeps its own connection: after a gap a hook may send
-const TRIES = 3;      // attempts at a connection of its own, before a tab goes on with what all have
+const KEPT = 1000;    // number of recent event ids by which a tab recognizes events that it has seen
+const SETTLE = 1000;  // milliseconds for which a tab that has caught up keeps its connection: a gap hook may send more
+const TRIES = 3;      // attempts to open a connection of its own before a tab continues with the shared one
 const ALWAYS = ["message", "ssehub.open", "ssehub.cursor", "ssehub.gap"];
 
 globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
@@ -24,13 +25,13 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
       this["on" + name] = null;
       super.addEventListener(name, event => this["on" + name] && this["on" + name](event));
     }
-    // Where a tab begins is its own affair; the rest of the URL says with whom it shares.
+    // Each tab has its own starting point. Tabs share a connection if the rest of their URLs is equal.
     this._since = query.has("since") && !this.lastEventId;
     for (const name of ["lastEventId", "last_event_id", "since"]) if (query.has(name)) query.delete(name);
     shared.search = query;  // "/events?" is "/events"
     shared.hash = "";
     this._shared = shared.href;
-    this._types = new Set(ALWAYS);  // of all tabs: each of them may have to lead
+    this._types = new Set(ALWAYS);  // of all tabs, because each of them may become the leader
     this._seen = new Set([this.lastEventId]);
     this._begin = this._begin.bind(this);
     this._rest = this._rest.bind(this);
@@ -50,7 +51,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     this._rest();
   }
 
-  // Coming and going
+  // Start and end
 
   _watch(change) {
     for (const name of ["pageshow", "resume", "visibilitychange"]) globalThis[change](name, this._begin, true);
@@ -60,7 +61,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
 
   _begin(event) {
     if (this.readyState === CLOSED) return;
-    if (event?.type === "visibilitychange" && document.hidden) return;  // it comes after pagehide, too
+    if (event?.type === "visibilitychange" && document.hidden) return;  // it also fires after pagehide
     if (this._life) return this._hello();
     const {signal} = this._life = new AbortController();
     const lead = () => { if (!signal.aborted) this._lead(); };
@@ -89,7 +90,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     this._welcome();
   }
 
-  // What tabs tell each other
+  // Messages between tabs
 
   _post(message) {
     if (this._channel) this._channel.postMessage(message);
@@ -130,10 +131,10 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     if (this._source) this._settle();
     else if (prev === this.lastEventId) this._take(event);
     else if (!this._seen.has(id)) this._connect();
-    else if (id === prev) this._fire(type, data);  // it has no place of its own, so nobody has had it before
+    else if (id === prev) this._fire(type, data);  // an event without an id of its own is always new
   }
 
-  // A connection: the leader's, or that of a tab that has missed something
+  // The connection of the leader, or of a tab that has missed events
 
   _connect() {
     if (this._source || this.readyState === CLOSED) return;  // a listener may have closed it
@@ -142,7 +143,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     const source = this._source = new EventSource(url, {withCredentials: this.withCredentials});
     let prev = this.lastEventId, named = false, failures = 0;
     this._relay = ({type, data, lastEventId}) => {
-      if (data === undefined) return;  // not an event of the stream, but of the connection
+      if (data === undefined) return;  // an event of the connection, not of the stream
       failures = -Infinity;
       named = named || lastEventId !== "";
       const id = named ? lastEventId : prev;
@@ -162,9 +163,9 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     for (const type of this._types) source.addEventListener(type, this._relay);
   }
 
-  _yield() {  // the server has no room for a connection of ours: that of all has to do
+  _yield() {  // the server refuses a connection of our own: continue with the shared one
     this._leave();
-    this._hello();  // it is told how the shared connection is
+    this._hello();  // the leader replies with the state of the shared connection
     if (this._seen.has(this._at)) return;
     this._reach(this._at);
     this._fire("ssehub.gap", '{"reason": "refused", "missed": null}');
@@ -194,7 +195,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     this._source = this._session = null;
   }
 
-  // What the page sees
+  // Events for the page
 
   _take({type, data, id}) {
     this._reach(id);
@@ -209,7 +210,7 @@ globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
     if (this._seen.size > KEPT) this._seen.delete(this._seen.values().next().value);
   }
 
-  _meet(session) {  // as whom the shared connection is known; one of our own for a moment is not worth a word
+  _meet(session) {  // report the session of the shared connection, but not of a temporary one of our own
     if (!session || session === this._met) return;
     this._met = session;
     this._fire("ssehub.open", session);

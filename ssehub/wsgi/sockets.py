@@ -1,8 +1,8 @@
-"""Sockets: the client's connection, as far as a WSGI server shows it, and what the kernel can be asked about it."""
+"""Sockets: finds a client's socket behind a WSGI server, and sets and reads its options in the kernel."""
 
 from __future__ import annotations
 
-import _socket  # under gevent, socket.socket would wait in the event loop; here nothing ever waits
+import _socket  # under gevent, socket.socket would wait in the event loop, but these sockets never wait
 import contextlib
 import os
 import socket
@@ -11,22 +11,22 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-#: Where servers put the socket itself: gunicorn (all its workers but one), that one, and werkzeug.
+#: Where servers put the socket itself: gunicorn (all workers except gevent_pywsgi), gevent_pywsgi, and werkzeug.
 _KEYS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
-#: How the socket hides in ``wsgi.input`` elsewhere: wsgiref, gevent.pywsgi and cheroot, Django's runserver.
+#: Where the socket is inside ``wsgi.input`` in other servers: wsgiref, gevent.pywsgi and cheroot, Django's runserver.
 _PATHS = ("raw._sock", "rfile.raw._sock", "rfile.rfile.raw._sock", "_read.__self__.raw._sock")
 
-#: Seconds; linux/tcp.h calls it MAX_TCP_KEEPIDLE.
+#: Seconds; MAX_TCP_KEEPIDLE in linux/tcp.h.
 _LONGEST_IDLE = 32767
 
-# Fields of struct tcp_info (linux/tcp.h): tcpi_unacked and tcpi_last_ack_recv, in segments and milliseconds.
+# Offsets in struct tcp_info (linux/tcp.h): tcpi_unacked, in segments, and tcpi_last_ack_recv, in milliseconds.
 _TCP_INFO_SIZE = 104
 _UNACKED = 24
 _LAST_ACK = 56
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process as many descriptors as the system lets it have; Go and nginx do the same."""
+    """Raise this process's limit of open descriptors to the maximum. Go and nginx do the same."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # not on Windows
 
@@ -35,7 +35,7 @@ def raise_descriptor_limit() -> None:
 
 
 def find_socket(environ: dict[str, Any]) -> int | None:
-    """Return the file descriptor of the client's connection, or None if the server does not show it."""
+    """Return the file descriptor of the client's connection, or None if the server does not expose it."""
     for key in _KEYS:
         if (number := _number(environ.get(key))) is not None:
             return number
@@ -49,19 +49,19 @@ def find_socket(environ: dict[str, Any]) -> int | None:
 
 
 def is_tls(environ: dict[str, Any]) -> bool:
-    """Return whether the server's socket encrypts: its descriptor carries ciphertext."""
+    """Return whether the server itself does TLS, so that its descriptor carries ciphertext."""
     return any(hasattr(environ.get(key), "cipher") for key in _KEYS) or any(
         hasattr(_follow(environ.get("wsgi.input"), path), "cipher") for path in _PATHS
     )
 
 
 def tune(number: int, heartbeat: float, stall_timeout: float) -> None:
-    """Make the kernel give up a connection whose other end has vanished.
+    """Set the kernel's timeouts for a connection whose peer has vanished.
 
     :param number: the file descriptor.
-    :param heartbeat: seconds of silence after which the kernel asks whether the other end is there.
-    :param stall_timeout: seconds after which the hub itself gives up a reader; the kernel waits a little longer,
-        because its way ends in a traceback in the server's log.
+    :param heartbeat: seconds of silence after which the kernel probes the peer.
+    :param stall_timeout: seconds after which the hub itself ends a stalled stream. The kernel's timeout is a little
+        longer, because it leads to a traceback in the server's log.
     """
     idle = min(max(1, round(heartbeat)), _LONGEST_IDLE)
     user_timeout = min(round(1000 * (max(stall_timeout, 2 * heartbeat) + 5)), 2**31 - 1)
@@ -76,14 +76,14 @@ def tune(number: int, heartbeat: float, stall_timeout: float) -> None:
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return
         for level, name, value in options:
-            if hasattr(socket, name):  # which of them exist depends on the system
+            if hasattr(socket, name):  # not all systems have all options
                 sock.setsockopt(level, getattr(socket, name), value)
 
 
 def unanswered(sock: Any) -> float:
-    """Return for how many seconds the other end has owed an acknowledgement; 0.0 if it owes none, or unknown.
+    """Return the seconds since the last acknowledgement of a peer that owes one; 0.0 if it owes none, or if unknown.
 
-    A reader that has closed its window answers the kernel's probes and owes nothing: it is slow, not gone.
+    A peer whose receive window is full still acknowledges the kernel's probes: it is slow, but has not vanished.
     """
     if not hasattr(socket, "TCP_INFO"):
         return 0.0
@@ -96,19 +96,19 @@ def unanswered(sock: Any) -> float:
 
 
 def shut_down(number: int) -> None:
-    """End the connection; a thread that is stuck in a write to it comes free at once."""
+    """Shut the connection down. A thread that blocks in a write to it continues at once."""
     try:
         with borrow(number) as sock:
             sock.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # it had ended already
+        pass  # the connection has already ended
 
 
 def take_no_more(number: int) -> None:
-    """Have the server close the connection once it has written the response, as if the client had left then.
+    """Make the server close the connection after the response, as if the client had disconnected then.
 
-    A server that is to stop waits for connections it has kept open, gunicorn for up to two seconds; and a client that
-    comes back over such a one reaches the server that is on its way out.
+    Without this, a server that stops waits for its keep-alive connections, gunicorn for up to two seconds, and a
+    client that reuses such a connection reaches the stopping server again.
     """
     with contextlib.suppress(OSError), borrow(number) as sock:
         sock.shutdown(socket.SHUT_RD)
@@ -116,7 +116,7 @@ def take_no_more(number: int) -> None:
 
 @contextlib.contextmanager
 def borrow(number: int) -> Iterator[Any]:
-    """Give a socket object on a duplicate of the descriptor: what it does concerns the connection all share."""
+    """Yield a socket object with a duplicate of the descriptor. Its operations affect the shared connection."""
     sock = _socket.socket(fileno=os.dup(number))
     try:
         yield sock

@@ -1,4 +1,4 @@
-"""Source: what is known of a stream's request once the request itself is gone."""
+"""Source: the facts about a stream's request that are kept after the request has ended."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """What is known of a stream's request once the request itself is gone."""
+    """The facts about a stream's request that are kept after the request has ended."""
 
-    #: The descriptor of the client's socket; None if the server does not show it.
+    #: The descriptor of the client's socket; None if the server does not expose it.
     socket: int | None = None
-    #: Why the stream cannot be taken over; None if that may be tried.
+    #: Why the stream cannot be taken over; None if it can be tried.
     obstacle: str | None = None
-    #: Whether the stream leaves its thread once it is taken over.
+    #: Whether the stream releases its thread after it is taken over.
     detaches: bool = False
-    #: Whether the server has one thread for all requests.
+    #: Whether the server has a single thread for all requests.
     has_one_thread: bool = False
-    #: How a wrapper from ASGI tells that the client has left.
+    #: The ASGI events of the request, if it came through a wrapper from ASGI to WSGI.
     receiver: Receiver | None = None
 
 
-#: Of a stream without HTTP.
+#: The source of a stream without HTTP.
 NO_REQUEST = Source()
 
 
 def source_of(environ: dict[str, Any], detach: bool | None) -> Source:
-    """Return what is known of a request for a stream.
+    """Return the facts about a request for a stream.
 
-    :param detach: of the hub.
+    :param detach: the setting of the hub.
     """
     number = sockets.find_socket(environ)
     if number is None and is_test(environ):
@@ -49,5 +49,5 @@ def source_of(environ: dict[str, Any], detach: bool | None) -> Source:
 
 
 def has_one_thread(environ: dict[str, Any]) -> bool:
-    """Return whether a server has one thread for everything. ``wsgi.multithread`` also says so of greenlets."""
+    """Return whether a server has a single thread. ``wsgi.multithread`` is also false for servers with greenlets."""
     return not environ.get("wsgi.multithread") and not poller.uses_greenlets()

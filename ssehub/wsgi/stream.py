@@ -1,4 +1,4 @@
-"""Stream: a connection whose socket the hub has taken over, as far as its bytes are concerned."""
+"""Stream: a connection whose socket the hub has taken over, and the bytes that are written to this socket."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ssehub.server.connection import Connection
 from ssehub.server.reader import Reader
 from ssehub.wsgi.takeover import Head
 
-#: A send never waits, and a client that has left is an error, not a signal.
+#: A send never blocks, and a disconnected client raises an error instead of a signal.
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-#: Reads of what a client has sent ahead, before its connection is closed.
+#: Maximum number of reads, before a connection is closed, to discard data that the client has sent.
 _DRAINS = 16
 
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -23,16 +23,16 @@ _LAST_CHUNK = b"0\r\n\r\n"
 class Stream:
     """One stream that the writer writes. Only the writer's thread uses it.
 
-    :param sock: the client's socket, which does not block.
+    :param sock: the client's socket, non-blocking.
     :param head: the response's head and first chunk, which are sent first.
-    :param run: runs a hook of this stream: called with what it is and the function. It does not block.
+    :param run: called with the name of a hook and the hook, and runs it. It does not block.
     :param beat: seconds of silence before a heartbeat.
-    :param expires: when it has to end (``time.monotonic()``).
-    :param on_end: called when it has ended, after its hooks were given to ``run``.
+    :param expires: when the stream has to end (``time.monotonic()``).
+    :param on_end: called after the stream has ended and its hooks were given to ``run``.
 
-    :ivar busy: it is to be served by itself, or cannot be served now: it gets nothing that a group is sent.
-    :ivar hooking: a hook runs that has to end before anything is sent.
-    :ivar finishing: nothing comes after the rest.
+    :ivar busy: the stream has to be served by itself, or cannot be served now. A chunk of its group is not sent to it.
+    :ivar hooking: a hook is running that has to end before anything is sent.
+    :ivar finishing: the stream ends after the rest is sent.
     """
 
     __slots__ = (
@@ -59,23 +59,23 @@ class Stream:
         self.beat: float = beat
         self.expires: float = expires
         self.on_end: Callable[[], None] = on_end
-        #: What the socket has not taken of the last write, and when it took something last (``time.monotonic()``).
+        #: The unsent part of the last write, and the time when the socket last accepted data (``time.monotonic()``).
         self.rest: memoryview | None = memoryview(head.data)
         self.rest_since: float = time.monotonic()
         self.written: float = self.rest_since
         self.busy: bool = True
         self.hooking: bool = False
         self.finishing: bool = False
-        #: The oldest message in the rest was sent at this time (seconds since 1970; 0: unknown).
+        #: When the oldest message in the rest was sent (seconds since 1970; 0: unknown).
         self._owed = 0.0
 
     def write(self, data: bytes, sent: float, is_last: bool = False) -> float | None:
-        """Write what the socket takes, and keep the rest.
+        """Write as much as the socket accepts, and keep the rest.
 
-        :param sent: when the oldest message in it was sent (seconds since 1970); 0 if it is not known.
-        :param is_last: whether the body ends with it.
-        :returns: that time, if all was taken; otherwise :meth:`flush` returns it.
-        :raises OSError: if the client has left.
+        :param sent: when the oldest message in the data was sent (seconds since 1970); 0 if it is not known.
+        :param is_last: whether the body ends with this data.
+        :returns: ``sent``, if everything was written. Otherwise :meth:`flush` returns it later.
+        :raises OSError: if the client has disconnected.
         """
         if self.chunked:
             data = frame(data) + (_LAST_CHUNK if is_last else b"")
@@ -85,20 +85,20 @@ class Stream:
     def flush(self) -> float | None:
         """Write more of the rest.
 
-        :returns: what :meth:`write` would have returned, if all is taken now.
-        :raises OSError: if the client has left.
+        :returns: what :meth:`write` would have returned, if everything is written now.
+        :raises OSError: if the client has disconnected.
         """
         return self._send(self.rest, self._owed) if self.rest is not None else None
 
     def keep_rest(self, data: bytes, taken: int, sent: float) -> None:
-        """Note that the socket took only a part of a write."""
+        """Note that the socket accepted only a part of a write."""
         self.rest = memoryview(data)[taken:]
         self.rest_since, self._owed = time.monotonic(), sent
 
     def close(self) -> None:
-        """Close the connection: the client sees its end at once, also where a child process holds a copy of it."""
+        """Close the connection. The client sees its end at once, even if a child process has a copy of the socket."""
         with contextlib.suppress(OSError):
-            # What a client has sent ahead would make the kernel reset the connection, and the last bytes would be lost.
+            # Unread data from the client would make the kernel reset the connection, and the last bytes would be lost.
             self.sock.shutdown(socket.SHUT_WR)
             for _ in range(_DRAINS):
                 if not self.sock.recv(1 << 16, socket.MSG_DONTWAIT):

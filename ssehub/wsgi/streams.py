@@ -1,13 +1,13 @@
-"""Streams: the life of a connection, from a server's first request for bytes to its end.
+"""Streams: the life of a connection, from the server's first request for bytes to its end.
 
-There are three ways in which a stream is served:
+There are three ways to serve a stream:
 
 * On a thread: the server's thread iterates the response, and the server writes (:mod:`ssehub.wsgi.threads`).
 * Parked: the socket was taken over from the server (:mod:`ssehub.wsgi.takeover`). The writer writes
-  (:mod:`ssehub.wsgi.writer`), and the server's thread blocks on a queue until the stream ends. So the server's own
-  limits go on to hold. The thread also runs the stream's hooks.
-* Detached: the socket was taken over, and for the server the response has ended. Its thread is free. A small pool of
-  threads runs the stream's hooks.
+  (:mod:`ssehub.wsgi.writer`), and the server's thread blocks on a queue until the stream ends, so that the server's own
+  limits still apply. This thread also runs the stream's hooks.
+* Detached: the socket was taken over, and for the server the response has ended. The server's thread is free. A small
+  pool of threads runs the stream's hooks.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ from ssehub.wsgi.writer import Writer
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-#: A hub that is full tells its clients to wait this many times ``retry`` (and up to twice that, spread).
+#: A full hub asks clients to wait this many times ``retry`` (at most twice as long, at random).
 REFUSAL = 5
-#: Descriptors that streams leave to everything else, at least, and as a share of what the process may open.
+#: Descriptors reserved for other uses: the minimum, and one in this many of those that the process may open.
 _SPARE, _SPARE_SHARE = 64, 8
 
 
 class Streams:
-    """Serves the connections of a process. Safe to use from any thread."""
+    """Serves the connections of a process. Thread-safe."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._settings = dispatcher.settings
         self._pool = HookPool()
         self._bodies = Bodies(lambda end: self._pool.run("the end of a stream that was not closed", end))
-        #: Closes the log of a hub that was collected; None as long as the hub is there.
+        #: Closes the log of a hub that was garbage collected; None while the hub exists.
         self._close_log: Callable[[], None] | None = None
         self._watcher = Watcher(dispatcher.settings, self._look)
         self._bodies.on_drop = self._watcher.ring
         self._writer = Writer(dispatcher, self._look)
         self._lock = threading.Lock()
-        #: Streams that are open and were taken over, by whether they are detached.
+        #: The number of open streams that were taken over, by whether they are detached.
         self._taken_over = {False: 0, True: 0}
         dispatcher.add_delivery(self._writer, self.stats)
 
@@ -75,23 +75,24 @@ class Streams:
         source: Source,
         max_age: float | None = None,
     ) -> Body:
-        """Make the body of a response: the life of a connection.
+        """Return the body of a response, which is the life of a connection.
 
-        Nothing happens before the server asks for the first bytes: a generator that nobody starts runs no ``finally``.
+        Nothing is registered until the server asks for the first bytes, because the ``finally`` of a generator that was
+        never started does not run.
 
-        :param max_age: seconds after which it ends, if that is sooner than the hub's ``max_age``.
+        :param max_age: seconds after which the stream ends, if that is earlier than the hub's ``max_age``.
         """
         expected = self._dispatcher.registry.expect(zones, client_id)
         return self._bodies.make(lambda on_close: self._life(expected, metadata, start, source, max_age, on_close))
 
     def limit(self, source: Source) -> int:
-        """Return how many streams there may be."""
+        """Return the maximum number of streams."""
         if source is NO_REQUEST and self._settings.max_connections is None:
-            return sys.maxsize  # no descriptor is taken
+            return sys.maxsize  # a stream needs no descriptor of its own
         return most_streams(self._settings, 1 if source.detaches else 2)
 
     def stats(self) -> dict[str, Any]:
-        """Return how many streams were taken over and are open, how many of these are detached, and what fails."""
+        """Return the numbers of open streams that were taken over and that are detached, and the tasks that fail."""
         failure = self._watcher.failure
         with self._lock:
             return {
@@ -101,11 +102,11 @@ class Streams:
             }
 
     def give_way(self) -> None:
-        """Have a sender wait a moment for the writer, if that is far behind."""
+        """Make a sender wait a moment if the writer is far behind."""
         self._writer.give_way()
 
     def abandon(self, close_log: Callable[[], None]) -> None:
-        """Note that the hub was collected. Its threads end when it has no stream any more. It takes no lock.
+        """Note that the hub was garbage collected. Its threads end after its last stream. Takes no lock.
 
         :param close_log: called then.
         """
@@ -113,7 +114,7 @@ class Streams:
         self._watcher.ring()
 
     def close(self, timeout: float) -> None:
-        """End all streams; :meth:`ssehub.Hub.end_streams` says how."""
+        """End all streams, as :meth:`ssehub.Hub.end_streams` describes."""
         self._dispatcher.takes_streams = False
         deadline = time.monotonic() + timeout
         connections = self._dispatcher.registry.find()
@@ -129,7 +130,7 @@ class Streams:
         self._pool.close(max(0.0, deadline - time.monotonic()))
 
     def _look(self) -> None:
-        """Do what comes up; the threads of the watcher and of the writer call this now and then."""
+        """Do periodic work. The threads of the watcher and of the writer call this."""
         self._pool.look()
         self._bodies.reap()
         start_missing()
@@ -138,7 +139,7 @@ class Streams:
             self.close(0.0)
             self._close_log()
 
-    # What follows runs in the thread that serves the request.
+    # The rest of the class runs in the thread that serves the request.
 
     def _life(
         self,
@@ -156,11 +157,11 @@ class Streams:
         is_wanted = dispatcher.registry.arrive(expected)
         if connection is None:
             dispatcher.counters.count("refused")
-            # A hub that closes is about to be replaced: then there is no need to stay away for longer. And the
-            # application has to decide anew about a client that was disconnected.
+            # If the hub is closing, another process is about to replace it, so a short wait is enough. The same is
+            # true for a client that was disconnected just now: the application decides again when it reconnects.
             yield self._settings.farewell(REFUSAL if dispatcher.takes_streams and is_wanted else 1)
         else:
-            if not is_wanted:  # it was disconnected just now
+            if not is_wanted:  # disconnected before it was registered
                 connection.close()
             yield from self._serve(connection, metadata, source, max_age, on_close)
         if not dispatcher.takes_streams and source.socket is not None:
@@ -175,7 +176,7 @@ class Streams:
         try:
             self._dispatcher.cluster.enter(connection, metadata)
             self._dispatcher.hooks.on_connection.fire(connection)
-            if not self._dispatcher.takes_streams:  # close() may have looked for connections just before
+            if not self._dispatcher.takes_streams:  # close() may have listed the connections just before this one
                 connection.close("shutdown")
             preamble = _preamble(connection, self._settings.retry)
             takeover = self._begin_takeover(stream, source)
@@ -202,11 +203,11 @@ class Streams:
                 self._dispatcher.end(connection, reason)
 
     def _serve_on_thread(self, stream: ThreadStream, source: Source, preamble: bytes) -> Iterator[bytes]:
-        """Give the chunks of a stream that was not taken over, from the preamble on if that was not sent yet."""
+        """Yield the chunks of a stream that was not taken over, with the preamble if it was not sent yet."""
         leaving: Future[None] | None = None
         try:
             self._tune(source.socket)
-            if not self._watcher.watch(stream, source.socket):  # it would have no heartbeats: it comes back later
+            if not self._watcher.watch(stream, source.socket):  # without heartbeats; the client reconnects later
                 stream.close("error")
             if source.receiver is not None:
                 leaving = source.receiver.watch(lambda: stream.close("hang-up"))
@@ -217,7 +218,7 @@ class Streams:
                 leaving.cancel()
 
     def _tune(self, number: int | None) -> None:
-        """Have the kernel notice a peer that has vanished."""
+        """Set the kernel's timeouts for a peer that has vanished."""
         if number is not None:
             with contextlib.suppress(OSError):
                 sockets.tune(number, self._settings.heartbeat, self._settings.stall_timeout)
@@ -236,7 +237,7 @@ class Streams:
                 return Takeover(source.socket)
             except OSError as error:
                 obstacle = f"no descriptor is left: {error}"
-                if source.detaches:  # on its thread it would take one that others need: it comes back later
+                if source.detaches:  # on a thread it would use a descriptor that others need: the client reconnects
                     stream.connection.close("error")
         if obstacle is not None:
             self._not_taken(obstacle, source)
@@ -245,7 +246,7 @@ class Streams:
     def _finish_takeover(
         self, takeover: Takeover, stream: ThreadStream, source: Source, preamble: bytes, on_close: OnClose
     ) -> StreamHooks | None:
-        """Hand the stream to the writer, or give it back to the server: then the answer is None."""
+        """Pass the stream to the writer and return its hooks, or give it back to the server and return None."""
         connection = stream.connection
         try:
             head = takeover.judge(preamble)
@@ -261,7 +262,7 @@ class Streams:
         if source.detaches:
             connection.thread = 0
         else:
-            own = queue.Queue()  # looked up now: gevent patches after import
+            own = queue.Queue()  # resolved at run time, because gevent patches the module after import
             takeover.park()
         hooks = StreamHooks(self._pool, connection, own)
 
@@ -270,7 +271,7 @@ class Streams:
             hooks.end()
 
         connection.delivery = self._writer
-        # Nothing was sent to the client yet: if a signal's handler ends this thread, the client gets no half response.
+        # Nothing was sent to the client yet. If a signal handler ends this thread, the client gets no partial response.
         self._writer.adopt(Stream(connection, client, head, hooks.run, stream.beat, stream.expires, _on_end))
         return hooks
 
@@ -279,12 +280,12 @@ class Streams:
             return
         if source.has_one_thread:
             logger.error(
-                "a stream takes the server's only thread (wsgi.multithread is false), and other requests wait until it"
+                "a stream uses the server's only thread (wsgi.multithread is false), and other requests wait until it"
                 " ends: %s. Use threads (gunicorn -k gthread), or remove the cause",
                 obstacle,
             )
         else:
-            logger.warning("streams stay on the server's threads: %s (detach=False if that is meant)", obstacle)
+            logger.warning("streams stay on the server's threads: %s (use detach=False if this is intended)", obstacle)
 
     def _count(self, detached: bool, number: int) -> None:
         with self._lock:
@@ -292,15 +293,15 @@ class Streams:
 
 
 def most_streams(settings: HubSettings, each: int) -> int:
-    """Return how many streams a process may have, so that descriptors are left for everything else.
+    """Return how many streams a process may have, with descriptors reserved for other uses.
 
-    :param each: descriptors that a stream takes.
+    :param each: descriptors that a stream uses.
     """
     if settings.max_connections is not None:
         return settings.max_connections
     try:
         import resource
-    except ImportError:  # Windows, where the process may open any number
+    except ImportError:  # Windows has no limit
         return sys.maxsize
     may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if may_open == resource.RLIM_INFINITY:
@@ -309,7 +310,7 @@ def most_streams(settings: HubSettings, each: int) -> int:
 
 
 def _preamble(connection: Connection, retry: int) -> bytes:
-    # No server sends the headers before the first chunk that is not empty. With the cursor, a client that is cut off
-    # before its first message still knows its place.
+    # Servers send the headers together with the first chunk that is not empty. The chunk includes a cursor, so that a
+    # client that is disconnected before its first message can still resume.
     who = json.dumps({"session_id": connection.id, "client_id": connection.client_id})
     return Message(who, "ssehub.open", id=connection.reader.cursor(), retry=retry).encode()

@@ -1,19 +1,19 @@
-"""Takeover: takes a stream's socket over from the WSGI server, or gives it back so that nobody notices.
+"""Takeover: takes a stream's socket over from the WSGI server, or gives it back without visible effect.
 
-WSGI has no way to say "the response has begun, I go on alone". Rack and Go's net/http call that hijacking. It needs no
-help from the server if the server shows the client's socket:
+WSGI has no way to say "the response has begun, the application continues alone". Rack and Go's net/http call this
+hijacking. It is possible without help from the server if the server exposes the client's socket:
 
-1. Before the first chunk the server's descriptor is swapped for one end of a socket pair. The number stays the same.
-2. The server writes the head and the first chunk, as it and all middlewares have made them, into the pair.
-3. The other end is read, and judged. If it is a plain event stream, whose body is byte for byte what the hub has
-   yielded, head and first chunk are sent to the client, and from then on the hub writes by itself.
-4. Anything else, compressed by a middleware for instance, is given back: the server's descriptor is restored, what was
-   written is passed on, and the stream goes on as if nothing had happened.
+1. Before the first chunk, the server's descriptor is replaced by one end of a socket pair. Its number stays the same.
+2. The server writes the head and the first chunk, with the changes of all middlewares, into the pair.
+3. The hub reads and checks this data at the other end. If it is a plain event stream, and its body is byte for byte
+   what the hub has yielded, the hub sends head and first chunk to the client, and then writes the stream itself.
+4. Otherwise, for example if a middleware compresses the body, the stream is given back: the server's descriptor is
+   restored, the data is passed on to the client, and the server continues as usual.
 """
 
 from __future__ import annotations
 
-import _socket  # under gevent, socket.socket would wait in the event loop; here nothing ever waits
+import _socket  # under gevent, socket.socket would wait in the event loop, but these sockets never wait
 import contextlib
 import os
 import re
@@ -24,14 +24,14 @@ from typing import Any, NamedTuple
 
 _STATUS = re.compile(rb"HTTP/1\.[01] 200(?: |$)")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
-#: Bytes read of what the server has written; a head and a preamble are a few hundred.
+#: Maximum number of bytes to read from the server. A head and a preamble have a few hundred.
 _READ = 1 << 20
-#: Seconds that giving back waits for a client that takes nothing.
+#: Seconds for which giving back waits if the client accepts no data.
 _PATIENCE = 30.0
 
 
 class Head(NamedTuple):
-    """The response's head and first chunk, as the hub sends them on."""
+    """The response's head and first chunk, as the hub sends them to the client."""
 
     data: bytes
     #: Whether the body is framed in chunks (RFC 9112 section 7.1); otherwise it ends with the connection.
@@ -39,14 +39,14 @@ class Head(NamedTuple):
 
 
 class NotTaken(Exception):
-    """The stream stays with the server; the text says why."""
+    """The stream stays with the server. The text is the reason."""
 
 
 class Takeover:
-    """A client's socket on its way from the server to the hub. One thread uses it.
+    """A client's socket during the takeover. One thread uses it.
 
-    :param number: the descriptor of the client's socket, as the server has it.
-    :raises OSError: if there are no more descriptors; nothing has changed then.
+    :param number: the server's descriptor of the client's socket.
+    :raises OSError: if no descriptors are left. Nothing has changed then.
     """
 
     def __init__(self, number: int) -> None:
@@ -60,16 +60,16 @@ class Takeover:
         self._put(near)
 
     def judge(self, preamble: bytes) -> Head:
-        """Read what the server has written since, and decide.
+        """Read what the server has written since the takeover began, and check it.
 
         :param preamble: the body's first chunk.
-        :raises NotTaken: if it has to be given back.
+        :raises NotTaken: if the stream has to be given back.
         """
         self._receive()
         return judge(self._held, preamble)
 
     def give_back(self) -> None:
-        """Restore the server's socket, and pass on what was written meanwhile."""
+        """Restore the server's socket, and pass on the data that the server has written since."""
         self._receive()
         os.dup2(self._client.fileno(), self._number, self._inheritable)
         self._far.close()
@@ -78,11 +78,11 @@ class Takeover:
             while rest and time.monotonic() < deadline:
                 try:
                     rest = rest[self._client.send(rest, socket.MSG_NOSIGNAL) :]
-                except BlockingIOError:  # a server with a loop has it so
+                except BlockingIOError:  # the socket of a server with an event loop
                     time.sleep(0.005)
 
     def keep(self) -> Any:
-        """Keep the client's socket, and return it, non-blocking. The server writes to nobody from now on.
+        """Return the client's socket, non-blocking. From now on the client gets nothing that the server writes.
 
         :meth:`release` has to be called when the server is done with the response.
         """
@@ -90,24 +90,24 @@ class Takeover:
         return self._client
 
     def park(self) -> None:
-        """Release one descriptor while the server's thread stays with the stream; :meth:`unpark` has to follow."""
+        """Close one descriptor while the server's thread stays with the stream. :meth:`unpark` has to follow."""
         self._far.close()
 
     def unpark(self) -> None:
-        """Let the server write the end of the response to nobody again."""
-        with contextlib.suppress(OSError):  # no descriptors: the server finds that the client has left
+        """Prepare for the server to write the end of the response, which is discarded."""
+        with contextlib.suppress(OSError):  # no descriptors left: the server sees that the client has disconnected
             self._put(self._make_pair())
 
     def release(self) -> None:
-        """Let the server find that its client has left; idempotent."""
+        """Make the server see that its client has disconnected. Idempotent."""
         with contextlib.suppress(OSError):
-            # What is not read would make it a reset, which servers may log.
+            # Unread data would make it a connection reset, which servers may log.
             while self._far.recv(_READ):
                 pass
         self._far.close()
 
     def _make_pair(self) -> Any:
-        """Make a pair, keep one end, which does not block, and return the other, which blocks if the server's does."""
+        """Create a pair, keep a non-blocking end, and return the other, which blocks if the server's socket does."""
         near, self._far = _socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._far.setblocking(False)
         os.set_blocking(near.fileno(), os.get_blocking(self._number))
@@ -124,7 +124,7 @@ class Takeover:
 
 
 def why_not(environ: Mapping[str, Any], socket_number: int | None, is_tls: bool) -> str | None:
-    """Say why a request's stream cannot be taken over, as far as that is known in advance; None if it may be."""
+    """Return why a request's stream cannot be taken over; None if nothing is known to prevent it."""
     if socket_number is None:
         return "the server does not show the client's socket"
     if environ.get("HTTP_VERSION") == "2" or str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/2"):
@@ -135,16 +135,16 @@ def why_not(environ: Mapping[str, Any], socket_number: int | None, is_tls: bool)
 
 
 def judge(written: bytes, preamble: bytes) -> Head:
-    """Decide whether what a server has written is an event stream that the hub can go on with alone.
+    """Check whether the server's output is an event stream that the hub can continue alone.
 
     :param written: the response so far.
     :param preamble: the first chunk that the hub has yielded.
-    :returns: what to send to the client. It says ``Connection: close``, because the hub ends the connection with the
-        stream (RFC 9112 section 9.6); else it is as it was written.
-    :raises NotTaken: if it is anything else.
+    :returns: the data to send to the client. ``Connection: close`` is added, because the hub closes the connection at
+        the end of the stream (RFC 9112 section 9.6). Everything else is unchanged.
+    :raises NotTaken: if it is not.
     """
     if not written:
-        raise NotTaken("the server has not written the first chunk when it asks for the second")
+        raise NotTaken("the server has not written the first chunk before it asks for the second")
     head, end, body = written.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     if not end or not _STATUS.match(lines[0]):
@@ -152,7 +152,7 @@ def judge(written: bytes, preamble: bytes) -> Head:
     fields = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines[1:])]
     chunked = _check_fields(fields)
     if (_unchunk(body) if chunked else body) != preamble:
-        raise NotTaken("a middleware changes the body, or the server frames it in its own way")
+        raise NotTaken("a middleware changes the body, or the server uses another framing")
     kept = [
         line for line, (name, _) in zip(lines[1:], fields, strict=True) if name not in (b"connection", b"keep-alive")
     ]
@@ -160,7 +160,7 @@ def judge(written: bytes, preamble: bytes) -> Head:
 
 
 def _check_fields(fields: list[tuple[bytes, bytes]]) -> bool:
-    """See that nothing but framing was done to the body; return whether it is chunked."""
+    """Check that the headers allow no change of the body but chunked framing. Return whether it is chunked."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         values.setdefault(name, []).append(value.lower())
@@ -178,7 +178,7 @@ def _check_fields(fields: list[tuple[bytes, bytes]]) -> bool:
 
 
 def _unchunk(body: bytes) -> bytes | None:
-    """Decode whole chunks; None if there is anything else."""
+    """Decode complete chunks. Return None if there is any other data."""
     data = b""
     while body:
         line, _, rest = body.partition(b"\r\n")

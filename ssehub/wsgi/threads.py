@@ -1,4 +1,4 @@
-"""Streams that a thread (or greenlet) of the server iterates, because they were not taken over."""
+"""Threads: streams that a thread (or greenlet) of the server iterates, because they were not taken over."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ssehub.wsgi.writer_loop import DEAD
 
 
 class ThreadStream:
-    """The chunks of one stream, iterated by one thread. The watcher looks at it from another.
+    """The chunks of one stream, iterated by one thread. The watcher's thread observes it.
 
-    :param max_age: seconds after which it has to end, if that is sooner than the hub's ``max_age``.
-    :ivar writing_since: when the write began that is still going on (``time.monotonic()``), else None.
+    :param max_age: seconds after which the stream has to end, if that is earlier than the hub's ``max_age``.
+    :ivar writing_since: when the current write began (``time.monotonic()``); None between writes.
     :ivar beat: seconds of silence before a heartbeat.
-    :ivar expires: when it has to end (``time.monotonic()``).
-    :ivar alarm: when it has to wake for a heartbeat, or because it is too old (``time.monotonic()``).
+    :ivar expires: when the stream has to end (``time.monotonic()``).
+    :ivar alarm: when the thread has to wake for a heartbeat or for the end of the stream (``time.monotonic()``).
     """
 
     def __init__(self, dispatcher: Dispatcher, connection: Connection, max_age: float | None = None) -> None:
@@ -35,19 +35,19 @@ class ThreadStream:
         self.alarm: float = min(time.monotonic() + self.beat, self.expires)
 
     def wake(self) -> None:
-        """Wake its thread, if it sleeps."""
+        """Wake the stream's thread, if it sleeps."""
         self.connection.wake()
 
     def close(self, reason: str) -> bool:
-        """Ask it to end."""
+        """Ask the stream to end."""
         return self.connection.close(reason)
 
     def chunks(self, preamble: bytes) -> Iterator[bytes]:
-        """Block until something is due, and give it as a chunk of bytes, until the stream ends.
+        """Yield chunks of bytes as they become due, until the stream ends. Blocks in between.
 
-        :param preamble: the first chunk; empty if it was given already.
+        :param preamble: the first chunk; empty if it was sent already.
         """
-        self.connection.queue = queue.Queue()  # looked up now: gevent patches after import
+        self.connection.queue = queue.Queue()  # resolved at run time, because gevent patches the module after import
         if preamble:
             yield from self._write(preamble)
         reader, connection = self.connection.reader, self.connection
@@ -83,7 +83,7 @@ class ThreadStream:
         self.writing_since = time.monotonic()
         yield chunk
         self.writing_since = None
-        # What it had missed while it was away tells nothing of how long messages take.
+        # Messages from before the client connected say nothing about the delay of a delivery.
         delay = time.time() - sent if sent > self.connection.connected_at else None
         self._dispatcher.counters.wrote(1, messages, len(chunk), delay)
         self.alarm = min(time.monotonic() + self.beat, self.expires)

@@ -1,4 +1,4 @@
-"""Timers: when to look at which of many things next."""
+"""Timers: a timer wheel for many objects."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 class Timers(Generic[T]):
-    """A timer wheel: each thing has one timer, which fires with the precision of a tick. Not thread-safe.
+    """A timer wheel: each object has one timer, which fires with the precision of a tick. Not thread-safe.
 
-    :param tick: seconds.
-    :param now: the time at which it begins.
+    :param tick: length of a tick in seconds.
+    :param now: the start time.
     """
 
     def __init__(self, tick: float, now: float) -> None:
@@ -26,13 +26,13 @@ class Timers(Generic[T]):
         return self._next * self._tick
 
     def set(self, thing: T, due: float) -> None:
-        """Have a thing fire at a time, instead of any time that was set before."""
+        """Set the timer of an object. An earlier setting is replaced."""
         self.cancel(thing)
         slot = self._slot_of[thing] = max(int(due / self._tick) + 1, self._next)
         self._slots.setdefault(slot, {})[thing] = None
 
     def cancel(self, thing: T) -> None:
-        """Have a thing not fire."""
+        """Cancel the timer of an object."""
         slot = self._slot_of.pop(thing, None)
         if slot is not None:
             things = self._slots[slot]
@@ -41,7 +41,7 @@ class Timers(Generic[T]):
                 del self._slots[slot]
 
     def expired(self, now: float) -> list[T]:
-        """Return the things whose time has come; each has to be set again."""
+        """Return the objects whose timers have expired. Each timer has to be set again."""
         found: list[T] = []
         while self._next <= int(now / self._tick):
             found += self._slots.pop(self._next, ())

@@ -1,4 +1,4 @@
-"""Watcher: for streams on threads, notices clients that hung up or stalled, and streams that need a heartbeat."""
+"""Watcher: notices disconnected and stalled clients of streams on threads, and wakes streams for heartbeats."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from ssehub.wsgi.poller import Poller
 
 
 class Watched(Protocol):
-    """What the watcher needs of a stream."""
+    """The interface that the watcher needs of a stream."""
 
     connection: Connection
     writing_since: float | None
     alarm: float
 
     def wake(self) -> None:
-        """Wake its thread, if it sleeps."""
+        """Wake the stream's thread, if it sleeps."""
 
     def close(self, reason: str) -> bool:
-        """Ask it to end."""
+        """Ask the stream to end."""
 
 
 class Watcher:
-    """Watch the sockets of connections from one thread, ``ssehub-watcher``, that starts with the first of them.
+    """A thread, ``ssehub-watcher``, that watches the sockets of connections. It starts with the first connection.
 
-    Safe to use from any thread. A connection is only ever asked to close; its own thread does the rest.
+    Thread-safe. The watcher only asks a connection to close; the connection's own thread does the rest.
 
-    :param settings: the hub's settings: a peer that has not acknowledged for two heartbeats is gone, and a write that
-        takes longer than ``stall_timeout`` is cut.
-    :param on_ring: called by its thread now and then, and soon after :meth:`ring`.
+    :param settings: the hub's settings: a peer that owes an acknowledgement for two heartbeats has vanished, and a
+        write that takes longer than ``stall_timeout`` is aborted.
+    :param on_ring: called periodically by the thread, and soon after :meth:`ring`.
     """
 
     def __init__(self, settings: HubSettings, on_ring: Callable[[], None]) -> None:
@@ -51,12 +51,12 @@ class Watcher:
         self._watched: dict[Watched, int | None] = {}
         self._by_number: dict[int, Watched] = {}
         self._poller: Poller | _Selector | None = None
-        #: When the streams are next looked at one by one (``time.monotonic()``).
+        #: When the streams are next checked one by one (``time.monotonic()``).
         self._next_sweep = time.monotonic() + settings.tick
         self._background = Background(
             "ssehub-watcher",
             self._work,
-            ("clients that leave or stall are not noticed, and heartbeats are late", "streams are watched again"),
+            ("disconnected and stalled clients are not noticed, and heartbeats are late", "streams are watched again"),
             on_failure=self._renew_poller,
         )
         self._closed = False
@@ -67,11 +67,11 @@ class Watcher:
         return None if self._background.failure is None else str(self._background.failure)
 
     def watch(self, connection: Watched, number: int | None) -> bool:
-        """Begin to watch a connection; its own thread calls this.
+        """Start watching a connection. The connection's own thread calls this.
 
-        :param number: the socket's descriptor; it stays the connection's until :meth:`unwatch`. None if the server does
-            not show it.
-        :returns: False if there can be no more threads or descriptors now, so that it is not watched.
+        :param number: the descriptor of the socket, which belongs to the connection until :meth:`unwatch`. None if the
+            server does not expose it.
+        :returns: False if the connection is not watched, because no threads or descriptors are left.
         """
         try:
             with self._lock:
@@ -85,7 +85,7 @@ class Watcher:
         return True
 
     def unwatch(self, connection: Watched) -> None:
-        """Forget a connection. Its thread calls this before it lets go of the socket."""
+        """Stop watching a connection. Its thread calls this before the socket is closed."""
         with self._lock:
             number = self._watched.pop(connection, None)
             if number is not None and self._by_number.get(number) is connection:
@@ -94,21 +94,21 @@ class Watcher:
                     self._poller.remove(number)
 
     def cut(self, connections: Iterable[Connection]) -> None:
-        """Shut down the sockets of these connections, so that threads that are stuck in a write come free."""
+        """Shut down the sockets of these connections, so that threads that block in a write continue."""
         wanted = set(connections)
-        # Under the lock: a descriptor that is still watched cannot have been closed and given to another client.
+        # Under the lock, because a watched descriptor cannot have been closed and reused for another client.
         with self._lock:
             for stream, number in self._watched.items():
                 if number is not None and stream.connection in wanted:
                     sockets.shut_down(number)
 
     def ring(self) -> None:
-        """Have ``on_ring`` called soon, by the watcher's thread. It takes no lock."""
+        """Make the watcher's thread call ``on_ring`` soon. Takes no lock."""
         if (waiting := self._poller) is not None:
             waiting.ring()
 
     def close(self) -> None:
-        """Stop watching for good, and wait for the thread. Idempotent."""
+        """Stop the thread for good, and wait for it. Idempotent."""
         with self._lock:
             self._closed = True
             self._background.end()
@@ -122,7 +122,7 @@ class Watcher:
         if last is not None:
             last.close()
 
-    # Under the lock
+    # The lock is held
 
     def _enter(self, connection: Watched, number: int | None) -> None:
         if self._poller is None:
@@ -130,12 +130,12 @@ class Watcher:
         self._watched[connection] = number
         if number is not None:
             former = self._by_number.get(number)
-            if former is not None:  # its socket was closed behind its back
+            if former is not None:  # its socket was closed without unwatch()
                 self._watched[former] = None
             self._by_number[number] = connection
             self._poller.add(number)
 
-    # In the thread
+    # In the watcher's thread
 
     def _work(self) -> None:
         waiting = self._poller
@@ -147,7 +147,7 @@ class Watcher:
             self._sweep()
 
     def _renew_poller(self) -> None:
-        """Watch with another poller: the one there is may be what fails."""
+        """Replace the poller, because the current one may be the cause of the failure."""
         new = _make_poller()
         with self._lock:
             old, self._poller = self._poller, new
@@ -157,7 +157,7 @@ class Watcher:
             old.close()
 
     def _hung_up(self, waiting: Poller | _Selector, found: Iterable[tuple[int, bool]]) -> None:
-        # Asked again under the lock: meanwhile the number may have become another client's.
+        # Check again under the lock: in the meantime the descriptor may have been reused for another client.
         with self._lock:
             there = [number for number, is_gone in found if is_gone and number in self._by_number]
             gone = [self._by_number[number] for number in there if waiting.at_end(number)]
@@ -165,14 +165,14 @@ class Watcher:
             connection.close("hang-up")
 
     def _sweep(self) -> None:
-        """Find those whose time has come, the readers that have stopped and the peers that have vanished."""
+        """Find the streams with an alarm that is due, with a stalled write, or with a peer that has vanished."""
         with self._lock:
             watched = list(self._watched.items())
         now = time.monotonic()
         for connection, number in watched:
             try:
                 self._look_at(connection, number, now)
-            except Exception:  # the others are looked at all the same
+            except Exception:  # continue with the other streams
                 logger.exception("a stream cannot be watched: %r", connection.connection)
 
     def _look_at(self, connection: Watched, number: int | None, now: float) -> None:
@@ -199,7 +199,7 @@ class Watcher:
 
 
 class _Selector:
-    """A poller for systems without epoll: wait until a socket is readable, then look whether that means its end."""
+    """A poller for systems without epoll: waits until a socket is readable, and then checks whether it has ended."""
 
     def __init__(self) -> None:
         self._far, self._near = socket.socketpair()
@@ -207,7 +207,7 @@ class _Selector:
         self._near.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._near, selectors.EVENT_READ)
-        # A selector may not change while it waits, so its own thread makes the changes.
+        # A selector must not change while it waits, so the watcher's thread makes the changes.
         self._changes: collections.deque[tuple[bool, int]] = collections.deque()
 
     def add(self, number: int) -> None:
@@ -219,7 +219,7 @@ class _Selector:
         self.ring()
 
     def ring(self) -> None:
-        with contextlib.suppress(OSError):  # full: it rings already; closed: nobody is left to wake
+        with contextlib.suppress(OSError):  # full: a wake-up is pending; closed: no thread waits
             self._far.send(b"!")
 
     def wait(self, timeout: float) -> list[tuple[int, bool]]:
@@ -229,7 +229,7 @@ class _Selector:
         with contextlib.suppress(OSError):
             self._near.recv(4096)
         ready = [number for number in ready if number != self._near.fileno()]
-        for number in ready:  # data or the end: either way it has been seen, and would only spin
+        for number in ready:  # data or the end was seen; to wait for it again would return at once, in a busy loop
             self._change(False, number)
         return [(number, True) for number in ready]
 

@@ -1,21 +1,22 @@
-"""Writer: writes to all streams of a process that were taken over from the server.
+"""Writer: writes all streams of a process that were taken over from the server.
 
-One thread, ``ssehub-writer`` (under gevent a greenlet), does what the server's threads do for other streams: it reads
-on in the log, frames, sends, and notices clients that hang up or stall; heartbeats, ages and farewells are its timers.
+One thread, ``ssehub-writer`` (under gevent a greenlet), does for these streams what the server's threads do for others:
+it reads the log, frames and sends chunks, and notices clients that disconnect or stall. Its timers send heartbeats and
+end old streams.
 
-Other threads only leave notes for it: a stream to adopt, a connection to look at, a zone that has news. The notes are a
-deque. A thread appends its note, and then rings the poller unless that was done already; the writer first clears that
-mark and then takes the notes. So no note is left lying while the writer waits.
+Other threads only leave notes for it: a stream to adopt, a connection to serve, a new entry in the log. The notes are
+in a deque. A thread first appends its note and then rings the poller, unless the mark "already rung" is set. The writer
+first clears this mark and then takes the notes. So the writer never waits while there is a note.
 
-Most of its work is to send one message to many streams. Streams in the same zones are a group, and a group at the same
-place is sent the same bytes, which are joined and framed once. A stream is taken out of that, and served by itself, as
-long as anything about it is different: it has messages of its own, its socket is full, a hook of it runs, it is ending.
-Then its place in the log says what it has to be sent, as everywhere.
+Most of its work is to send one message to many streams. Streams in the same zones form a group, and all streams of a
+group that are at the same place are sent the same bytes, which are joined and framed once. A stream is busy, and served
+by itself, while it differs from its group: it has messages of its own, its socket is full, a hook of it is running, or
+it is ending. Its place in the log then determines what it is sent.
 
-A group is never sent a message before one that comes earlier and is for a single one of its clients. For a group's
-chunk only reaches as far as the notes that were taken: they come in the log's order, so whatever comes before has left
-its note, too. And a client that a note names is sent what it names first: directly, if it has had everything before;
-else it is served by itself.
+The order of messages is kept: a group is never sent a message before an earlier message for one of its clients alone.
+Two rules ensure this. First, a chunk for a group only reaches as far as the notes that were taken. Notes come in the
+log's order, so every earlier entry has left its note, too. Second, a client that a note names is sent its entry before
+the group's chunk: directly, if it has already been sent all earlier entries, or else it is served by itself.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from ssehub.server.dispatcher import Dispatcher
 from ssehub.wsgi.stream import Stream
 from ssehub.wsgi.writer_loop import WriterLoop
 
-#: Seconds that a sender waits for the writer at most, and between two looks.
+#: Maximum number of seconds that a sender waits for the writer, and the interval at which it checks.
 _GIVE_WAY, _LOOK = 0.05, 0.001
 
 
 class Writer:
     """A delivery (see :class:`~ssehub.server.wakeups.Delivery`) for streams that were taken over.
 
-    Safe to use from any thread. The thread starts with the first stream. If it fails, it closes its streams with the
-    reason ``"error"``, and the next stream gets a new one.
+    Thread-safe. The thread starts with the first stream. If it fails, it closes its streams with the reason
+    ``"error"``, and the next stream starts a new thread.
 
-    :param dispatcher: of the process.
-    :param look: called now and then by the thread.
+    :param dispatcher: the dispatcher of the process.
+    :param look: called periodically by the thread.
     """
 
     def __init__(self, dispatcher: Dispatcher, look: Callable[[], None]) -> None:
@@ -52,7 +53,7 @@ class Writer:
         self._closed = False
 
     def start(self) -> bool:
-        """See that the thread runs; False if it cannot: the writer is closed, or there can be no more threads."""
+        """Start the thread, if it is not running. False if the writer is closed or no more threads can be started."""
         with self._lock:
             if self._closed:
                 return False
@@ -60,13 +61,13 @@ class Writer:
                 try:
                     loop = WriterLoop(self._dispatcher, self._look)
                     loop.start()
-                except (RuntimeError, OSError):  # no more threads, or descriptors
+                except (RuntimeError, OSError):  # no more threads or descriptors
                     return False
                 self._loop = loop
             return True
 
     def adopt(self, stream: Stream) -> None:
-        """Write a stream from now on; one that comes after :meth:`close` is closed."""
+        """Write a stream from now on. After :meth:`close` the stream is closed instead."""
         while self.start():
             loop = self._loop
             if loop is not None and loop.adopt(stream):
@@ -79,17 +80,17 @@ class Writer:
             stream.on_end()
 
     def wake(self, connection: Connection) -> None:
-        """Look at a connection."""
+        """Serve a connection."""
         if (loop := self._loop) is not None:
             loop.note(connection)
 
     def wake_all(self, partition: int) -> None:
-        """Look at all connections that read a partition."""
+        """Serve all connections that read a partition."""
         if (loop := self._loop) is not None:
             loop.note(lambda: loop.look_at_all(partition))
 
     def announce(self, entry: Entry, receivers: Sequence[Connection] | None) -> None:
-        """Send an entry to the streams that it is for."""
+        """Send an entry to its receivers. None: all streams in the entry's zone."""
         loop = self._loop
         if loop is not None and loop.expected:
             loop.announced += 1
@@ -98,8 +99,8 @@ class Writer:
     def give_way(self) -> None:
         """Wait a moment if the writer is far behind. This never waits for a client.
 
-        A thread that sends without a pause can keep the interpreter to itself, until the log drops messages that the
-        writer has not come to.
+        A thread that sends without a pause can occupy the interpreter until the log drops messages that the writer has
+        not yet sent.
         """
         loop = self._loop
         deadline = 0.0
@@ -117,9 +118,9 @@ class Writer:
             loop.note(lambda: loop.cut(wanted))
 
     def close(self, timeout: float) -> None:
-        """End the thread, and wait for it. Idempotent.
+        """Stop the thread, and wait for it. Idempotent.
 
-        :param timeout: seconds.
+        :param timeout: maximum number of seconds to wait.
         """
         with self._lock:
             self._closed = True

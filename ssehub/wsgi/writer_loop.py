@@ -1,4 +1,4 @@
-"""WriterLoop: the writer's thread, and the streams it writes to. :mod:`ssehub.wsgi.writer` has the theory."""
+"""WriterLoop: the writer's thread, and its streams. The head of :mod:`ssehub.wsgi.writer` explains how it works."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from ssehub.wsgi.timers import Timers
 
 P = ParamSpec("P")
 
-#: Reasons after which there is nobody to read a last chunk.
+#: Reasons of an end after which no last chunk is sent, because the client cannot read it.
 DEAD = ("hang-up", "stalled")
-#: Chunks that a stream, or a group, is sent before it is the turn of the others.
+#: Number of chunks that are sent to a stream or a group before the others are served.
 _CHUNKS = 8
-#: Streams that are sent something before other greenlets may run.
+#: Number of streams that are served before other greenlets may run.
 _GREENLETS = 256
-#: Entries that may be announced in one round before senders wait for the writer; see :meth:`Writer.give_way`.
+#: Number of entries announced in one round above which senders wait for the writer; see :meth:`Writer.give_way`.
 _AHEAD = 4000
 
-#: A stream to adopt, a connection to look at, an entry and those it is for (None: everyone in its zone), or a call.
+#: A stream to adopt, a connection to serve, an entry with its receivers (None: all in its zone), or a call.
 Note = Stream | Connection | tuple[Entry, Sequence[Connection] | None] | Callable[[], None]
 
 
 class WriterLoop:
     """The thread of a writer, and its streams. Other threads only call the methods down to :meth:`is_behind`.
 
-    :param dispatcher: of the process.
-    :param look: called now and then by the thread.
+    :param dispatcher: the dispatcher of the process.
+    :param look: called periodically by the thread.
     """
 
     def __init__(self, dispatcher: Dispatcher, look: Callable[[], None]) -> None:
         self.streams: dict[Connection, Stream] = {}
-        #: Entries that were announced, and that all streams were served since.
+        #: Number of entries announced so far, and the part of them after which all streams were served.
         self.announced: int = 0
         self.served: int = 0
-        #: Streams that are here, or on their way.
+        #: Number of streams that are adopted or about to be.
         self.expected: int = 0
         self._dispatcher = dispatcher
         self._settings = dispatcher.settings
@@ -60,12 +60,12 @@ class WriterLoop:
         self._groups = Groups()
         self._by_number: dict[int, Stream] = {}
         self._timers: Timers[Stream] = Timers(self._settings.tick, time.monotonic())
-        #: Entries that are for single streams which have had everything before.
+        #: Entries for single streams that have been sent all earlier entries.
         self._direct: dict[Stream, list[Entry]] = {}
-        #: Streams to be served by themselves, and groups that have news.
+        #: Streams that have to be served by themselves, and groups with new entries.
         self._ready: dict[Stream, None] = {}
         self._news: dict[Group, None] = {}
-        #: For each partition the last entry whose note was taken.
+        #: The last entry of each partition whose note was taken.
         self._ends: dict[int, Position] = {}
         self._lock = threading.Lock()
         self.has_ended: bool = False
@@ -77,7 +77,7 @@ class WriterLoop:
     def start(self) -> None:
         """Start the thread.
 
-        :raises RuntimeError: if there can be no more threads.
+        :raises RuntimeError: if no more threads can be started.
         """
         try:
             self._thread.start()
@@ -86,7 +86,7 @@ class WriterLoop:
             raise
 
     def adopt(self, stream: Stream) -> bool:
-        """Leave the note that a stream is to be adopted; False if the thread has ended."""
+        """Leave a note to adopt a stream. False if the thread has ended."""
         with self._lock:
             if not self.has_ended:
                 self.expected += 1
@@ -101,9 +101,9 @@ class WriterLoop:
             self._poller.ring()
 
     def stop(self, timeout: float) -> None:
-        """End the thread, and wait for it.
+        """Stop the thread, and wait for it.
 
-        :param timeout: seconds.
+        :param timeout: maximum number of seconds to wait.
         """
         self._stopped = True
         self._poller.ring()
@@ -111,12 +111,12 @@ class WriterLoop:
             self._thread.join(timeout)
 
     def is_behind(self) -> bool:
-        """Return whether so much was announced since the last round that senders should wait."""
+        """Return whether so many entries were announced since the last round that senders should wait."""
         if self.announced - self.served < _AHEAD or self.has_ended or self._stopped:
             return False
         return self._thread is not threading.current_thread()
 
-    # What follows runs in the thread.
+    # The rest of the class runs in the thread.
 
     def _run(self) -> None:
         try:
@@ -130,7 +130,7 @@ class WriterLoop:
         self._poller.close()
 
     def _close_all(self) -> None:
-        """Close what is left when the thread ends."""
+        """Close the remaining streams when the thread ends."""
         with contextlib.suppress(IndexError):
             while True:
                 note = self._notes.popleft()
@@ -142,7 +142,7 @@ class WriterLoop:
                 self._finish(stream, "error")
 
     def _round(self) -> None:
-        """Serve everything that can be served now."""
+        """Serve all streams that can be served now."""
         self._rung = False
         announced = self.announced
         self._take_notes()
@@ -204,7 +204,7 @@ class WriterLoop:
         self._groups.add(stream)
         try:
             self._poller.add(stream.number)
-        except OSError as error:  # the kernel watches no more of them
+        except OSError as error:  # the kernel's limit of watched descriptors is reached
             logger.error("a stream cannot be watched: %s", error)
             return self._finish(stream, "error")
         self._set_timer(stream)
@@ -214,7 +214,7 @@ class WriterLoop:
         return None
 
     def look_at_all(self, partition: int) -> None:
-        """Serve all streams that read a partition by themselves."""
+        """Serve each stream that reads a partition by itself."""
         self._ends.pop(partition, None)
         for stream in self.streams.values():
             if partition in stream.connection.partitions:
@@ -239,7 +239,7 @@ class WriterLoop:
             chunk: Chunk | Page | None = None
             with contextlib.suppress(LogError):
                 chunk = read_chunk(group.log, group.place, group.interest, group.upto(self._ends))
-            if not isinstance(chunk, Chunk):  # each stream finds out by itself what it has to report
+            if not isinstance(chunk, Chunk):  # each stream determines by itself whether it has to report a gap
                 for stream in group.streams:
                     self._make_ready(stream)
                 group.restart()
@@ -255,7 +255,7 @@ class WriterLoop:
         self._news[group] = None
 
     def _send_chunk(self, chunk: Chunk, streams: Sequence[Stream]) -> None:
-        """Send the same bytes to many streams. This is where the time goes: about 4 microseconds for each."""
+        """Send the same bytes to many streams. The writer spends most of its time here: about 4 microseconds each."""
         data, after = chunk.data, chunk.after
         assert chunk.last is not None and chunk.first is not None
         told = chunk.last.cursor
@@ -296,7 +296,7 @@ class WriterLoop:
             self._finish(stream, "hang-up")
 
     def _let_others_run(self, streams: int) -> None:
-        """Note that some streams were served, and let other greenlets run now and then."""
+        """Count served streams, and let other greenlets run from time to time."""
         self._served += streams
         if self._served >= _GREENLETS:
             self._served = 0
@@ -304,14 +304,14 @@ class WriterLoop:
                 time.sleep(0)
 
     def _send_direct(self, stream: Stream, entries: Sequence[Entry]) -> None:
-        """Send a stream what is for it alone, without looking into the log: there is nothing for it in between.
+        """Send a stream the entries for it alone. It has been sent all earlier entries, so the log is not read.
 
-        A stream that is busy by now reads it from the log, as everything.
+        A stream that has become busy reads the entries from the log.
         """
         if stream.busy or stream.connection not in self.streams:
             return
         reader = stream.reader
-        # A heartbeat may have read on meanwhile.
+        # A heartbeat may have moved the stream's place on in the meantime.
         entries = [entry for entry in entries if reader.place.distance_to(entry.position)]
         if not entries:
             return
@@ -325,7 +325,7 @@ class WriterLoop:
     # Serving one stream
 
     def _attempt(self, stream: Stream, act: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> None:
-        """Do something with a stream; if that fails, it is the end of this stream alone."""
+        """Do something with a stream. If that fails, only this stream ends."""
         try:
             act(*arguments, **named)
         except OSError:
@@ -335,7 +335,7 @@ class WriterLoop:
             self._finish(stream, "error")
 
     def _serve(self, stream: Stream) -> None:
-        """Send a stream what it is due, as far as its socket takes it."""
+        """Send a stream everything that is due, as far as its socket accepts it."""
         if stream.connection in self.streams:
             self._attempt(stream, self._serve_some, stream)
 
@@ -345,7 +345,7 @@ class WriterLoop:
             if connection.closed in DEAD:
                 return self._finish(stream, "hang-up")
             if stream.rest is not None or stream.hooking:
-                return None  # it goes on when that is over
+                return None  # continued when the rest is sent or the hook has ended
             found = self._dispatcher.take(connection)
             if isinstance(found, Gap):
                 if not self._report(stream, found):
@@ -353,7 +353,7 @@ class WriterLoop:
             elif found:
                 self._write(stream, found)
                 if stream.reader.level and stream.rest is None and not connection.closed:
-                    break  # whatever comes now leaves a note
+                    break  # later entries leave a note
             elif connection.closed:
                 self._write(stream, self._settings.farewell(), is_last=True)
                 if stream.rest is None:
@@ -369,7 +369,7 @@ class WriterLoop:
 
     def _write(self, stream: Stream, data: bytes, is_last: bool = False) -> None:
         reader, connection = stream.reader, stream.connection
-        # What it had missed while it was away tells nothing of how long messages take.
+        # Messages from before the client connected say nothing about the delay of a delivery.
         sent = reader.sent if reader.sent > connection.connected_at else 0.0
         sent_at = stream.write(data, sent, is_last)
         self._counters.wrote(1, reader.messages, len(data), time.time() - sent_at if sent_at else None)
@@ -398,7 +398,7 @@ class WriterLoop:
         return self._make_ready(stream)
 
     def _report(self, stream: Stream, gap: Gap) -> bool:
-        """Report a gap, after the hook has run; False if it has to be waited for."""
+        """Report a gap. Return False if a hook has to run first."""
         hook, connection = self._dispatcher.hooks.on_gap, stream.connection
         self._counters.count("gaps")
         if not hook:
@@ -416,7 +416,7 @@ class WriterLoop:
         return False
 
     def _go_on(self, stream: Stream, gap: Gap) -> None:
-        """Report a gap whose hook has run."""
+        """Report a gap after its hook has run."""
         if stream.connection in self.streams:
             stream.hooking = False
             self._attempt(stream, self._write, stream, stream.reader.report(gap))
@@ -425,7 +425,7 @@ class WriterLoop:
     # Time
 
     def _tick(self) -> None:
-        with contextlib.suppress(Exception):  # it logs, and what handles log records is the application's
+        with contextlib.suppress(Exception):  # it logs, and the application's log handlers may raise
             self._look()
         for stream in self._timers.expired(time.monotonic()):
             self._on_timer(stream, time.monotonic())
@@ -458,7 +458,7 @@ class WriterLoop:
         return min(stream.written + stream.beat, stream.expires)
 
     def _finish(self, stream: Stream, reason: str) -> None:
-        """Close a stream's connection, take it out, and have its last hooks run."""
+        """Close a stream's connection, remove the stream, and run its last hooks."""
         connection = stream.connection
         if self.streams.pop(connection, None) is None:
             return
@@ -474,8 +474,8 @@ class WriterLoop:
         stream.close()
         try:
             self._dispatcher.dismiss(connection, reason)
-        except Exception:  # whatever it is, the others go on, and the stream's hooks still run
-            logger.exception("a stream was not taken out in order: %r", connection)
+        except Exception:  # continue with the other streams, and run this stream's hooks
+            logger.exception("a stream could not be removed: %r", connection)
         if self._dispatcher.hooks.on_disconnect:
             stream.run(f"on_disconnect of {connection!r}", lambda: self._dispatcher.fire_disconnect(connection))
         else:

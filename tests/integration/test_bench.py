@@ -213,8 +213,8 @@ def test_what_cannot_be_measured_is_said_in_one_line(hub: str, scripted: Callabl
         ((f"{html.url}/events", "--watch"), "not an event stream but text/html"),
         ((f"{strange.url}/events", "--watch"), "not HTTP"),
         ((away,), "refused"),
-        (("ftp://127.0.0.1/",), "not an http address"),
-        (("events",), "not an http address"),
+        (("ftp://127.0.0.1/",), "not an http URL"),
+        (("events",), "not an http URL"),
         ((f"{hub}/events", "--streams", "0"), "streams must be"),
         ((f"{hub}/events", "--rate", "nan"), "rate must be"),
         ((f"{hub}/events", "--streams", "2", "--send-url", f"{hub}/nothing"), "404"),
@@ -381,7 +381,7 @@ def test_an_answer_to_a_message_may_be_anything(
 
     url = f"http://127.0.0.1:{here.port}/events"
     code, found = figures(url, "--send-url", scripted(script).url, "--streams", "1", *QUICK)
-    expected = "500 No" if piece == b"[" else "500 with an answer that does not end"
+    expected = "500 No" if piece == b"[" else "500 with a response that does not end"
     assert code == 1 and expected in found["send_errors"]
 
 

@@ -72,7 +72,7 @@ def test_serve_listen_and_send_go_together() -> None:
             ]
             assert [(one.returncode, one.stderr) for one in sent] == [(0, "")] * 4
             said = [one.stdout.partition(" queued for ")[2] for one in sent]
-            assert said == [f"{count} in the process that took it\n" for count in (1, 1, 1, 0)]
+            assert said == [f"{count} in the process that received it\n" for count in (1, 1, 1, 0)]
             assert lines(listener, 4) == ["to all", "headline: to the zone", "to ada", "in two lines"]
 
 
@@ -222,7 +222,7 @@ def test_listen_says_what_happens_on_stderr(scripted: Callable[..., Server]) -> 
     assert result.returncode == 1 and result.stdout == "x\n"
     connected, missing, ended, busy, final = result.stderr.splitlines()
     assert "connected to http://127.0.0.1" in connected and "ended" in ended
-    assert "missing: 3 (trimmed)" in missing and re.search("503 Away.*once more in", busy) and "404" in final
+    assert "missing: 3 (trimmed)" in missing and re.search("503 Away.*retrying in", busy) and "404" in final
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -427,7 +427,7 @@ def test_send_takes_the_streams_address_for_the_services_and_says_what_an_addres
         lacking = run("send", f"127.0.0.1:{port}", "hello")
         assert lacking.returncode == 1 and f"perhaps it is http://127.0.0.1:{port}" in lacking.stderr
         taken = run("serve", "--port", str(port))
-        assert taken.returncode == 1 and "--port names another" in taken.stderr
+        assert taken.returncode == 1 and "choose another port" in taken.stderr
 
 
 def test_a_response_that_the_server_forgets_does_not_hold_up_the_end() -> None:

@@ -348,10 +348,10 @@ def test_a_request_of_asgi_is_refused_with_what_is_needed(monkeypatch: pytest.Mo
     scope = {"type": "http", "method": "GET", "path": "/mine", "query_string": b"name=ada", "headers": []}
     request = ASGIRequest(scope, io.BytesIO())
     with pytest.raises(
-        ImproperlyConfigured, match=r"a stream needs a WSGI server, and this is an ASGIRequest.*wsgi\.py"
+        ImproperlyConfigured, match=r"a stream needs a WSGI server, but the request is an ASGIRequest.*wsgi\.py"
     ):
         mine(request)
-    with pytest.raises(TypeError, match="a request of a WSGI server, or its environ, is needed, not"):
+    with pytest.raises(TypeError, match="expected a request of a WSGI server, or its environ, not"):
         sse.hub().connect(request)
     sse.hub().close()
 

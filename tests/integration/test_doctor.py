@@ -303,10 +303,10 @@ def respond(status: str, *headers: tuple[str, str], body: bytes = b"") -> Any:
     ("app", "seen", "fix"),
     [
         (respond("302 Found", ("Location", "/login")), "a redirect: 302 to http://127.0.0.1", "--header 'Cookie"),
-        (respond("200 OK", ("Content-Type", "text/html")), "no event stream: 200 OK, text/html", "text/event-stream"),
-        (respond("401 Unauthorized"), "no event stream: 401", "--header 'Cookie"),
-        (respond("204 No Content"), "no event stream: 204", "never comes back"),
-        (respond("503 Service Unavailable"), "no event stream: 503", "refuse_with=200"),
+        (respond("200 OK", ("Content-Type", "text/html")), "event stream: 200 OK, text/html", "text/event-stream"),
+        (respond("401 Unauthorized"), "not an event stream: 401", "--header 'Cookie"),
+        (respond("204 No Content"), "not an event stream: 204", "do not reconnect"),
+        (respond("503 Service Unavailable"), "not an event stream: 503", "refuse_with=200"),
         (respond("302 Found", ("Location", "/events")), "redirects", "--header 'Cookie"),
     ],
 )

@@ -181,7 +181,7 @@ def test_streams_that_may_take_all_threads_are_warned_of(
     command = gunicorn(worker, port, "--chdir", str(tmp_path), *hook, threads=6, app="limited:app")
     with process(*command, log=log, LIMIT=limit, DETACH=detach):
         until(lambda: opened_stream(port)).close()
-    assert log.read_text().count("when streams have taken all of them") == bool(warned)
+    assert log.read_text().count("when streams use all of them") == bool(warned)
     assert warned in log.read_text()
 
 

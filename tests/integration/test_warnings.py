@@ -128,7 +128,7 @@ def test_a_warning_fits_the_server_and_comes_once(
     assert [text in record.message for record in caplog.records] == ([True] if text else [])
 
 
-ALONE = "nobody has got what this process has sent"
+ALONE = "no client can have received the messages of this process"
 
 
 @pytest.mark.parametrize(

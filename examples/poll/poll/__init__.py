@@ -1,1 +1,1 @@
-"""A poll whose results are live."""
+"""A poll with live results."""

@@ -1,10 +1,10 @@
-"""What is voted on."""
+"""The choices and the votes."""
 
 from django.db import models
 
 
 class Choice(models.Model):
-    """One answer, and how many have given it."""
+    """One choice, with the number of its votes."""
 
     text = models.CharField(max_length=100)
     votes = models.PositiveIntegerField(default=0)
@@ -14,7 +14,7 @@ class Choice(models.Model):
 
 
 class Vote(models.Model):
-    """That a visitor has voted: the database lets nobody do it twice, not even at once."""
+    """The vote of a visitor. A constraint of the database prevents a second vote, even at the same moment."""
 
     visitor = models.CharField(max_length=40, unique=True)
     choice = models.ForeignKey(Choice, models.CASCADE)

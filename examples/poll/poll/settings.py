@@ -1,4 +1,4 @@
-"""The settings; those of ssehub are the last."""
+"""The settings. Those of ssehub are at the end."""
 
 import os
 from pathlib import Path
@@ -31,5 +31,5 @@ DATABASES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SESSION_COOKIE_SAMESITE = "Lax"
 
-# In the memory of the process, unless there is a Redis: several workers need one.
+# Without a Redis the log is in the memory of the process. Several workers need a Redis.
 SSEHUB = {"LOG": os.environ.get("REDIS_URL")}

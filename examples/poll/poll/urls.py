@@ -1,4 +1,4 @@
-"""The addresses; ``/events`` is the stream."""
+"""The URLs. ``/events`` is the stream."""
 
 from django.urls import path
 

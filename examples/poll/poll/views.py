@@ -1,4 +1,4 @@
-"""The page, and a vote."""
+"""The views: the page, and a vote."""
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -13,7 +13,7 @@ from ssehub.integrations.django import hub
 
 
 def results():
-    """Return the votes by choice, and their number: as votes only become more, it tells the newer of two results."""
+    """Return the votes by choice, and their total. The total only grows, so the greater one is newer."""
     votes = dict(Choice.objects.values_list("pk", "votes"))
     return {"votes": votes, "total": sum(votes.values())}
 
@@ -24,7 +24,7 @@ def page(request):
     """Show the poll."""
     if not request.session.session_key:
         request.session.create()
-    cursor = hub().cursor()  # before the votes are read: the stream goes on from here
+    cursor = hub().cursor()  # before the votes are read, so that the stream has all later ones
     mine = Vote.objects.filter(visitor=request.session.session_key).first()
     voted = mine and mine.choice_id
     context = {"choices": Choice.objects.all(), "results": results(), "cursor": cursor, "voted": voted}
@@ -33,7 +33,7 @@ def page(request):
 
 @require_POST
 def vote(request, pk):
-    """Count a vote, and tell everybody once it is certain."""
+    """Count a vote, and send the results after the commit."""
     choice = get_object_or_404(Choice, pk=pk)
     visitor = request.session.session_key
     if not visitor:
@@ -41,7 +41,7 @@ def vote(request, pk):
     try:
         with transaction.atomic():
             Vote.objects.create(visitor=visitor, choice=choice)
-            Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # counted by the database: nobody's vote is lost
+            Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # in the database, so that no vote is lost
             transaction.on_commit(tell)
     except IntegrityError:
         return JsonResponse({"error": "you have voted already"}, status=409)
@@ -49,8 +49,8 @@ def vote(request, pk):
 
 
 def tell():
-    """Send the results to everybody. The vote stands, whether this works or not; the next one tells of both."""
+    """Send the results to all clients. If this fails, the vote still counts, and the next message includes it."""
     try:
         hub().broadcast(Message.from_json(results(), event="results"), zone="default")
     except LogError as error:
-        print("nobody was told of a vote:", error)
+        print("the results of a vote were not sent:", error)

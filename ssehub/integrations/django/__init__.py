@@ -1,8 +1,8 @@
-"""Django: a hub from the settings, views that stream, a command that sends.
+"""Django: a hub that is configured in the settings, views that return streams, and a command that sends messages.
 
-Add ``"ssehub.integrations.django"`` to ``INSTALLED_APPS``, and to the URLs ``path("events", views.events)`` with
-``from ssehub.integrations.django import views``. ``views.stream`` makes a stream of a view of your own. To send, from
-anywhere: ``from ssehub.integrations.django import hub``, then ``hub().broadcast(...)``.
+Add ``"ssehub.integrations.django"`` to ``INSTALLED_APPS``, and ``path("events", views.events)`` to the URLs, with
+``from ssehub.integrations.django import views``. To return a stream from a view of your own, decorate it with
+``views.stream``. To send a message: ``from ssehub.integrations.django import hub``, then ``hub().broadcast(...)``.
 """
 
 from ssehub.integrations.django.site import hub

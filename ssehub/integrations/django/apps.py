@@ -1,4 +1,4 @@
-"""The application, as Django knows it."""
+"""The application configuration for Django."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ssehub.integrations.django.site import forget_hub, hub
 
 
 class SSEHubConfig(AppConfig):
-    """Make the hub when Django starts, which checks the settings. It starts and connects nothing yet."""
+    """Creates the hub when Django starts, which checks the settings. The hub starts and connects nothing yet."""
 
     name = "ssehub.integrations.django"
     label = "ssehub"
     verbose_name = "ssehub"
 
     def ready(self) -> None:
-        """Refuse settings that are unfit where they enter."""
+        """Check the settings."""
         hub()
         setting_changed.connect(_forget_hub, dispatch_uid="ssehub")
 
 
 def _forget_hub(*, setting: str, **_: Any) -> None:
-    """Make a new hub after a test has overridden the settings."""
+    """Replace the hub after a test has overridden the settings."""
     if setting == "SSEHUB":
         forget_hub()

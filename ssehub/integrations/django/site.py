@@ -1,4 +1,4 @@
-"""The hub of a Django site, made of ``settings.SSEHUB`` when it is first asked for."""
+"""The hub of a Django site, created from ``settings.SSEHUB`` on first use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _hub: Hub | None = None
 
 
 class Settings(NamedTuple):
-    """Hold what ``settings.SSEHUB`` says of requests."""
+    """The part of ``settings.SSEHUB`` that concerns requests."""
 
     origins: frozenset[str]
     client_id: Callable[[Any], str | None]
@@ -29,16 +29,20 @@ class Settings(NamedTuple):
 
 
 def read_settings() -> Settings:
-    """Read what ``settings.SSEHUB`` says of requests. It is a dictionary, and all of it is optional.
+    """Return the part of ``settings.SSEHUB`` that concerns requests.
 
-    ``LOG`` is a URL (``redis://...``) or a log, the default is in memory; ``LOG_OPTIONS`` are more arguments for a log
-    that is named by its URL. ``CLIENT_ID`` is a function, or the dotted path of one: it is called with the request, and
-    returns who it is, or None; by default it is the user's primary key, of one who is logged in. ``AUTHORIZE``
-    likewise, see :data:`~ssehub.wsgi.access.Authorize`. ``ORIGINS`` are those of other sites whose pages may follow.
-    ``HEARTBEAT``, ``DETACH`` and so on are the arguments of :class:`~ssehub.Hub`. ``HUB`` is a hub that you made, that
-    of a test for instance; the settings for a hub are not used then.
+    ``settings.SSEHUB`` is a dictionary. All keys are optional:
 
-    :raises ImproperlyConfigured: if a setting is unfit.
+    * ``LOG``: a URL (``redis://...``) or a log. By default the log is in memory.
+    * ``LOG_OPTIONS``: more arguments for a log that is given by its URL.
+    * ``CLIENT_ID``: a function, or its dotted path. It is called with the request, and returns the id of the client, or
+      None. By default it is the primary key of the logged-in user.
+    * ``AUTHORIZE``: a function, or its dotted path; see :data:`~ssehub.wsgi.access.Authorize`.
+    * ``ORIGINS``: other origins whose pages may use the streams.
+    * ``HEARTBEAT``, ``DETACH`` and so on: the arguments of :class:`~ssehub.Hub`.
+    * ``HUB``: a hub that you have created, for a test for example. The other settings of a hub are ignored then.
+
+    :raises ImproperlyConfigured: if a setting is invalid.
     """
     given = _given()
     try:
@@ -50,11 +54,11 @@ def read_settings() -> Settings:
 
 
 def hub() -> Hub:
-    """Return the hub of this site. Any thread may call it.
+    """Return the hub of this site. Thread-safe.
 
-    :raises ImproperlyConfigured: if a setting is unfit, or its name is unknown.
+    :raises ImproperlyConfigured: if a setting is invalid or unknown.
     """
-    global _hub  # noqa: PLW0603 - one for each process, like Django's own connections
+    global _hub  # noqa: PLW0603 - one per process, like Django's own connections
     with _lock:
         if _hub is None:
             read_settings()
@@ -66,7 +70,7 @@ def hub() -> Hub:
 
 
 def forget_hub() -> None:
-    """Close the hub of this site, if there is one; :func:`hub` makes the next."""
+    """Close the hub of this site, if there is one. The next call of :func:`hub` creates a new one."""
     global _hub
     with _lock:
         forgotten, _hub = _hub, None

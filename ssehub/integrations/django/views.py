@@ -1,4 +1,4 @@
-"""Views that answer with event streams."""
+"""Views that return event streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssehub.wsgi.script import shared_script
 
 
 def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Have a view answer GET and HEAD, and preflight requests of the origins that may follow."""
+    """Decorate a view so that it accepts GET and HEAD, and preflight requests of allowed origins."""
     safe = require_safe(view)
 
     @functools.wraps(view)
@@ -30,7 +30,7 @@ def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., H
         if headers is not None:
             return HttpResponse(status=204, headers=headers)
         answer = safe(request, *arguments, **named)
-        if answer.status_code >= 400:  # a page that may follow sees that it is refused, and why
+        if answer.status_code >= 400:  # an allowed page can read why it was refused
             for name, value in {**cors_headers(origin, origins), **NO_SNIFFING}.items():
                 answer.headers[name] = value
             answer.headers.setdefault("Cache-Control", "no-store")
@@ -41,14 +41,14 @@ def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., H
 
 @_answers_preflight
 def events(request: HttpRequest) -> HttpResponseBase:
-    """Answer with a stream of the zones in the query: ``?zone=a&zone=b``.
+    """Return a stream of the zones in the query: ``?zone=a&zone=b``.
 
-    The setting ``AUTHORIZE`` says who may; without it only the zone ``default`` can be followed.
+    The setting ``AUTHORIZE`` decides who may follow. Without it, only the zone ``default`` can be followed.
     """
     found, zones = read_settings(), request.GET.getlist("zone") or ["default"]
     client_id, max_age = found.client_id(request), None
     if found.authorize is None and zones != ["default"]:
-        return JsonResponse({"error": "only the zone default is open here: there is no AUTHORIZE"}, status=403)
+        return JsonResponse({"error": "only the zone default is public: there is no AUTHORIZE"}, status=403)
     if found.authorize is not None:
         try:
             max_age = check(found.authorize, request, "subscribe", zones, client_id)
@@ -59,17 +59,18 @@ def events(request: HttpRequest) -> HttpResponseBase:
 
 @require_safe
 def script(request: HttpRequest) -> HttpResponse:
-    """Answer with the script by which the tabs of a browser share one stream."""
+    """Return the script with which the tabs of a browser share one stream."""
     answer = shared_script(request.environ)
     content = answer.get_data() if request.method == "GET" and answer.status_code == 200 else b""
     return HttpResponse(content, status=answer.status_code, headers=dict(answer.headers))
 
 
 def stream(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
-    """Make a view answer with a stream.
+    """Decorate a view so that it returns a stream.
 
-    The view returns the arguments of :func:`connect`: a zone, a list of them, or a dictionary. It is the place to ask
-    whether the user may: when it raises ``PermissionDenied``, nothing is registered. Any other answer is sent as it is.
+    The view returns the arguments of :func:`connect`: a zone, a list of zones, or a dictionary. Check in the view
+    whether the user may follow; after it raises ``PermissionDenied``, nothing is registered. Any other response is sent
+    unchanged.
     """
 
     @functools.wraps(view)
@@ -85,26 +86,26 @@ def stream(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
 
 
 def connect(request: HttpRequest, **options: Any) -> HttpResponseBase:
-    """Answer a request with a stream of the site's hub.
+    """Return a stream of the site's hub as the response to a request.
 
-    The database connections of the request are free as soon as the stream begins, and after each hook that used one.
+    The request's database connections are released when the stream begins, and after each hook that has used one.
 
-    :param options: those of :meth:`ssehub.Hub.connect`.
-    :raises BadRequest: Django's, which is a 400, if a name or ``since`` is unfit.
-    :raises ImproperlyConfigured: if the request is not one of WSGI.
+    :param options: the options of :meth:`ssehub.Hub.connect`.
+    :raises BadRequest: Django's, which leads to a 400, if a name or ``since`` is invalid.
+    :raises ImproperlyConfigured: if the request is not a WSGI request.
     """
     if not hasattr(request, "environ"):
         raise ImproperlyConfigured(
-            f"a stream needs a WSGI server, and this is an {type(request).__name__}: serve the site's wsgi.py"
-            " (gunicorn mysite.wsgi), not its asgi.py, and take 'daphne' out of INSTALLED_APPS if runserver is to"
-            " serve streams"
+            f"a stream needs a WSGI server, but the request is an {type(request).__name__}: serve the site's wsgi.py"
+            " (gunicorn mysite.wsgi) instead of its asgi.py, and remove 'daphne' from INSTALLED_APPS if runserver"
+            " should serve streams"
         )
     try:
         answer = hub().connect(request.environ, **options)
     except Unfit as error:
         raise BadRequest(str(error)) from None
     headers = {**dict(answer.headers), **cors_headers(request.headers.get("Origin"), read_settings().origins)}
-    # Nothing would ever leave a middleware that compresses: Django's, or one derived from it. They leave this as it is.
+    # Compressing middlewares, such as Django's own, would hold the stream back. They leave this encoding unchanged.
     headers["Content-Encoding"] = "identity"
     if request.method == "HEAD" or answer.status_code != 200:
         content = b"" if request.method == "HEAD" else answer.get_data()
@@ -120,7 +121,7 @@ def _connect_or_refuse(request: HttpRequest, options: Mapping[str, Any]) -> Http
 
 
 class _Released(Iterator[bytes]):
-    """Iterate a stream, and hold no database connection meanwhile."""
+    """Iterates a stream, and holds no database connection between the chunks."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -130,12 +131,12 @@ class _Released(Iterator[bytes]):
         try:
             return next(self._body)
         finally:
-            # After each chunk: the view's transaction, which ATOMIC_REQUESTS makes, is over by the first, and hooks may
-            # have asked the database.
+            # After each chunk, because the view's transaction (ATOMIC_REQUESTS) has ended by the first one, and hooks
+            # may have used the database.
             self._release()
 
     def close(self) -> None:
-        """End the stream; Django calls this in every case."""
+        """End the stream. Django always calls this."""
         try:
             self._body.close()
         finally:
@@ -147,9 +148,9 @@ class _Released(Iterator[bytes]):
                 connection.close()
             elif not self._warned and not _is_testcases(connection):
                 self._warned = True
-                logger.warning("a stream goes on within a database transaction, and holds its connection")
+                logger.warning("a stream continues within a database transaction, and holds its connection")
 
 
 def _is_testcases(connection: Any) -> bool:
-    """Return whether a connection's transactions are only those that ``TestCase`` wraps around each test."""
+    """Return whether a connection only has the transactions that ``TestCase`` opens around each test."""
     return all(block._from_testcase for block in connection.atomic_blocks)

@@ -1,19 +1,19 @@
 "use strict";
-// The console of an ssehub service. Whatever comes over the wire is drawn as text, never as HTML.
+// The console of an ssehub service. Data from the network is shown as text, never as HTML.
 
-const SHOWN = 200;            // messages kept on the page
-const ASK_EVERY = 1000;       // milliseconds between two looks at /stats
-const TRY_AGAIN = 3000;       // milliseconds before a stream is opened anew that has not said how long
-const SECONDS = 60;           // width of the picture
+const SHOWN = 200;            // maximum number of messages on the page
+const ASK_EVERY = 1000;       // milliseconds between two requests for /stats
+const TRY_AGAIN = 3000;       // milliseconds before a reconnection, until the stream sends a retry field
+const SECONDS = 60;           // width of the chart
 
 const $ = id => document.getElementById(id);
-let source = null;            // what ends the one stream there is, or null
-let lastId = "";              // where the next connection goes on
+let source = null;            // AbortController of the open stream, or null
+let lastId = "";              // the event id after which the next connection continues
 let sessionId = "";
 let rates = [];               // messages per second, oldest first
-let severalProcesses = false; // whether the log is shared with others
-let before = null;            // the last counter, and when it was read
-let minute = [];              // the numbers of all processes, as they were in the last minute, oldest first
+let severalProcesses = false; // whether other processes share the log
+let before = null;            // the last value of the counter, and when it was read
+let minute = [];              // statistics of all processes during the last minute, oldest first
 
 // Connecting
 
@@ -42,8 +42,8 @@ function open() {
   follow(mine.signal);
 }
 
-// The stream is read with fetch: an EventSource only shows events of the types that it was told before, and cannot send
-// the token, which it takes to follow as a client.
+// The stream is read with fetch: an EventSource only delivers events of registered types, and cannot send the token,
+// which is required to follow with a client id.
 async function follow(signal) {
   let retry = TRY_AGAIN;
   while (!signal.aborted) {
@@ -57,7 +57,7 @@ async function follow(signal) {
         complain((await response.json()).error);
       }
     } catch {
-      // The connection broke off, or a proxy has answered while the server restarts; or we have left.
+      // The connection broke off, a proxy answered while the server restarts, or the user has disconnected.
     }
     if (signal.aborted) return;
     show("connecting");
@@ -72,7 +72,7 @@ async function read(body, dispatch, setRetry) {
   for (;;) {
     const {done, value} = await reader.read();
     if (done) return;
-    // A carriage return at the end may be half of a line break.
+    // A carriage return at the end may be the first half of a line break.
     const lines = (rest + decoder.decode(value, {stream: true})).split(/\r\n|\n|\r(?!$)/);
     rest = lines.pop();
     for (const line of lines) {
@@ -158,10 +158,10 @@ async function send(route) {
     if (!response.ok) return complain(answer.error || response.statusText);
     complain("");
     const there = answer.queued === 1 ? "1 connection" : `${answer.queued} connections`;
-    // The answer counts one process; the message goes to all of them.
+    // The response counts the connections of one process, but the message goes to all processes.
     $("sent").textContent = severalProcesses
-      ? `Sent; its id is ${answer.id}. It is for ${there} of the process that took it`
-      : `Sent to ${there}; its id is ${answer.id}`;
+      ? `Sent; the id is ${answer.id}. It was queued for ${there} of the process that received it`
+      : `Sent to ${there}; the id is ${answer.id}`;
   } catch (error) {
     complain(`The service did not answer: ${error.message}`);
   }
@@ -169,13 +169,13 @@ async function send(route) {
 
 function sendToClient() {
   const client = $("to-client").value, zone = $("to-zone").value.trim();
-  if (!client) return complain("Whom to? The client's id is empty.");
+  if (!client) return complain("The client id is empty. Enter the client to send to.");
   send(zone ? {client_id: client, zone} : {client_id: client});
 }
 
 function sendToZone() {
   const zone = $("to-zone").value.trim();
-  if (!zone) return complain("Where to? The zone is empty.");
+  if (!zone) return complain("The zone is empty. Enter the zone to send to.");
   send({zone, broadcast: "true"});
 }
 
@@ -185,7 +185,7 @@ function complain(text) {
   if (text) $("sent").textContent = "";
 }
 
-// Who is there, and how much comes
+// Connections and message rate
 
 async function ask() {
   if (document.hidden) return;
@@ -196,7 +196,7 @@ async function ask() {
     measure(answer.stats.messages);
     judge(answer);
   } catch {
-    drawConnections(null);  // it restarts; we ask again anyway
+    drawConnections(null);  // the service is restarting; the next request follows anyway
     before = null;
   }
 }
@@ -217,7 +217,7 @@ function drawConnections(zones, processes = [], unlisted = 0) {
 
 function nobody(zones) {
   if (zones === null) return "The service does not answer.";
-  return zones === undefined ? "Only who may send sees the list." : "Nobody is connected.";
+  return zones === undefined ? "The token is required to see the list." : "Nobody is connected.";
 }
 
 function drawZone(zone, connections, places) {
@@ -258,10 +258,11 @@ function drawRates() {
   $("rate-area").setAttribute("points", `${(start * step).toFixed(1)},80 ${points.join(" ")} 600,80`);
   const mean = rates.reduce((sum, rate) => sum + rate, 0) / rates.length;
   const words = value => value >= 10 ? value.toFixed(0) : value.toFixed(1);
-  $("rate").textContent = `now ${words(rates.at(-1))}, mean ${words(mean)}, most ${words(Math.max(...rates))} a second`;
+  $("rate").textContent =
+    `now ${words(rates.at(-1))}, mean ${words(mean)}, maximum ${words(Math.max(...rates))} per second`;
 }
 
-// How well it goes: of all processes that share the log, whichever of them has answered
+// Health of all processes that share the log, no matter which of them has answered
 
 function judge(answer) {
   const known = (answer.processes || []).map(one => one.stats).filter(stats => stats.delays);
@@ -306,14 +307,14 @@ function drawNotTaken(all) {
     list.append(element("li", "", `${reason}: ${count.toLocaleString()}`));
   }
   $("not-taken").hidden = !counts.size;
-  $("not-taken").replaceChildren("Streams that stayed on the server's threads since the start, and why:", list);
+  $("not-taken").replaceChildren("Streams that stayed on the server's threads since the start, by reason:", list);
 }
 
 function drawDelays(bounds, counts) {
   const total = counts.reduce((sum, count) => sum + count, 0), top = Math.max(1, ...counts);
   $("delays").replaceChildren(...counts.map((count, n) => {
     const bucket = element("div", ""), bar = element("span", "");
-    // By logarithm: the few that took long are what one looks for.
+    // Logarithmic, because the few slow writes are the interesting ones.
     bar.style.height = `${100 * Math.log1p(count) / Math.log1p(top)}%`;
     bucket.title = `${count.toLocaleString()} writes`;
     bucket.append(bar, element("small", "", n < bounds.length ? duration(bounds[n]) : "more"));
@@ -333,7 +334,7 @@ function drawDelays(bounds, counts) {
   }
 }
 
-// The page itself
+// Setup of the page
 
 function remember() {
   for (const id of ["zone", "client-id", "token"]) sessionStorage.setItem(id, $(id).value);
@@ -360,7 +361,7 @@ $("send-all").addEventListener("click", () => send({broadcast: "true"}));
 $("clear").addEventListener("click", () => $("messages").replaceChildren());
 $("token").addEventListener("change", () => { remember(); ask(); });
 document.addEventListener("visibilitychange", ask);
-// A browser may keep a page that was left for the way back, and its stream with it.
+// Browsers may keep a page you navigated away from (back/forward cache), with its stream open.
 addEventListener("pagehide", () => source && source.abort());
 addEventListener("pageshow", event => event.persisted && source && open());
 setInterval(ask, ASK_EVERY);

@@ -1,4 +1,4 @@
-"""A load generator: many streams in one thread, messages at a rate, and what became of each of them."""
+"""A load generator: it opens many streams in one thread, sends messages at a rate, and checks that all arrive."""
 
 from ssehub.tools.bench.target import BenchError, Target, raise_file_limit
 

@@ -1,16 +1,16 @@
-"""Body: what is inside an HTTP/1.1 response, with its head and its chunks taken off."""
+"""Body: decodes an HTTP/1.1 response: removes the head and the framing in chunks."""
 
 from __future__ import annotations
 
-#: Bytes of a head, or of the line before a chunk, at the most.
+#: Maximum number of bytes of a head, or of the line before a chunk.
 _LONGEST = 1 << 16
 
 
 class Body:
-    """Take one response apart. Without chunks or a length it lasts until the connection closes.
+    """Decodes one response. Without chunks or a length it lasts until the connection closes.
 
-    :ivar status: 0 until the head is whole.
-    :ivar ended: whether the response is over.
+    :ivar status: the status code; 0 until the head is complete.
+    :ivar ended: whether the response is complete.
     """
 
     __slots__ = ("_chunked", "_due", "_rest", "ended", "keeps", "reason", "status", "type")
@@ -21,24 +21,24 @@ class Body:
         #: The content type without its parameters.
         self.type: str = ""
         self.ended: bool = False
-        #: Whether another request may follow on the connection.
+        #: Whether another request may be sent on the connection.
         self.keeps: bool = False
         self._chunked = False
-        #: Bytes of the chunk, or of the whole, that are still to come; with the line break behind a chunk.
+        #: Number of bytes still to come of the chunk or the body. A chunk includes the line break after it.
         self._due: int | None = None
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes as they came; return those of the body.
+        """Process received bytes, and return the decoded part of the body.
 
-        :raises ValueError: if this is no HTTP.
+        :raises ValueError: if the response is not HTTP.
         """
         if not self.status:
-            # What is left of the chunks of the response before, on a connection that is kept, is a line break.
+            # On a reused connection a line break of the previous response's chunks may be left.
             head, found, data = (self._rest + data).lstrip(b"\r\n").partition(b"\r\n\r\n")
             self._rest = b"" if found else head
             if len(self._rest) > _LONGEST or not b"HTTP/1.".startswith(head[:7]) or (found and len(head) < 12):
-                raise ValueError("the answer is not HTTP/1.1")
+                raise ValueError("the response is not HTTP/1.1")
             if not found:
                 return b""
             self._take_head(head.decode("latin-1"))
@@ -66,7 +66,7 @@ class Body:
         self.ended = self._due == 0
 
     def _chunks(self, data: bytes) -> bytes:
-        """Return what of chunks is there, whole ones and the beginning of the last."""
+        """Return the data of complete chunks, and of the beginning of the last one."""
         found = []
         at = 0
         while not self.ended:
@@ -74,7 +74,7 @@ class Body:
                 line = data.find(b"\r\n", at)
                 if line < 0:
                     if len(data) - at > _LONGEST:
-                        raise ValueError("the chunks of the answer are not HTTP/1.1")
+                        raise ValueError("the chunks of the response are not HTTP/1.1")
                     break
                 size = int(data[at:line].partition(b";")[0], 16)
                 at = line + 2
@@ -85,7 +85,7 @@ class Body:
                 if not piece:
                     break
                 at += len(piece)
-                # The last two of a chunk's bytes are its line break.
+                # The last two bytes of a chunk are its line break.
                 found.append(piece[: max(0, self._due - 2)])
                 self._due -= len(piece)
                 self._due = self._due or None

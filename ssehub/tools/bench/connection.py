@@ -1,4 +1,4 @@
-"""Connection: one connection that never blocks, with or without TLS, from its beginning to its end."""
+"""Connection: a non-blocking connection, with or without TLS."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWr
 
 
 class Owner(Protocol):
-    """Whom a connection tells what happens to it."""
+    """The interface of an object that uses a connection."""
 
     def ready(self) -> None:
-        """Take notice that it is connected, and TLS agreed upon."""
+        """Called when it is connected, and the TLS handshake is done."""
 
     def received(self, data: bytes) -> None:
-        """Take what came."""
+        """Called with received data."""
 
     def lost(self, error: OSError | None) -> None:
-        """Take notice that it is over; without an error the other side has ended it."""
+        """Called when the connection has ended. Without an error the peer has closed it."""
 
 
 class Connection:
-    """Connect, and tell the owner. Everything happens in the loop's thread.
+    """Connects, and calls its owner. Everything happens in the loop's thread.
 
-    :param receive_buffer: bytes of the kernel's buffer, to see what a peer does whose reader does not read.
+    :param receive_buffer: size of the kernel's receive buffer in bytes. A small one shows how a server handles slow
+        readers.
     """
 
     def __init__(self, loop: Loop, target: Target, owner: Owner, receive_buffer: int | None = None) -> None:
@@ -53,12 +54,12 @@ class Connection:
         loop.watch(self._fd, WRITE, self._handle)
 
     def write(self, data: bytes) -> None:
-        """Send when there is room; only once it is ready."""
+        """Send data when there is room. May only be called after ``ready``."""
         self._out += data
         self._flush()
 
     def pause(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if self._reading and self._fd >= 0:
             self._reading = False
             self._loop.forget(self._fd)
@@ -70,7 +71,7 @@ class Connection:
             self._loop.watch(self._fd, READ, self._handle)
 
     def close(self) -> None:
-        """End it; the owner is not told. Idempotent."""
+        """Close the connection without calling the owner. Idempotent."""
         if self._fd >= 0:
             if self._reading:
                 self._loop.forget(self._fd)
@@ -92,7 +93,7 @@ class Connection:
             self._owner.lost(error)
 
     def _advance(self) -> None:
-        """Go one step on towards being ready."""
+        """Take the next step of connecting."""
         if not self._connected:
             error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
@@ -117,7 +118,7 @@ class Connection:
 
     def _read(self) -> None:
         data = b""
-        with contextlib.suppress(ssl.SSLEOFError):  # it was cut off, which is an end as well
+        with contextlib.suppress(ssl.SSLEOFError):  # the peer closed it without a TLS shutdown, which is an end as well
             data = self._socket.recv(_READ_SIZE)
         if data:
             self._owner.received(data)

@@ -1,4 +1,4 @@
-"""Histogram: how long things took, in a memory that does not grow with their number."""
+"""Histogram: a distribution of durations, in constant memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import repeat
 
-#: Each bucket reaches one percent further than the one before: ranks are exact to that.
+#: Ratio of the limits of neighbouring buckets, and so the precision of the ranks: one percent.
 _STEP = 1.01
 _LEAST = 1e-6
-#: As many as go into buckets in a millisecond.
+#: Number of durations that can be sorted into buckets within a millisecond.
 _AT_ONCE = 4096
 
 
 class Histogram:
-    """Count durations in seconds. For one thread."""
+    """A distribution of durations in seconds. Not thread-safe."""
 
     __slots__ = ("_buckets", "_new", "_sorted", "longest")
 
@@ -38,11 +38,11 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many were counted."""
+        """The number of durations."""
         return self._sorted + len(self._new)
 
     def _sort(self) -> None:
-        """Put those into buckets that are in none yet."""
+        """Sort the new durations into buckets."""
         if self._new:
             self.longest = max(self.longest, *self._new)
             logarithms = map(math.log, map(max, self._new, repeat(_LEAST)), repeat(_STEP))
@@ -51,9 +51,9 @@ class Histogram:
             del self._new[:]
 
     def rank(self, share: float) -> float:
-        """Return the seconds that this share of all stayed within; 0 of none.
+        """Return the duration that this share of all durations does not exceed; 0 if there are none.
 
-        :param share: 0.5 for the median; 1 for the longest, which is exact.
+        :param share: 0.5 for the median; 1 for the maximum, which is exact.
         """
         self._sort()
         wanted = share * self.count
@@ -64,7 +64,7 @@ class Histogram:
         return self.longest
 
     def ranks(self) -> dict[str, float]:
-        """Return the usual ranks by name; nothing if nothing was counted."""
+        """Return the usual ranks by name; empty if there are no durations."""
         if not self.count:
             return {}
         shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}

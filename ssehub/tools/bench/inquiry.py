@@ -1,4 +1,4 @@
-"""Inquiry: asks a service for its numbers, beside the streams."""
+"""Inquiry: requests the statistics of a service while the streams are open."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ssehub.tools.bench.connection import Connection
 from ssehub.tools.bench.loop import Loop
 from ssehub.tools.bench.target import Target
 
-#: Bytes of an answer; one with ten thousand sessions takes one and a half million.
+#: Maximum size of a response in bytes. One with ten thousand sessions has one and a half million.
 _LONGEST = 1 << 24
 
 
 class Inquiry:
-    """Make one GET request for JSON. Everything happens in the loop's thread.
+    """A GET request for JSON. Everything happens in the loop's thread.
 
-    :ivar over: whether there is an answer, or there will not be one.
+    :ivar over: whether the response is complete, or will not come.
     """
 
     def __init__(self, loop: Loop, target: Target) -> None:
@@ -33,7 +33,7 @@ class Inquiry:
 
     @property
     def value(self) -> Any:
-        """The JSON of a 200; None if there is none."""
+        """The JSON of a 200; None otherwise."""
         if not self.over or self._answer.status != 200 or self._answer.type != "application/json":
             return None
         try:
@@ -47,19 +47,19 @@ class Inquiry:
             self._connection.write(self._target.request("GET", b"Accept: application/json", b"Connection: close"))
 
     def received(self, data: bytes) -> None:
-        """Take the answer, or a part of it."""
+        """Process a part of the response."""
         try:
             self._text += self._answer.feed(data)
         except ValueError:
             self.close()
             return
-        # What is not JSON may be a stream, which does not end.
+        # A response that is not JSON may be a stream without an end.
         is_json = self._answer.type == "application/json"
         if self._answer.ended or (self._answer.status and not is_json) or len(self._text) > _LONGEST:
             self.close()
 
     def lost(self, error: OSError | None) -> None:
-        """Take notice that the connection is over."""
+        """Note that the connection has ended."""
         self.close()
 
     def close(self) -> None:

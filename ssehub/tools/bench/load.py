@@ -1,4 +1,4 @@
-"""Load: messages at a rate, whether or not the service keeps up."""
+"""Load: sends messages at a rate, whether or not the service keeps up."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ssehub.tools.bench.sender import Sender, read
 from ssehub.tools.bench.tally import Numbered
 from ssehub.tools.bench.target import BenchError, Target
 
-#: Messages under way at a time; what is due beyond them waits, and its waiting counts.
+#: Number of concurrent messages. Further messages that are due have to wait, and the wait counts as latency.
 _SENDERS = 8
-#: Answers that will be the same for every message.
+#: Statuses that will be the same for every message.
 _FINAL = frozenset((400, 401, 403, 404, 405, 411, 413, 415, 422))
 _SERVICE = (
-    "--send-url has to be the /send of ssehub's service, mounted beside your own routes; or --watch sends nothing"
+    "--send-url has to be the /send of ssehub's service, mounted beside your own routes; or send nothing, with --watch"
 )
 _HINTS = {401: "--token", 403: "--token, or another zone"}
 
 
 class Load:
-    """Send messages for a while. Everything happens in the loop's thread.
+    """Sends messages for a time. Everything happens in the loop's thread.
 
-    :param fields: of each message, beside the data.
-    :param rate: messages a second.
+    :param fields: fields of each message, in addition to the data.
+    :param rate: messages per second.
     :param duration: seconds.
-    :param size: characters of a message's data.
-    :param patience: seconds to wait for an answer.
+    :param size: number of characters of a message's data.
+    :param patience: maximum number of seconds to wait for a response.
 
-    :ivar accepted: messages that were accepted.
-    :ivar errors: why others were not.
-    :ivar refusal: why there is no use in sending, or nothing.
+    :ivar accepted: number of messages that were accepted.
+    :ivar errors: the reasons why others were not.
+    :ivar refusal: the reason why no message will be accepted; or empty.
     """
 
     def __init__(
@@ -67,38 +67,38 @@ class Load:
 
     @property
     def offered(self) -> int:
-        """Messages that were due so far."""
+        """The number of messages that were due so far."""
         return self._offered
 
     @property
     def over(self) -> bool:
-        """Whether the last was due, and nothing is under way."""
+        """Whether the last message was due, and all responses have arrived."""
         all_sent = self._offered >= self._count and not self._due
         return (self._stopped or all_sent) and not any(one.busy for one in self.senders)
 
     def start(self) -> None:
-        """Begin; the first message is due now."""
+        """Start; the first message is due now."""
         self.began = time.monotonic()
         self._offer()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._stopped = True
         self._due.clear()
 
     def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         for sender in self.senders:
             sender.close()
 
     def read(self, data: str) -> Numbered | None:
-        """Read a message's data; None if it is not one of these."""
+        """Parse the data of a message. Return None if it is not one of this load."""
         return read(self._run, data)
 
     def check(self) -> None:
-        """Give up if the service will not take anything.
+        """Check whether the service accepts messages.
 
-        :raises BenchError: then.
+        :raises BenchError: if it accepts none.
         """
         if self.refusal:
             raise BenchError(self.refusal)
@@ -114,7 +114,7 @@ class Load:
         if self._offered < self._count:
             self._loop.call_at(self.began + self._offered / self.rate, self._offer)
         else:
-            # What was due waits for an answer to the ones before, and its wait counts; but not for ever.
+            # Messages that are due wait for the responses to earlier ones, and the wait counts. But it is limited.
             self._loop.call_at(self.began + self.duration + self._patience, self.stop)
 
     def _send(self) -> None:

@@ -1,4 +1,4 @@
-"""Loop: sockets that are ready and moments that have come, in one thread; and how late it was for them."""
+"""Loop: an event loop for sockets and timers in one thread, which measures its own lag."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from ssehub.tools.bench.histogram import Histogram
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-#: Seconds between two looks at how late the loop is.
+#: Seconds between two measurements of the lag.
 _BEAT = 0.01
 
 
 class Loop:
-    """Call back when a socket is ready or a moment has come. Everything happens in the thread that calls :meth:`turn`.
+    """Calls functions when a socket is ready or a time has come, in the thread that calls :meth:`turn`.
 
-    Work that can wait is done while no socket is ready: so it delays nothing that arrives.
+    Work that can wait is done while no socket is ready, so that it does not delay data that arrives.
 
-    :ivar idle: does a little of that work; tells whether some is left.
-    :ivar pressed: tells whether that work may wait no longer.
-    :ivar lag: how late the loop was, in seconds: a moment each hundredth of a second.
+    :ivar idle: does a small part of the work that can wait; returns whether more is left.
+    :ivar pressed: returns whether this work must not wait longer.
+    :ivar lag: how late the loop was in seconds, measured each hundredth of a second.
     """
 
     def __init__(self) -> None:
@@ -36,36 +36,36 @@ class Loop:
         self.call_at(self._beat, self._look)
 
     def reset(self) -> None:
-        """Count the lag and the processor's time from now on."""
+        """Restart the measurement of the lag and of the processor time."""
         self.lag: Histogram = Histogram()
         self._beat = self._since = time.monotonic()
         self._used = time.thread_time()
 
     @property
     def load(self) -> float:
-        """The share of the time since the last reset in which this thread had a processor."""
+        """The share of the time since the last reset in which this thread used a processor."""
         return (time.thread_time() - self._used) / max(time.monotonic() - self._since, 1e-9)
 
     def watch(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
-        """Call back with what a descriptor is ready for."""
+        """Call a function with the events of a descriptor."""
         self._selector.register(fd, events, callback)
 
     def change(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
-        """Watch a descriptor for something else from now on."""
+        """Change the events and the function of a watched descriptor."""
         self._selector.modify(fd, events, callback)
 
     def forget(self, fd: int) -> None:
-        """Watch a descriptor no more."""
+        """Stop watching a descriptor."""
         self._selector.unregister(fd)
 
     def call_at(self, moment: float, callback: Callable[[], object]) -> None:
-        """Call back once a moment of ``time.monotonic()`` has come."""
+        """Call a function at a time (``time.monotonic()``)."""
         heapq.heappush(self._moments, (moment, next(self._numbers), callback))
 
     def turn(self, longest: float = 0.05) -> None:
-        """Wait for something, and handle all that is there.
+        """Wait for events, and handle all of them.
 
-        :param longest: seconds to wait at the most.
+        :param longest: maximum number of seconds to wait.
         """
         wait = 0.0 if self._busy else min(longest, max(0.0, self._moments[0][0] - time.monotonic()))
         ready = self._selector.select(wait)
@@ -80,13 +80,13 @@ class Loop:
             self._busy = self.idle()
 
     def close(self) -> None:
-        """Let go of the selector."""
+        """Close the selector."""
         self._selector.close()
 
     def _look(self) -> None:
         now = time.monotonic()
         late = now - self._beat
-        while late >= 0:  # each moment that was missed is one
+        while late >= 0:  # each missed measurement counts
             self.lag.add(late)
             late -= _BEAT
         self._beat = now + _BEAT

@@ -1,4 +1,4 @@
-"""Report: what a measurement has found, as a table or as JSON."""
+"""Report: the results of a measurement, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from ssehub.client.served import Served
 
-#: The generator's own lag is named as soon as it is more than this, in seconds, and this share of the latency.
+#: A note about the generator's own lag is added if it is more than this, in seconds, and this share of the latency.
 _LAG, _LAG_SHARE = 0.01, 0.25
-#: The share of a processor above which the generator has no room.
+#: The share of a processor above which the generator counts as saturated.
 _LOAD = 0.9
 
 
 @dataclass
 class Report:
-    """Hold figures. Times are in seconds, rates in 1/s."""
+    """The results of a measurement. Times are in seconds, rates in 1/s."""
 
     url: str
     watched: bool
@@ -26,7 +26,7 @@ class Report:
     gathered_in: float = 0.0
     connect: dict[str, float] = field(default_factory=dict)
     first_byte: dict[str, float] = field(default_factory=dict)
-    #: From the moment a message was due to be sent to its arrival; watching, from the first stream that got it.
+    #: From the time at which a message was due to its arrival. With --watch: from its first arrival at any stream.
     latency: dict[str, float] = field(default_factory=dict)
     duration: float = 0.0
     offered: int = 0
@@ -34,7 +34,7 @@ class Report:
     received: int = 0
     deliveries_per_second: float = 0.0
     offered_per_second: float = 0.0
-    #: Messages that were accepted and have not come, summed over the streams.
+    #: Accepted messages that have not arrived, summed over the streams.
     lost: int = 0
     doubled: int = 0
     out_of_order: int = 0
@@ -51,39 +51,39 @@ class Report:
     lag: dict[str, float] = field(default_factory=dict)
     load: float = 0.0
     interrupted: bool = False
-    #: How the server serves its streams: how many are ``streams``, ``detached``, ``parked``, and ``on_threads``; and
-    #: ``not_taken``, why streams stayed on threads since the start, and how many each. Empty if it does not tell.
+    #: How the server serves its streams: the numbers ``streams``, ``detached``, ``parked`` and ``on_threads``; and
+    #: ``not_taken``, the reasons why streams stayed on threads since the start, with counts. Empty if it is not known.
     served: dict[str, Any] = field(default_factory=dict)
 
     @property
     def saturated(self) -> bool:
-        """Whether the generator itself was too slow for its figures to be those of the service."""
+        """Whether the generator itself was too slow, so that the results are not those of the service alone."""
         late = self.lag.get("p99", 0.0)
         return late > max(_LAG, _LAG_SHARE * self.latency.get("p99", 0.0)) or self.load > _LOAD
 
     @property
     def right(self) -> bool:
-        """Whether every stream was there to the end and got everything, once and in order."""
+        """Whether each stream was open until the end, and received every message once and in order."""
         wrong = self.lost or self.doubled or self.out_of_order or self.send_errors
         return not wrong and self.open_at_end >= self.streams and (self.watched or self.accepted == self.offered > 0)
 
     def take_served(self, served: Served | None) -> None:
-        """Note how the server serves its streams."""
+        """Store how the server serves its streams."""
         self.served = {} if served is None else served._asdict()
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON takes it."""
+        """Return all results as a JSON object."""
         return {**asdict(self), "saturated": self.saturated, "right": self.right}
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Yield what a table shows: names and values."""
+        """Yield the names and values of the table."""
         yield "streams", f"{self.open_at_start:,} of {self.streams:,} in {self.gathered_in:.1f} s"
         if self.served:
             yield from _served_lines(Served(**self.served))
         yield "connect", _times(self.connect)
         yield "first byte", _times(self.first_byte)
         if self.watched:
-            yield "messages", f"{self.accepted:,} by others in {self.duration:.1f} s; {self.cursors:,} cursors"
+            yield "messages", f"{self.accepted:,} from other senders in {self.duration:.1f} s; {self.cursors:,} cursors"
             yield "spread", _times(self.latency)
         else:
             yield "messages", f"{self.accepted:,} accepted of {self.offered:,} offered in {self.duration:.1f} s"
@@ -105,16 +105,16 @@ class Report:
             for what, count in counts.items():
                 yield name, f"{count:,} times: {what}"
         if self.others:
-            yield "others'", f"{self.others:,} messages that are not this measurement's"
+            yield "others'", f"{self.others:,} messages of other senders"
         yield "generator", f"{self.load:.0%} of a processor, late by {_ms(self.lag, 'p99')} (p99)"
         if self.accepted and not self.received and not self.watched:
-            yield "note", "nothing arrived: do the streams follow the zone that is sent to? --zone names it"
+            yield "note", "nothing arrived: do the streams follow the zone of the messages? set it with --zone"
         for fault in self.faults[:3]:
             yield "for example", fault
         if self.saturated:
-            yield "note", "the generator was saturated: latencies are at least partly its own"
+            yield "note", "the generator was saturated: the latencies are partly its own"
         if self.interrupted:
-            yield "note", "it was interrupted; what follows from a short wait is counted"
+            yield "note", "interrupted: messages count as lost if they did not arrive within a short wait"
 
 
 def _served_lines(served: Served) -> Iterator[tuple[str, str]]:

@@ -23,29 +23,29 @@ from ssehub.tools.bench.tally import Tally
 from ssehub.tools.bench.target import BenchError, Target, raise_file_limit
 from ssehub.tools.bench.watch import Watch
 
-#: Descriptors for everything but the streams.
+#: Number of descriptors for other uses than streams.
 _OTHER_FILES = 64
-#: Seconds between two words about how it goes.
+#: Seconds between two progress reports.
 _TELL = 0.25
-#: Seconds from the last stream's first bytes until messages are sent: a server may answer before it has subscribed.
+#: Seconds from the last stream's first bytes to the first message, because a server may respond before it subscribes.
 _BREATH = 0.2
-#: Streams that come in a second at the least.
+#: Minimum number of streams that are expected to open per second.
 _SLOWEST = 50
-#: Seconds that the service gets to answer at the end.
+#: Seconds to wait for the statistics at the end.
 _SHORT = 1.0
-#: Seconds that what is on its way gets after an interruption, at most.
+#: Maximum number of seconds to wait for messages after an interruption.
 _LATE = 5.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what to measure. Immutable.
+    """The parameters of a measurement. Immutable.
 
-    :param send_url: where messages are posted to; None: nothing is sent, and what others send is watched.
-    :param fields: of each message, beside the data.
-    :param patience: seconds to wait for a stream, an answer, or the last message.
-    :param stats_url: where the service gives its numbers; None: it is not asked.
-    :raises ValueError: if a number is out of its range.
+    :param send_url: the endpoint to send messages to. None: send nothing, and watch messages of other senders.
+    :param fields: fields of each message, in addition to the data.
+    :param patience: maximum number of seconds to wait for a stream, a response, or the last message.
+    :param stats_url: the endpoint with the statistics of the service; None: it is not asked.
+    :raises ValueError: if a number is out of range.
     """
 
     url: str
@@ -71,9 +71,9 @@ class Plan:
 
 
 class Run:
-    """Measure once. Everything happens in the thread that calls :meth:`run`.
+    """One measurement. Everything happens in the thread that calls :meth:`run`.
 
-    :param tell: called with a few words about how it goes, some times a second.
+    :param tell: called with a short text about the progress, several times per second.
     """
 
     def __init__(self, plan: Plan, tell: Callable[[str], object]) -> None:
@@ -92,23 +92,23 @@ class Run:
             self._tally = Tally(self._load.read)
             take = self._tally.take
         self._subscribers = Subscribers(self._loop, take, patience=plan.patience)
-        #: Those who were there when the first message was sent.
+        #: The streams that were open when the first message was sent.
         self._judged: list[Stream] = []
         self._began = self._ended = 0.0
         #: Whether Ctrl-C was pressed.
         self._is_interrupted = False
 
     def run(self) -> Report:
-        """Connect, send, wait for the last message, and report. Ctrl-C ends it early, with what is known.
+        """Connect, send, wait for the last message, and report. After Ctrl-C it reports the results so far.
 
-        :raises BenchError: if it cannot begin.
+        :raises BenchError: if it cannot start.
         """
         with self._noting_interrupts():
             return self._run()
 
     @contextlib.contextmanager
     def _noting_interrupts(self) -> Iterator[None]:
-        """Have the first Ctrl-C end a turn of the loop, not cut it off: what it had just read would count as lost."""
+        """Make the first Ctrl-C wait for the end of the loop's turn: otherwise data just read would count as lost."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -149,7 +149,7 @@ class Run:
         return self._report
 
     def _gather(self, target: Target) -> None:
-        """Connect one stream, and if that goes well, the others."""
+        """Connect one stream, and if it works, the others."""
         subscribers, wanted = self._subscribers, self._plan.streams
         began = time.monotonic()
         subscribers.add(target, 1, first=0)
@@ -189,7 +189,7 @@ class Run:
         self._note_load()
 
     def _settle(self, patience: float) -> None:
-        """Wait until all is there, or for so long; then a little more, for what comes twice."""
+        """Wait until all messages have arrived, or for a time; then a little longer, to notice duplicates."""
         if self._load is not None:
             self._turn(lambda: not self._missing(), patience, self._words, every=0.1)
             self._turn(lambda: False, min(_BREATH, patience))
@@ -203,9 +203,9 @@ class Run:
         words: Callable[[], str] | None = None,
         every: float = 0.01,
     ) -> None:
-        """Let the loop turn until something holds, but not longer than so many seconds.
+        """Turn the loop until a condition is true, but no longer than a number of seconds.
 
-        :param every: seconds between two looks at the condition.
+        :param every: seconds between two checks of the condition.
         """
         deadline = time.monotonic() + patience
         look = tell = 0.0
@@ -233,7 +233,7 @@ class Run:
         return sum(lost(stream.order(one.name), one) for stream in self._judged for one in self._load.senders)
 
     def _judge(self) -> None:
-        """Put what was counted into the report."""
+        """Compute the report from the counts."""
         report, subscribers = self._report, self._subscribers
         if not self._ended:
             self._ended = time.monotonic()
@@ -252,10 +252,10 @@ class Run:
             self._judge_load(self._load)
 
     def _ask(self) -> None:
-        """Ask the service how it serves the streams, while they are open. Other services do not tell."""
+        """Ask the service how it serves the streams, while they are open. Only ssehub's service reports this."""
         if self._plan.stats_url is None or not self._report.open_at_end:
             return
-        with contextlib.suppress(BenchError):  # it does not answer any more
+        with contextlib.suppress(BenchError):  # it does not respond any more
             inquiry = Inquiry(self._loop, Target(self._plan.stats_url, self._plan.stats_headers))
             with contextlib.closing(inquiry), contextlib.suppress(KeyboardInterrupt):
                 self._turn(lambda: inquiry.over, min(_SHORT, self._plan.patience))
@@ -286,7 +286,7 @@ class Run:
 
 
 def lost(order: SequenceCheck, sender: Sender) -> int:
-    """Return how many of a sender's accepted messages a stream has not got."""
+    """Return how many of a sender's accepted messages have not arrived at a stream."""
     due = order.next or 0
     doubtful = sum(number >= due or number in order.missing for number in sender.doubtful)
     return sender.sent - due + len(order.missing) - doubtful

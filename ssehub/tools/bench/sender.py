@@ -1,4 +1,4 @@
-"""Sender: one kept connection through which numbered messages go to a service, one after the other."""
+"""Sender: sends numbered messages to a service over one connection, one after the other."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ssehub.tools.bench.loop import Loop
 from ssehub.tools.bench.tally import Numbered
 from ssehub.tools.bench.target import Target
 
-#: Seconds of rest after which a connection is not used again: the service may be about to close it, and what became of
-#: a message that met that is unknown. gunicorn keeps one for 2 s.
+#: Seconds after which an idle connection is not reused: the service may close it at any moment, and it would not be
+#: known whether a message sent then has arrived. gunicorn closes an idle connection after 2 s.
 _REST = 0.5
-#: Bytes of an answer; that of ``/send`` has some hundred.
+#: Maximum size of a response in bytes. That of ``/send`` has about a hundred.
 _LONGEST = 1 << 20
 
 
 class Sender:
-    """Send messages, each after the answer to the one before: so they have an order of their own in the log.
+    """Sends messages, each after the response to the previous one, so that their order in the log is known.
 
     Everything happens in the loop's thread.
 
-    :param name: what its messages say they are from; unique.
-    :param fields: of each message, beside the data.
-    :param size: characters of the data, at the least what its numbers take.
-    :param done: called with each answer in words, empty for a message that was accepted, and the HTTP status, 0 if
-        there was none.
+    :param name: the name of the sender in its messages; unique.
+    :param fields: fields of each message, in addition to the data.
+    :param size: number of characters of the data, which are at least those of the sender's name and the numbers.
+    :param done: called after each response with the reason of a failure, which is empty if the message was accepted,
+        and the HTTP status, which is 0 without a response.
 
-    :ivar sent: messages that were sent, or tried; their numbers are 0 to one below.
-    :ivar doubtful: numbers of those that were not accepted, as far as is known.
+    :ivar sent: number of messages that were sent or tried. Their numbers start at 0.
+    :ivar doubtful: the numbers of messages that were not accepted, as far as is known.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Sender:
     def send(self, due: float) -> None:
         """Send the next message.
 
-        :param due: when it was due, by ``time.monotonic()``.
+        :param due: the time at which it was due (``time.monotonic()``).
         """
         number, self.sent, self.busy = self.sent, self.sent + 1, True
         data = write(Numbered(self.name, number, due), self._size)
@@ -88,13 +88,13 @@ class Sender:
             self._loop.call_at(now, lambda: self.lost(lost))
 
     def ready(self) -> None:
-        """Send what waits for the connection."""
+        """Send the data that waits for the connection."""
         self._is_ready = True
         if self._connection is not None and self.busy:
             self._connection.write(self._request)
 
     def received(self, data: bytes) -> None:
-        """Take the answer, or a part of it."""
+        """Process a part of the response."""
         if not self.busy:
             return
         try:
@@ -105,21 +105,21 @@ class Sender:
             return
         if len(self._text) > _LONGEST:
             self.close()
-            self._end(f"{self._answer.status} with an answer that does not end", self._answer.status)
+            self._end(f"{self._answer.status} with a response that does not end", self._answer.status)
         elif self._answer.ended:
             self._judge()
 
     def lost(self, error: OSError | None) -> None:
-        """Take notice that the connection is over."""
+        """Note that the connection has ended."""
         self.close()
         if self.busy:
-            if self._answer.status:  # a response without a length ends like that
+            if self._answer.status:  # the end of a response without a length
                 self._judge()
             else:
-                self._end(f"no answer: {error.strerror or error}" if error else "no answer: the connection ended", 0)
+                self._end(f"no response: {error.strerror or error}" if error else "no response: connection ended", 0)
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -143,16 +143,16 @@ class Sender:
     def _give_up(self, number: int) -> None:
         if self.busy and number == self.sent - 1:
             self.close()
-            self._end(f"no answer within {self._patience:g} s", 0)
+            self._end(f"no response within {self._patience:g} s", 0)
 
 
 def write(numbered: Numbered, size: int) -> str:
-    """Make the data of a message; :func:`read` reads it back."""
+    """Return the data of a message. :func:`read` parses it."""
     return f"{numbered.sender} {numbered.number} {numbered.due:.6f} ".ljust(size, "x")
 
 
 def read(run: str, data: str) -> Numbered | None:
-    """Read what a sender of this run wrote; None for anything else."""
+    """Parse data that a sender of this run wrote. Return None for other data."""
     if not data.startswith(run):
         return None
     sender, number, due, *_ = data.split(" ", 3)

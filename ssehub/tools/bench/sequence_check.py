@@ -1,17 +1,17 @@
-"""SequenceCheck: which numbers one stream has seen of one sender, and what is wrong with them."""
+"""SequenceCheck: checks the numbers that one stream has received from one sender."""
 
 from __future__ import annotations
 
 
 class SequenceCheck:
-    """Check that numbers rise by one.
+    """Checks that numbers increase by one.
 
-    :param first: the number due first; None: whichever comes first.
+    :param first: the first expected number; None: any.
 
-    :ivar next: the number due next, or None.
-    :ivar missing: numbers that were skipped and have not come later.
-    :ivar received: numbers that came, each counted once.
-    :ivar late: of those, the ones that came after a greater one.
+    :ivar next: the next expected number, or None.
+    :ivar missing: number of skipped numbers that have not arrived later.
+    :ivar received: number of different numbers that arrived.
+    :ivar late: the part of these that arrived after a greater one.
     """
 
     __slots__ = ("doubles", "late", "missing", "next", "received")
@@ -22,14 +22,14 @@ class SequenceCheck:
         self.reset()
 
     def reset(self) -> None:
-        """Count from zero; what is due next stays."""
+        """Reset the counts. The next expected number does not change."""
         self.missing.clear()
         self.received: int = 0
         self.doubles: int = 0
         self.late: int = 0
 
     def take(self, number: int) -> str:
-        """Take the next number; return the fault in words, or nothing."""
+        """Check the next number. Return a description of the fault, or an empty text."""
         due = self.next
         if due is None or number == due:
             self.next = number + 1

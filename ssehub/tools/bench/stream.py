@@ -1,4 +1,4 @@
-"""Stream: one subscriber, which comes back as a browser does."""
+"""Stream: one subscriber, which reconnects as a browser does."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ssehub.tools.bench.target import Target
 if TYPE_CHECKING:
     from ssehub.tools.bench.subscribers import Subscribers
 
-#: Seconds after which a browser comes back that was told nothing else.
+#: Seconds before a browser reconnects to a stream without a ``retry`` field.
 _RETRY = 3.0
-#: Seconds after which one that has not been there yet tries again.
+#: Seconds before a subscriber tries again that has not had a stream yet.
 _RETRY_FIRST = 0.1
 _MAX_EVENT = 1 << 24
 
 
 class Stream:
-    """Follow one event stream over as many connections as it takes. Everything happens in the loop's thread.
+    """One event stream, over any number of connections. Everything happens in the loop's thread.
 
-    :param first: the number due first of each sender; None: whichever comes first.
-    :param paused: whether it stops reading once it is there.
+    :param first: the first expected number of each sender; None: any.
+    :param paused: whether it stops reading when the stream is open.
 
-    :ivar is_open: whether it is there: the first bytes of its stream came, and it has not ended.
-    :ivar opened: how many times it got there.
-    :ivar refused: what it was answered instead of a stream, and then it does not come back; or nothing.
-    :ivar orders: what it has seen of each sender.
+    :ivar is_open: whether the stream is open: its first bytes have arrived, and it has not ended.
+    :ivar opened: how many times the stream was opened.
+    :ivar refused: the reason in a response that is not a stream, after which it does not reconnect; or empty.
+    :ivar orders: the sequence check of each sender.
     """
 
     def __init__(
@@ -55,25 +55,25 @@ class Stream:
         self._target = target
         self._receive_buffer = receive_buffer
         self._connection: Connection | None = None
-        #: Whether an attempt, or what came of it, goes on.
+        #: Whether an attempt or a stream is in progress.
         self._live = False
-        #: Whether it goes on over the connection of the one before.
+        #: Whether it uses the previous connection again.
         self._kept = False
         self._retry = _RETRY
         self._body = Body()
         self._decoder = Decoder(max_event_size=_MAX_EVENT)
-        #: Each with the time it came.
+        #: Received data, each with the time of its arrival.
         self._unparsed: list[tuple[float, bytes | OSError | None]] = []
 
     def order(self, sender: str) -> SequenceCheck:
-        """Return what it has seen of a sender."""
+        """Return the sequence check of a sender."""
         order = self.orders.get(sender)
         if order is None:
             order = self.orders[sender] = SequenceCheck(self.first)
         return order
 
     def connect(self) -> None:
-        """Begin an attempt, on the connection of the one before if there still is one."""
+        """Start an attempt, on the previous connection if it is still open."""
         self._body = Body()
         self._decoder = Decoder(self._decoder.last_event_id, max_event_size=_MAX_EVENT)
         self.began = time.monotonic()
@@ -90,7 +90,7 @@ class Stream:
             self.lost(error)
 
     def ready(self) -> None:
-        """Ask for the stream."""
+        """Request the stream."""
         assert self._connection is not None
         now = time.monotonic()
         self._subscribers.connects.add(now - self.began)
@@ -104,45 +104,45 @@ class Stream:
         connection.write(self._target.request("GET", *lines))
 
     def received(self, data: bytes) -> None:
-        """Note what came and when; it is looked at when there is time."""
+        """Store received data and its time. It is processed later."""
         if not self._unparsed:
             self._subscribers.unparsed.append(self)
         self._unparsed.append((time.monotonic(), data))
         self._subscribers.backlog += len(data)
 
     def lost(self, error: OSError | None) -> None:
-        """Note that the connection is over."""
+        """Note that the connection has ended."""
         if not self._unparsed:
             self._subscribers.unparsed.append(self)
         self._unparsed.append((time.monotonic(), error))
 
     def cut(self, error: OSError | None) -> None:
-        """End the connection from here."""
+        """Close the connection, and count it as ended."""
         self.close()
         self.lost(error)
 
     def close(self) -> None:
-        """End the connection and tell nobody."""
+        """Close the connection, and count nothing."""
         if self._connection is not None:
             self._connection.close()
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
         self.paused = False
         if self._connection is not None:
             self._connection.resume()
 
     def parse(self) -> None:
-        """Look at all that has come."""
+        """Process all received data."""
         pieces, self._unparsed = self._unparsed, []
         for arrival, piece in pieces:
             if isinstance(piece, bytes):
                 self._subscribers.backlog -= len(piece)
                 if self._live:
                     self._take(arrival, piece)
-            elif not self._live:  # the connection was only kept
+            elif not self._live:  # the idle connection was closed
                 self._connection = None
-            elif self._kept and not self._body.status:  # the server ended it just then
+            elif self._kept and not self._body.status:  # the server closed it at that moment
                 self._connection = None
                 self.connect()
             else:
@@ -186,7 +186,7 @@ class Stream:
             self._connection.pause()
 
     def _end(self, arrival: float, why: str) -> None:
-        """Come back later, as the stream has told, or soon if there was none yet."""
+        """Reconnect after the time that the stream has sent, or soon if there was no stream yet."""
         if not (self._subscribers.keep and self._body.ended and self._body.keeps):
             self.close()
             self._connection = None

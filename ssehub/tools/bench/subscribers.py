@@ -1,4 +1,4 @@
-"""Subscribers: many streams, which are connected a few at a time, read, and connected again when they end."""
+"""Subscribers: many streams, which are connected a few at a time, and reconnected when they end."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from ssehub.tools.bench.loop import Loop
 from ssehub.tools.bench.stream import Stream
 from ssehub.tools.bench.target import Target
 
-#: Attempts under way at a time: a server of threads starts one for each, and its accept queue is finite.
+#: Concurrent attempts: a server with threads starts one for each, and its accept queue is limited.
 AT_ONCE = 64
-#: Seconds of looking at what came between two looks at the sockets.
+#: Seconds of processing received data between two polls of the sockets.
 _PARSE_FOR = 0.001
-#: Bytes that came and were not looked at: beyond this, exact arrival times are given up for memory.
+#: Number of unprocessed bytes above which they are processed first, at the cost of exact arrival times.
 _BACKLOG = 1 << 28
-#: Seconds between two looks for attempts that take too long.
+#: Seconds between two checks for attempts that take too long.
 _LOOK = 0.25
-#: Attempts and comings kept with their times.
+#: Maximum number of attempts and openings whose times are kept.
 _KEPT = 1_000_000
 
 
 class Subscribers:
-    """Hold the streams, and count what becomes of them. Everything happens in the loop's thread.
+    """The streams, and statistics about them. Everything happens in the loop's thread.
 
-    :param take: called with a stream, the time at which it got messages, and the messages.
-    :param at_once: attempts that are under way at a time.
-    :param keep: whether a connection that the server leaves open is used again, as browsers do.
-    :param patience: seconds an attempt may take until the first bytes of the stream.
+    :param take: called with a stream, the arrival time of messages, and the messages.
+    :param at_once: maximum number of concurrent attempts.
+    :param keep: whether a connection that the server leaves open is reused, as browsers do.
+    :param patience: maximum number of seconds from an attempt to the first bytes of its stream.
 
-    :ivar connects: seconds until a connection stood.
+    :ivar connects: seconds until a connection was established.
     :ivar first_bytes: seconds from the request to the first bytes of the stream.
-    :ivar attempts: when streams began to connect, or to ask over the connection they had.
-    :ivar comings: when streams got there.
-    :ivar ends: why streams have ended that were there.
-    :ivar failures: why attempts failed.
+    :ivar attempts: the times at which streams started to connect, or sent a request on an open connection.
+    :ivar comings: the times at which streams were opened.
+    :ivar ends: the reasons why open streams have ended.
+    :ivar failures: the reasons why attempts have failed.
     """
 
     def __init__(
@@ -78,11 +78,12 @@ class Subscribers:
         paused: int = 0,
         receive_buffer: int | None = None,
     ) -> None:
-        """Let more streams come.
+        """Add streams.
 
-        :param first: the number due first of each sender; None: whichever comes first.
-        :param paused: how many of them stop reading once they are there.
-        :param receive_buffer: bytes of the kernel's buffer of those, so that they stall soon.
+        :param first: the first expected number of each sender; None: any.
+        :param paused: how many of them stop reading when they are open.
+        :param receive_buffer: size of the kernel's receive buffer of the paused streams in bytes. A small one makes
+            them stall soon.
         """
         for n in range(count):
             stream = Stream(self, len(self.streams), target, first, n < paused, receive_buffer)
@@ -92,17 +93,17 @@ class Subscribers:
 
     @property
     def open(self) -> int:
-        """How many are there."""
+        """The number of open streams."""
         return sum(stream.is_open for stream in self.streams)
 
     @property
     def refusals(self) -> Counter[str]:
-        """What those were answered that do not come back."""
+        """The reasons of refusals after which streams do not reconnect."""
         return Counter(stream.refused for stream in self.streams if stream.refused)
 
     @property
     def reconnects(self) -> int:
-        """How many times a stream got there again."""
+        """How many times a stream was opened again."""
         return sum(max(0, stream.opened - 1) for stream in self.streams)
 
     def close(self) -> None:
@@ -111,26 +112,26 @@ class Subscribers:
             stream.close()
 
     def look_at_all(self) -> None:
-        """Look at all that came so far."""
+        """Process all received data."""
         while self._parse_some():
             pass
 
-    # What a stream tells
+    # Called by the streams
 
     def note_open(self, stream: Stream, arrival: float) -> None:
-        """Take notice that a stream got there."""
+        """Note that a stream was opened."""
         self.first_bytes.add(arrival - stream.began)
         self.comings.append(arrival)
         self._connecting.discard(stream)
         self._connect_more()
 
     def note_refused(self, stream: Stream) -> None:
-        """Take notice that a stream got something else, and does not come back."""
+        """Note that the response to a stream's request was not a stream. It does not reconnect."""
         self._connecting.discard(stream)
         self._connect_more()
 
     def note_end(self, stream: Stream, was_open: bool, why: str, again: float) -> None:
-        """Take notice that a stream has ended, or an attempt failed."""
+        """Note that a stream has ended, or that an attempt has failed."""
         (self.ends if was_open else self.failures)[why] += 1
         self._connecting.discard(stream)
         self.loop.call_at(again, lambda: self._come_again(stream))

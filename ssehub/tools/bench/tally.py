@@ -1,4 +1,4 @@
-"""Tally: what all streams together have received, and whether it was right."""
+"""Tally: counts the messages of all streams, and checks them."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from ssehub.events import Message
 from ssehub.tools.bench.histogram import Histogram
 from ssehub.tools.bench.stream import Stream
 
-#: Faults told in words, and gaps told with what the hub said.
+#: Maximum number of faults that are described, and of gaps whose data is kept.
 _SAMPLES, _GAPS = 20, 1000
 
 
 class Numbered(NamedTuple):
-    """What the data of a message that was made for counting says."""
+    """The content of a numbered message."""
 
     sender: str
     number: int
-    #: ``time.monotonic()`` when it was due to be sent.
+    #: The time at which it was due (``time.monotonic()``).
     due: float
 
 
 class ToldGap(NamedTuple):
-    """A gap that the hub has told."""
+    """A gap that the hub has reported."""
 
     stream: int
-    #: The number the stream was due next of its one sender; None if it had none yet.
+    #: The next expected number of the stream's single sender; None if none had arrived.
     next: int | None
     data: str
 
 
 class Tally:
-    """Count messages and gaps since the last reset. For one thread.
+    """Counts messages and gaps since the last reset. Not thread-safe.
 
-    :param read: reads a message's data; None for one that is not ours.
+    :param read: parses the data of a message; returns None if the message is not ours.
     """
 
     def __init__(self, read: Callable[[str], Numbered | None]) -> None:
-        # A message comes to many streams within a short while.
+        # A message arrives at many streams within a short time.
         self._read = functools.lru_cache(1024)(read)
         self.reset()
 
     def reset(self) -> None:
-        """Count from zero."""
+        """Reset the counts."""
         self.latency: Histogram = Histogram()
         self.first_arrival: float | None = None
         self.last_arrival: float | None = None
-        #: Messages that are not ours.
+        #: Number of messages that are not ours.
         self.others: int = 0
         self.gaps: int = 0
-        #: Messages that gaps say are missing, as far as they say.
+        #: Number of missing messages according to the gaps, if they contain it.
         self.told_missing: int = 0
         self.gap_events: list[ToldGap] = []
         self.faults: list[str] = []
 
     def take(self, stream: Stream, arrival: float, messages: Sequence[Message]) -> None:
-        """Count messages that a stream got."""
+        """Count messages that a stream has received."""
         latencies = []
         for message in messages:
             if message.event != "message" and message.event.startswith("ssehub."):
@@ -89,7 +89,7 @@ class Tally:
 
 
 def told_missing(data: str | None) -> int:
-    """Return how many messages a gap says are missing; 0 if it does not know."""
+    """Return the number of missing messages in the data of a gap; 0 if it is unknown."""
     try:
         return int(json.loads(data or "")["missed"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -1,4 +1,4 @@
-"""Target: an address that connections are made to, and the head of the requests that go there."""
+"""Target: an address to connect to, and the head of the requests to it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from urllib.parse import unquote, urlsplit
 
 from ssehub.exceptions import SSEHubError
 
-#: Seconds that each address of a name may take when it is looked for.
+#: Maximum number of seconds for each address of a name when the working one is determined.
 _PATIENCE = 5.0
 
 
 class BenchError(SSEHubError):
-    """A measurement cannot begin: its text says why."""
+    """A measurement cannot start. The text is the reason."""
 
 
 class Target:
-    """Hold where to connect, and how requests begin there. Immutable.
+    """An address to connect to, with request headers. Immutable.
 
-    Making one connects once, which blocks for some seconds at the most, to learn which of a name's addresses answers.
+    The constructor connects once, which may block for seconds, to find out which of a name's addresses works.
 
-    :param url: http or https; a name and a password in it become ``Authorization``.
+    :param url: http or https; user name and password in it become ``Authorization``.
     :param headers: more headers of each request.
-    :raises ValueError: if there is no such address, or a header is none.
-    :raises BenchError: if nobody answers there.
+    :raises ValueError: if the URL or a header is invalid.
+    :raises BenchError: if no server accepts the connection.
     """
 
     def __init__(self, url: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an http address: {_shown(url)!r}; it begins with http:// or https://")
+            raise ValueError(f"not an http URL: {_shown(url)!r}; it begins with http:// or https://")
         tls = parts.scheme == "https"
         self.host: str = parts.hostname
         port = parts.port or (443 if tls else 80)
         self.path: str = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        #: As it may be shown: without a password, and without the query, which may hold a token.
+        #: The URL without a password and without the query, which may contain a token.
         self.shown: str = _shown(url)
         self.tls: ssl.SSLContext | None = None
         if tls:
@@ -57,7 +57,7 @@ class Target:
         self.family, self.address = self._find(port)
 
     def request(self, method: str, *lines: bytes, body: bytes = b"") -> bytes:
-        """Make the bytes of a request.
+        """Return the bytes of a request.
 
         :param lines: more header lines.
         """
@@ -65,7 +65,7 @@ class Target:
         return b"".join((first, self._head, *(line + b"\r\n" for line in lines), b"\r\n", body))
 
     def _find(self, port: int) -> tuple[socket.AddressFamily, Any]:
-        """Learn which address answers; of localhost, for instance, often only one of two."""
+        """Return the address that accepts connections. For localhost, for example, it is often only one of two."""
         try:
             with contextlib.closing(socket.create_connection((self.host, port), _PATIENCE)) as found:
                 return found.family, found.getpeername()
@@ -74,14 +74,14 @@ class Target:
 
 
 def raise_file_limit(needed: int = 0) -> int:
-    """Raise the soft limit of open files to the hard one, for this process and those it starts.
+    """Raise the soft limit of open files to the hard limit, for this process and its children.
 
-    :param needed: descriptors without which there is no use in beginning.
+    :param needed: number of descriptors without which the measurement cannot start.
     :returns: the limit.
-    :raises BenchError: if it stays below what is needed.
+    :raises BenchError: if the limit is lower than that.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):  # unlimited is more than some systems take
+    with contextlib.suppress(ValueError, OSError):  # some systems do not accept "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if 0 <= limit < needed:

@@ -1,4 +1,4 @@
-"""Watch: judge what others send, by the cursors that a hub gives each message."""
+"""Watch: checks messages of other senders by the cursors that a hub gives each message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssehub.tools.bench.histogram import Histogram
 from ssehub.tools.bench.stream import Stream
 from ssehub.tools.bench.tally import told_missing
 
-#: Messages that are remembered; those after them are counted and not judged.
+#: Number of messages that are remembered. Later ones are counted but not checked.
 _KEPT = 200_000
 
 #: Epoch and offset.
@@ -19,7 +19,7 @@ _Place = tuple[int, int]
 
 
 class _Trace:
-    """What one stream has seen: the place it began at, the last it has come to, and how many in between."""
+    """The messages of one stream: the place where it began, its last place, and the number of messages in between."""
 
     __slots__ = ("count", "first", "last")
 
@@ -29,12 +29,12 @@ class _Trace:
 
 
 class Watch:
-    """Compare the streams with each other: all of them follow the same. For one thread.
+    """Compares the streams with each other; all follow the same zones. Not thread-safe.
 
-    A message without a cursor of its own, or with one of a log of several partitions, is only counted.
+    A message without a cursor of its own, or with one of a log with several partitions, is only counted.
 
-    :ivar spread: seconds from the first stream that got a message to each other.
-    :ivar backwards: messages that came after a later one, or once more.
+    :ivar spread: seconds from the first arrival of a message at any stream to its arrival at each other.
+    :ivar backwards: number of messages that arrived after a later one, or repeatedly.
     """
 
     def __init__(self) -> None:
@@ -45,17 +45,17 @@ class Watch:
         self.gaps: int = 0
         self.told_missing: int = 0
         self.backwards: int = 0
-        #: When each message came to the first stream.
+        #: The time of the first arrival of each message.
         self._arrivals: dict[_Place, float] = {}
         self._traces: dict[int, _Trace] = {}
 
     @property
     def messages(self) -> int:
-        """How many different messages came."""
+        """The number of different messages."""
         return len(self._arrivals)
 
     def take(self, stream: Stream, arrival: float, messages: Sequence[Message]) -> None:
-        """Count messages that a stream got."""
+        """Count messages that a stream has received."""
         for message in messages:
             self._take_one(stream, arrival, message)
 
@@ -70,7 +70,7 @@ class Watch:
             self._judge(self._traces.setdefault(stream.number, _Trace((place[0], place[1] - 1))), place, arrival)
 
     def missing(self, streams: list[Stream], before: float) -> int:
-        """Return how many messages streams have not got that another got before a moment of ``time.monotonic()``."""
+        """Return how many messages have not arrived at all streams, of those that arrived anywhere before a time."""
         places = sorted(place for place, arrival in self._arrivals.items() if arrival < before)
         count = 0
         for stream in streams:
@@ -90,7 +90,7 @@ class Watch:
             self.told_missing += told_missing(message.data)
 
     def _judge(self, trace: _Trace, place: _Place, arrival: float) -> None:
-        if place == trace.last:  # a message without an id has the one before it
+        if place == trace.last:  # a message without an id has the place of the previous one
             return
         if place not in self._arrivals:
             if len(self._arrivals) >= _KEPT:

@@ -1,4 +1,4 @@
-"""The doctor: follows a stream through its real address, and says what is wrong with it and how to put it right."""
+"""The doctor: follows a stream through its public address, reports problems, and suggests settings that fix them."""
 
 from ssehub.tools.doctor.finding import Finding
 from ssehub.tools.doctor.runner import examine

@@ -1,4 +1,4 @@
-"""Remedies: what to write into which configuration."""
+"""Fixes: the settings that fix a problem, by server and proxy."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ _BUFFERING = {
 _COMPRESSION = {
     "nginx": "nginx: gzip off; in the stream's location, or take text/event-stream out of gzip_types",
     "apache": "Apache: SetEnv no-gzip 1 in the stream's Location",
-    "caddy": "Caddy: leave text/event-stream out of what encode matches",
+    "caddy": "Caddy: exclude text/event-stream from encode",
 }
 _MIDDLEWARE = (
     "a middleware: leave out text/event-stream (Flask-Compress: COMPRESS_MIMETYPES; Django's GZipMiddleware:"
     ' Hub(headers={"Content-Encoding": "identity"}))'
 )
-_DETACH = "Hub(detach=True), so that streams hold no thread"
-#: What to do about each reason for which a stream stays on a thread; the first that is in its text counts.
+_DETACH = "Hub(detach=True), so that streams use no thread of the server"
+#: The fix for each reason why a stream stays on a thread. The first entry whose text is in the reason applies.
 _HOLDING = (
     ("detach=None", _DETACH),
-    ("detach=False", "Hub(detach=True), or Hub() without detach where the server has one thread for all requests"),
+    ("detach=False", "Hub(detach=True), or Hub() without detach if the server has one thread for all requests"),
     ("does not show the client's socket", "a server that shows it: gunicorn with any worker"),
     ("TLS", "TLS in a proxy, nginx for instance, and plain HTTP from there to the server"),
     ("HTTP/2", "HTTP/2 in a proxy, nginx for instance, and HTTP/1.1 from there to the server"),
-    ("compresses", f"exclude the stream's path from what compresses; {_MIDDLEWARE}"),
+    ("compresses", f"exclude the stream's path from compression; {_MIDDLEWARE}"),
     ("has a length", "exclude the stream's path from the middleware that collects responses"),
     ("changes the body", "exclude the stream's path from the middleware that changes bodies"),
     ("content type", "exclude the stream's path from the middleware that changes the Content-Type"),
-    ("has not written", "a server that writes each chunk when it gets it: gunicorn with any worker"),
+    ("has not written", "a server that writes each chunk at once: gunicorn with any worker"),
     ("no descriptor", "more open files: ulimit -n 65536, or LimitNOFILE=65536 with systemd"),
     ("no thread can be started", "more threads for the process: ulimit -u, or TasksMax= with systemd"),
-    ("epoll", "Linux: other systems do not have what this needs"),
+    ("epoll", "Linux: other systems have no epoll"),
 )
 _IDLE = {
     "nginx": "nginx: proxy_read_timeout 1h; in the stream's location",
     "apache": "Apache: timeout=3600 at the ProxyPass of the stream, or ProxyTimeout 3600",
-    "cloudflare": "Cloudflare cuts what is silent for 100 s",
+    "cloudflare": "Cloudflare cuts connections that are silent for 100 s",
     "awselb": "AWS: the load balancer's idle_timeout.timeout_seconds",
-    "heroku": "Heroku cuts what is silent for 55 s",
+    "heroku": "Heroku cuts connections that are silent for 55 s",
 }
 
 
 def proxy_of(headers: Mapping[str, str]) -> str:
-    """Return which known proxy an answer came through, as far as its headers tell; else nothing."""
+    """Return the name of the known proxy that a response came through, by its headers; empty if there is none."""
     said = f"{headers.get('Server', '')} {headers.get('Via', '')}".lower()
     marks = {"awselb": "awselb", "vegur": "heroku", "heroku": "heroku", "openresty": "nginx"}
     marks |= {name: name for name in ("nginx", "apache", "caddy", "cloudflare")}
@@ -54,24 +54,24 @@ def proxy_of(headers: Mapping[str, str]) -> str:
 
 
 def against_buffering(proxy: str) -> str:
-    """Say how to have a proxy pass on what it gets."""
+    """Return the setting that stops a proxy from buffering."""
     return _BUFFERING.get(proxy) or "; ".join(_BUFFERING.values())
 
 
 def against_compression(proxy: str) -> str:
-    """Say how to have a stream left as it is."""
+    """Return the setting that stops a proxy from compressing a stream."""
     return "; ".join(filter(None, (_COMPRESSION.get(proxy, ""), _MIDDLEWARE)))
 
 
 def against_idle_limit(proxy: str, seconds: float) -> str:
-    """Say how to have a silent stream live."""
-    known = _IDLE.get(proxy) or f"{_IDLE['nginx']} (or what your proxy calls it)"
+    """Return the setting that stops a proxy from cutting a silent stream."""
+    known = _IDLE.get(proxy) or f"{_IDLE['nginx']} (or the same setting of your proxy)"
     return f"{known}; or a heartbeat below {seconds:.3g} s: Hub(heartbeat={max(0.1, round(seconds / 2, 1)):g})"
 
 
 def against_holding(reason: str) -> str:
-    """Say how to have streams hold no thread of the server.
+    """Return the change after which streams use no thread of the server.
 
-    :param reason: why they do; empty if it is not known.
+    :param reason: why they use one; empty if it is not known.
     """
     return next((fix for mark, fix in _HOLDING if mark in reason), _DETACH)

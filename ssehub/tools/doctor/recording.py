@@ -1,4 +1,4 @@
-"""Recording: one stream, followed in a thread of its own, and what came of it when."""
+"""Recording: one stream, read in a thread of its own, and the data that arrived with its times."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from ssehub.client.responses import essence, excerpt
 from ssehub.client.transport import Timeout, Transport
 from ssehub.events import Decoder, Message
 
-#: Pieces that are kept of a stream: more than a doctor needs, and no more memory than a stream may take.
+#: Maximum number of pieces that are kept of a stream. It limits the memory, and is more than the doctor needs.
 _KEPT = 10_000
-#: Seconds to wait for an event after first bytes that are none: a hub that is full says when to come, and ends.
+#: Seconds to wait for an event after the first bytes: a full hub sends a ``retry`` field, and then ends the stream.
 _GRACE = 0.3
-#: Seconds for a connection to be made.
+#: Seconds to wait for a connection.
 _CONNECT = 5.0
 
 
 class Piece(NamedTuple):
-    """Hold what one read gave, and when (``time.monotonic()``)."""
+    """The data of one read, and its time (``time.monotonic()``)."""
 
     at: float
     messages: Sequence[Message]
-    #: How many heartbeats are in it: blocks that are a comment, or a hub's that carry a cursor.
+    #: Number of heartbeats in the data: blocks that are a comment, or a hub's event with a cursor.
     beats: int
 
 
 class Recording:
-    """Follow a stream and note when what comes. Any thread may look; :meth:`close` ends it and its thread.
+    """A stream that is read in a thread, with the time of each piece. Thread-safe. :meth:`close` ends the thread.
 
-    :param url: the stream.
-    :param options: how to ask for it, as ``requests`` takes it.
+    :param url: the URL of the stream.
+    :param options: arguments of the request, as in ``requests``.
     :param longest: seconds to wait for the head, and for each piece.
     """
 
     def __init__(self, url: str, options: dict[str, Any], longest: float) -> None:
         self.began: float = time.monotonic()
-        #: The head of the answer, once there is one, and when it came.
+        #: The response, when its head has arrived, and the time of that.
         self.response: requests.Response | None = None
         self.answered: float | None = None
         self.pieces: list[Piece] = []
-        #: How many of them have broken a silence for its own sake; the first bytes break none.
+        #: The number of heartbeats, without the first bytes of the stream.
         self.beats: int = 0
-        #: What an answer that is no stream says of why.
+        #: The reason in a response that is not a stream.
         self.said: str = ""
-        #: When the last bytes came.
+        #: The time of the last bytes.
         self.last: float | None = None
-        #: The longest time without any since the head, except for that which goes on.
+        #: The longest time without data since the head, not including the current silence.
         self.longest_silence: float = 0.0
         self.ended: float | None = None
         self.error: Exception | None = None
         self.decoder: Decoder = Decoder(max_event_size=1 << 24, comments=True)
-        #: The reconnection times that the stream has asked for, in milliseconds.
+        #: The reconnection times that the stream has sent, in milliseconds.
         self.retries: list[int] = []
         self._url = url
         self._options = options
@@ -68,13 +68,13 @@ class Recording:
 
     @property
     def is_stream(self) -> bool:
-        """Whether the answer is an event stream."""
+        """Whether the response is an event stream."""
         response = self.response
         return response is not None and response.status_code == 200 and essence(response) == "text/event-stream"
 
     @property
     def opened(self) -> dict[str, Any] | None:
-        """What a hub has said first of all; None if it is none, or has not yet."""
+        """The data of a hub's first event; None if the stream is not that of a hub, or the event has not arrived."""
         for message in self.messages():
             if message.event == "ssehub.open":
                 try:
@@ -85,35 +85,35 @@ class Recording:
         return None
 
     def messages(self) -> list[Message]:
-        """Return what has come so far, comments included."""
+        """Return the messages so far, including comments."""
         return [message for piece in list(self.pieces) for message in piece.messages]
 
     def arrival(self, data: str) -> float | None:
-        """Return when a message with this data came, or None."""
+        """Return the time at which a message with this data arrived, or None."""
         return next(
             (one.at for one in list(self.pieces) if any(message.data == data for message in one.messages)), None
         )
 
     def wait(self, condition: Callable[[], Any], seconds: float) -> bool:
-        """Block until a condition holds or the stream has ended; it is looked at as something comes.
+        """Block until a condition is true or the stream has ended. It is checked whenever data arrives.
 
-        :returns: whether it holds.
+        :returns: whether it is true.
         """
         with self._changed:
             self._changed.wait_for(lambda: self.ended is not None or condition(), max(0.0, seconds))
             return bool(condition())
 
     def settle(self, seconds: float) -> None:
-        """Block until the stream has begun: with an event, if one follows its first bytes at once, or with its end."""
+        """Block until the stream has begun or ended. If an event directly follows the first bytes, wait for that."""
         if self.wait(lambda: self.pieces, seconds):
             self.wait(self.messages, _GRACE)
 
     def close(self) -> None:
-        """Leave the stream. Idempotent."""
+        """Disconnect. Idempotent."""
         self._cancellation.cancel()
         self._thread.join(_CONNECT + 1)
 
-    # What follows runs in the thread.
+    # The following methods run in the thread.
 
     def _run(self) -> None:
         try:
@@ -152,5 +152,5 @@ class Recording:
 
 
 def _beats(chunk: bytes) -> int:
-    """Count the blocks that begin with a comment; of several lines, it is one all the same."""
+    """Count the blocks that begin with a comment. A comment of several lines counts once."""
     return sum(block.startswith(b":") for block in chunk.replace(b"\r\n", b"\n").split(b"\n\n"))

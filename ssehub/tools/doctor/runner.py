@@ -1,4 +1,4 @@
-"""Runner: one stream is looked at, question after question."""
+"""Runner: runs all checks on one stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssehub.tools.doctor.finding import Finding, skip
 from ssehub.tools.doctor.session import Session
 from ssehub.tools.doctor.target import Target
 
-#: In this order; and whether there is nothing to ask of what is no stream.
+#: The checks in order; and whether a check is skipped if there is no stream.
 _QUESTIONS = (
     (answer.ask, False),
     (edge.ask, False),
@@ -39,12 +39,13 @@ _QUESTIONS = (
 
 
 def examine(target: Target) -> Generator[Finding, None, None]:
-    """Look at a stream, and at its log if that is asked for; yield each finding as it is there.
+    """Check a stream, and its log if one is given; yield each finding as soon as it is known.
 
-    It takes about ``target.time`` seconds, blocks the thread that iterates, and opens the streams it needs in threads
-    of its own, which are gone when it ends. Ctrl-C ends it early, thrown in as well: what is known by then is told.
+    It takes about ``target.time`` seconds and blocks the thread that iterates. It opens streams in threads of its own,
+    which have ended when it ends. Ctrl-C, also when thrown into the generator, ends it early: the findings so far are
+    still yielded.
 
-    :raises KeyboardInterrupt: after the last finding, if there was one.
+    :raises KeyboardInterrupt: after the last finding, if it was interrupted.
     """
     interrupted = False
     examination = Session(target)
@@ -68,4 +69,4 @@ def _answers(examination: Session) -> Iterator[Finding]:
             yield from ask(examination)
         elif not told:
             told = True
-            yield skip("server, threads, log", "there is no open stream to ask them of")
+            yield skip("server, threads, log", "there is no open stream to check them with")

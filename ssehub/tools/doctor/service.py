@@ -1,4 +1,4 @@
-"""Service: what lies beside a stream: an ordinary request, the service's own words, a way to send."""
+"""Service: requests to the endpoints next to a stream: the statistics, and the one to send messages."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ssehub.client.cancellation import Cancellation
 from ssehub.client.transport import Stream
 from ssehub.tools.doctor.target import Target
 
-#: Ask for an answer without compression: a short one may undo to any length.
+#: Requests a response without compression, because a short compressed one may expand to any length.
 PLAIN = {"Accept-Encoding": "identity"}
 _CONNECT = 5.0
-#: Bytes of an answer at the most; one with ten thousand sessions takes one and a half million.
+#: Maximum size of a response in bytes. One with ten thousand sessions has one and a half million.
 _LONGEST = 1 << 24
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold how an ordinary request went."""
+    """The result of an ordinary request."""
 
     seconds: float
-    #: None if there was no answer.
+    #: None if there was no response.
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     #: The JSON object of a 200.
@@ -36,12 +36,12 @@ class Answer:
 
     @property
     def is_there(self) -> bool:
-        """Whether the application has answered, whatever it was, and no proxy in its place."""
+        """Whether the application itself has responded, with any status, and not a proxy in its place."""
         return self.status is not None and self.status not in (502, 503, 504)
 
 
 class Service:
-    """Ask what lies beside a stream. Safe to use from any thread."""
+    """The endpoints next to a stream. Thread-safe."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -49,9 +49,9 @@ class Service:
         self.send_url: str = target.send_url or target.beside("send")
 
     def ask(self, patience: float) -> Answer:
-        """Make an ordinary request: for the service's numbers, where there are any.
+        """Make an ordinary request. If there is a service, it is a request for the statistics.
 
-        :param patience: seconds to wait for an answer, whatever it is.
+        :param patience: seconds to wait for any response.
         """
         began = time.monotonic()
         options = self._target.options(self.stats_url, **PLAIN, **self._authorization())
@@ -62,7 +62,7 @@ class Service:
             except requests.RequestException as error:
                 return Answer(time.monotonic() - began, error=error)
             with response:
-                # What is no JSON may be a stream, without an end.
+                # A response that is not JSON may be a stream without an end.
                 is_json = "json" in response.headers.get("Content-Type", "")
                 value = _object(response, patience) if is_json else None
                 return Answer(time.monotonic() - began, response.status_code, response.headers, value)
@@ -70,14 +70,14 @@ class Service:
     def send(self, client_id: str, data: str, patience: float) -> None:
         """Send a message to one client.
 
-        :param patience: seconds to wait for the answer.
-        :raises requests.RequestException: if it was not accepted.
+        :param patience: seconds to wait for the response.
+        :raises requests.RequestException: if the message was not accepted.
         """
         fields = {"client_id": client_id, "data": data, "event": "ssehub-doctor"}
         options = self._target.options(self.send_url, **self._authorization())
         timeout = (min(_CONNECT, patience), patience)
         with requests.Session() as session:
-            # Redirected it would be a GET, and what answers that perhaps a stream.
+            # After a redirect it would be a GET, and the response to that may be a stream.
             response = session.post(
                 self.send_url, json=fields, stream=True, timeout=timeout, allow_redirects=False, **options
             )
@@ -97,24 +97,25 @@ def _object(response: requests.Response, patience: float) -> dict[str, Any] | No
 
 
 def read_json(response: requests.Response, longest: int, seconds: float) -> Any:
-    """Read the body of a response, opened with ``stream=True`` and :data:`PLAIN`, as JSON, and close the response.
+    """Read the body of a response as JSON, and close the response.
 
-    :param longest: bytes at the most.
-    :param seconds: for all of it.
-    :raises ValueError: if it is no JSON, compressed, longer, or takes longer.
+    :param response: the response to a request with ``stream=True`` and :data:`PLAIN`.
+    :param longest: maximum number of bytes.
+    :param seconds: maximum time for the whole body.
+    :raises ValueError: if it is not JSON, is compressed, is longer, or takes longer.
     :raises requests.RequestException: if it breaks off.
     """
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-        raise ValueError("the answer is compressed, though nobody has asked for that")
+        raise ValueError("the response is compressed, although the request did not allow it")
     text, deadline = bytearray(), time.monotonic() + seconds
     with Stream(response, Cancellation(), seconds) as stream:
         while piece := stream.read():
             text += piece
             if len(text) > longest:
-                raise ValueError(f"the answer is longer than {longest} bytes")
+                raise ValueError(f"the response is longer than {longest} bytes")
             if time.monotonic() > deadline:
-                raise ValueError(f"the answer takes longer than {seconds:g} s")
+                raise ValueError(f"the response takes longer than {seconds:g} s")
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("the answer is nested too deeply") from error
+        raise ValueError("the response is nested too deeply") from error

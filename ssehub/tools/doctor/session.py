@@ -1,4 +1,4 @@
-"""Session: what is known of one stream so far: its recordings, the service beside it, the facts that this tells."""
+"""Session: everything that is known about one stream so far: its recordings, and the facts from the service."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from ssehub.tools.doctor.recording import Recording
 from ssehub.tools.doctor.service import Answer, Service
 from ssehub.tools.doctor.target import Target
 
-#: Seconds that a stream is watched whose heartbeat nobody tells: most send one every 15.
+#: Seconds for which a stream is watched if its heartbeat is not known. Most servers send one every 15 s.
 _TIME = 20.0
-#: Seconds to wait for what should come at once, at the most.
+#: Maximum number of seconds to wait for data that should arrive at once.
 _PATIENCE = 3.0
-#: Of the facts that are reckoned with.
+#: The types of the facts that are used.
 _TYPES: dict[str, Any] = dict.fromkeys(("threads", "processes", "max_connections", "retry", "pid"), int | None)
 _TYPES |= {"heartbeat": int | float, "software": str, "worker": str, "detach": bool | None}
-#: Seconds that a heartbeat is waited for, at the most, unless --time says more.
+#: Maximum number of seconds to wait for a heartbeat, unless --time is longer.
 _LONGEST = 120.0
-#: Of numbers that are told; larger ones are no facts.
+#: Maximum value of a number in the facts. Larger ones are ignored.
 _MOST = 10**12
 
 
 class Session:
-    """Hold what is known so far. It belongs to one thread."""
+    """The state of an examination. It belongs to one thread."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.service: Service = Service(target)
         self.began: float = time.monotonic()
-        #: How an ordinary request went while no stream was open here.
+        #: The result of an ordinary request while no stream was open here.
         self.alone: Answer = Answer(0.0)
-        #: How the last one went while streams were open here.
+        #: The result of the last ordinary request while streams were open here.
         self.beside: Answer | None = None
         self.main: Recording | None = None
-        #: The streams beside it.
+        #: The other streams.
         self.others: list[Recording] = []
-        #: Whether ordinary requests are not answered beside the streams.
+        #: Whether ordinary requests get no response while the streams are open.
         self.is_stuck = False
-        #: Whether the first stream's head and beginning are judged.
+        #: Whether the head and the beginning of the first stream are checked.
         self.is_judged = False
-        #: Whether the watching is over, and judged.
+        #: Whether the first stream has been watched and checked.
         self.is_watched = False
         self._opened: list[Recording] = []
 
     @property
     def facts(self) -> dict[str, Any] | None:
-        """What the service tells of its server and its hub, or None. What is not of its type or size is left out."""
+        """The facts about the server and the hub, or None. Values with a wrong type or size are left out."""
         facts = (self.alone.value or {}).get("server")
         if not isinstance(facts, dict):
             return None
@@ -58,25 +58,25 @@ class Session:
 
     @property
     def heartbeat(self) -> float | None:
-        """The hub's heartbeat in seconds, if it is told."""
+        """The hub's heartbeat in seconds, if it is known."""
         value = (self.facts or {}).get("heartbeat")
         return float(value) if value and value > 0 else None
 
     @property
     def time(self) -> float:
-        """Seconds that the stream is watched."""
+        """The number of seconds for which the stream is watched."""
         if self.target.time is not None:
             return self.target.time
         return _TIME if self.heartbeat is None else min(1.5 * self.heartbeat + 2.0, _LONGEST)
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for what should come at once."""
+        """The number of seconds to wait for data that should arrive at once."""
         return min(_PATIENCE, self.time / 2)
 
     @property
     def remaining(self) -> float:
-        """Seconds left of those that the stream is watched."""
+        """The remaining seconds for which the stream is watched."""
         return max(0.0, self.began + self.time - time.monotonic())
 
     @property
@@ -92,7 +92,7 @@ class Session:
     def open(self, **headers: str) -> Recording:
         """Open a stream as a browser does.
 
-        :param headers: more of them.
+        :param headers: more request headers.
         """
         own = {"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "gzip, deflate"}
         if self.target.origin:
@@ -103,7 +103,7 @@ class Session:
         return recording
 
     def close(self) -> None:
-        """Leave all streams."""
+        """Disconnect all streams."""
         for one in self._opened:
             one.close()
 

@@ -1,4 +1,4 @@
-"""Target: which stream is looked at, and how."""
+"""Target: the stream that the doctor checks, and the options."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import requests
 
 from ssehub.client.transport import check_url
 
-#: Streams opened at the most: each takes a thread here.
+#: Maximum number of open streams. Each uses a thread here.
 MAX_STREAMS = 1000
 
 
 @dataclass(frozen=True)
 class Target:
-    """Hold what the doctor is told. Immutable.
+    """The options of the doctor. Immutable.
 
-    :param url: the stream.
-    :param headers: request headers, for the stream and whatever lies beside it.
-    :param token: the service's token.
-    :param origin: the site whose pages are to follow the stream, ``https://app.example``.
-    :param streams: streams to have open at once.
-    :param time: seconds that the stream is watched; None: one and a half heartbeats if the service tells its
+    :param url: the URL of the stream.
+    :param headers: headers of requests to the stream and to the endpoints next to it.
+    :param token: the token of the service.
+    :param origin: the origin whose pages use the stream, ``https://app.example``.
+    :param streams: number of streams to open at once.
+    :param time: seconds for which the stream is watched. None: one and a half heartbeats if the service reports its
         heartbeat, else 20.
-    :param send_url: where test messages are posted to; beside the stream by default.
-    :param stats_url: where the service tells of itself; beside the stream by default.
-    :param verify: as in ``requests``: False, or a file with the certificates to trust.
-    :param log: the address of the shared log on Redis, if that is to be looked at, too.
+    :param send_url: the endpoint for test messages; next to the stream by default.
+    :param stats_url: the endpoint with the statistics; next to the stream by default.
+    :param verify: as in ``requests``: False, or a file with trusted certificates.
+    :param log: the address of a shared log on Redis that is checked as well.
     :param log_name: the name of that log.
-    :param log_size: the number of entries it is to keep.
-    :param partitions: the number of streams it is spread over.
-    :raises ValueError: if a value is unfit.
+    :param log_size: the configured size of that log in entries.
+    :param partitions: the number of partitions of that log.
+    :raises ValueError: if a value is invalid.
     """
 
     url: str
@@ -60,11 +60,11 @@ class Target:
             raise ValueError(f"time must be seconds, at most a day, not {self.time:g}")
 
     def beside(self, name: str) -> str:
-        """Return the address of what lies beside the stream: ``/events`` becomes ``/stats``."""
+        """Return the URL of an endpoint next to the stream: ``/events`` becomes ``/stats``."""
         return urljoin(self.url.partition("?")[0].partition("#")[0], name)
 
     def options(self, url: str, **headers: str) -> dict[str, Any]:
-        """Return how to ask for something, as ``requests`` takes it. Another host gets no cookie of this one."""
+        """Return the arguments for a request, as in ``requests``. Another host gets no cookie of this one."""
         own = urlsplit(url)[:2] == urlsplit(self.url)[:2]
         return {"headers": {**(self.headers if own else {}), **headers}, "verify": self.verify}
 
@@ -73,5 +73,5 @@ def _check_http(url: str) -> None:
     check_url(url)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise requests.exceptions.InvalidURL(f"not an address of the web, which is like http://host/events: {url!r}")
-    _ = parts.port  # raises, if it is none
+        raise requests.exceptions.InvalidURL(f"not an http URL such as http://host/events: {url!r}")
+    _ = parts.port  # raises an error if it is invalid

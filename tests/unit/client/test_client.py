@@ -1,4 +1,4 @@
-"""The client: what it asks for, what it hands on, when it comes back and when it gives up."""
+"""The client: its requests, the messages that it delivers, its reconnections and its failures."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def data(client: Client) -> list[str | None]:
     return [message.data for message in client]
 
 
-# What it hands on
+# Messages
 
 
-def test_the_loop_gets_each_message_and_204_is_the_end(follow: Callable[..., Client]) -> None:
+def test_the_loop_yields_each_message_and_ends_on_204(follow: Callable[..., Client]) -> None:
     client = follow(bodies("id: 1\ndata: a\n\n", "event: score\nid: 2\ndata: b\n\n"))
     assert list(client) == [Message("a", id="1"), Message("b", "score", id="2")]
     assert client.last_event_id == "2" and client.error is None
@@ -79,7 +79,7 @@ def test_hooks_are_called_by_type_as_decorators_and_as_calls(follow: Callable[..
         client.on_event.remove(everything, "score")
 
 
-def test_hooks_come_in_the_order_of_the_stream_in_one_thread(follow: Callable[..., Client]) -> None:
+def test_hooks_are_called_in_the_order_of_the_stream_in_one_thread(follow: Callable[..., Client]) -> None:
     client = follow(
         bodies(": a\ndata: 1\n\n: b\n\ndata: 2\n\n", 'event: ssehub.gap\ndata: {"reason":"trimmed","missed":3}\n\n')
     )
@@ -113,7 +113,7 @@ def test_hooks_come_in_the_order_of_the_stream_in_one_thread(follow: Callable[..
         ('{"missed":"x"}', ("unknown", None)),
     ],
 )
-def test_a_gap_is_told_as_far_as_it_can_be_read(
+def test_a_gap_with_invalid_data_is_reported_with_defaults(
     follow: Callable[..., Client], told: str, expected: tuple[str, int | None]
 ) -> None:
     client = follow(bodies(f"event: ssehub.gap\ndata: {told}\n\n"))
@@ -123,7 +123,7 @@ def test_a_gap_is_told_as_far_as_it_can_be_read(
     assert gaps == [expected]
 
 
-def test_a_hubs_own_events_come_only_to_those_who_name_them(follow: Callable[..., Client]) -> None:
+def test_a_hubs_own_events_need_a_callback_for_their_type(follow: Callable[..., Client]) -> None:
     client = follow(bodies("id: 7\nevent: ssehub.cursor\ndata: .\n\ndata: x\n\n"))
     named: list[Message] = []
     client.on_event("ssehub.cursor", named.append)
@@ -133,7 +133,7 @@ def test_a_hubs_own_events_come_only_to_those_who_name_them(follow: Callable[...
     assert [message.data for message in everything] == ["x"]
 
 
-def test_a_hook_that_raises_is_reported_and_the_stream_goes_on(
+def test_an_error_in_a_hook_is_logged_and_the_stream_continues(
     follow: Callable[..., Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     client = follow(bodies("data: 1\n\n", REFUSED % 503, ": c\n\ndata: 2\n\nevent: ssehub.gap\ndata: x\n\n"))
@@ -149,7 +149,7 @@ def test_a_hook_that_raises_is_reported_and_the_stream_goes_on(
     assert {record.getMessage().split(":")[0] for record in caplog.records} == set(hooks)
 
 
-def test_the_id_is_set_before_its_hooks_and_blocks_without_data_move_it(follow: Callable[..., Client]) -> None:
+def test_the_id_is_set_before_the_hooks_and_by_blocks_without_data(follow: Callable[..., Client]) -> None:
     client = follow(bodies("id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n", "data: c\n\n"))
     seen: list[tuple[str | None, str]] = []
     client.on_event(lambda message: seen.append((message.data, client.last_event_id)))
@@ -158,7 +158,7 @@ def test_the_id_is_set_before_its_hooks_and_blocks_without_data_move_it(follow: 
     assert requests_of(client)[1].headers["last-event-id"] == "3"
 
 
-def test_base64_is_decoded_and_what_is_none_is_told_and_skipped(follow: Callable[..., Client]) -> None:
+def test_base64_is_decoded_and_invalid_data_is_reported_and_skipped(follow: Callable[..., Client]) -> None:
     text = base64.b64encode("gr\u00fc\u00df\ndich".encode()).decode()
     broken = ["no base64!", "YQ", "/w==", "\u00fc"]
     stream = "".join(f"id: {n}\ndata: {one}\n\n" for n, one in enumerate([text, *broken]))
@@ -170,10 +170,10 @@ def test_base64_is_decoded_and_what_is_none_is_told_and_skipped(follow: Callable
     assert client.last_event_id == "4" and client.error is None
 
 
-# What it asks for
+# Requests
 
 
-def test_the_request_is_that_of_an_event_source(follow: Callable[..., Client]) -> None:
+def test_the_request_equals_that_of_an_event_source(follow: Callable[..., Client]) -> None:
     client = follow(bodies(), path="/events?a=1#frag", params={"zone": "x y"}, last_event_id=" \u2603 ")
     client.run()
     (one,) = requests_of(client)
@@ -198,26 +198,26 @@ IDS = [
 
 
 @pytest.mark.parametrize("id", IDS)
-def test_ids_in_every_script_come_back_as_they_were(follow: Callable[..., Client], id: str) -> None:
+def test_ids_in_any_script_are_sent_back_unchanged(follow: Callable[..., Client], id: str) -> None:
     client = follow(bodies(f"id: {id}\ndata: x\n\n"))
     client.run()
     assert requests_of(client)[1].headers["last-event-id"].encode("latin-1") == id.encode()
 
 
-def test_an_id_that_no_header_can_begin_with_does_not_end_the_client(follow: Callable[..., Client]) -> None:
+def test_an_id_with_leading_whitespace_does_not_end_the_client(follow: Callable[..., Client]) -> None:
     client = follow(bodies("id: \x0b\x0cx\ndata: x\n\n", "id: \x0c\ndata: y\n\n"))
     assert data(client) == ["x", "y"]
     assert [one.headers.get("last-event-id") for one in requests_of(client)] == [None, "x", None]
 
 
-def test_an_id_that_is_taken_back_is_not_sent(follow: Callable[..., Client]) -> None:
+def test_an_id_that_was_reset_is_not_sent(follow: Callable[..., Client]) -> None:
     client = follow(bodies("data: x\n\n", "id\ndata: y\n\n"), last_event_id="5")
     assert [message.id for message in client] == ["5", ""]
     sent = [one.headers.get("last-event-id") for one in requests_of(client)]
     assert sent == ["5", "5", None] and client.last_event_id == ""
 
 
-def test_functions_are_asked_for_each_attempt(follow: Callable[..., Client]) -> None:
+def test_functions_are_called_for_each_attempt(follow: Callable[..., Client]) -> None:
     count = iter(range(100))
     client = follow(bodies("data: x\n\n", REFUSED % 503, "data: y\n\n"))
     base = client.server.url  # type: ignore[attr-defined]
@@ -254,7 +254,7 @@ def test_a_body_is_sent_again_and_json_has_its_type(follow: Callable[..., Client
             assert json.loads(one.body) == {"a": 1}
 
 
-def test_auth_may_be_what_changes_the_prepared_request(follow: Callable[..., Client]) -> None:
+def test_auth_may_change_the_prepared_request(follow: Callable[..., Client]) -> None:
     def sign(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
         prepared.headers["X-Signed"] = prepared.path_url
         return prepared
@@ -264,7 +264,7 @@ def test_auth_may_be_what_changes_the_prepared_request(follow: Callable[..., Cli
     assert requests_of(client)[0].headers["x-signed"] == "/p"
 
 
-def test_a_function_that_fails_ends_the_client_but_one_that_could_not_reach_its_server_does_not(
+def test_an_error_of_a_function_ends_the_client_unless_it_is_a_connection_error(
     follow: Callable[..., Client],
 ) -> None:
     broken = follow(bodies(), headers=lambda: {}["token"])
@@ -289,7 +289,7 @@ class OwnAdapter(HTTPAdapter):
         return super().send(request, *args, **kwargs)
 
 
-def test_a_users_session_is_used_with_all_it_has_and_stays_his(follow: Callable[..., Client]) -> None:
+def test_a_users_session_is_used_and_not_closed(follow: Callable[..., Client]) -> None:
     def script(exchange: Exchange) -> None:
         head = STREAM[:-2] + b"Set-Cookie: seen=%d\r\n\r\n" % exchange.number
         exchange.send(head + b"data: x\n\n" if exchange.number == 1 else NO_MORE)
@@ -309,7 +309,7 @@ def test_a_users_session_is_used_with_all_it_has_and_stays_his(follow: Callable[
         assert data(own) == ["x"] and requests_of(own)[0].headers["x-adapter"] == "own"
 
 
-def test_a_proxy_is_gone_through(scripted: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_used(scripted: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = scripted(bodies("data: x\n\n"))
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -317,7 +317,7 @@ def test_a_proxy_is_gone_through(scripted: Serve, monkeypatch: pytest.MonkeyPatc
     assert data(client) == ["x"] and proxy.requests[0].target == "http://stream.invalid/events"
 
 
-# When it comes back, and when it gives up
+# Reconnections and failures
 
 
 class Troubles(list[tuple[Exception, "float | None"]]):
@@ -331,7 +331,7 @@ class Troubles(list[tuple[Exception, "float | None"]]):
 
 
 @pytest.mark.parametrize("status", [204, 205, 301, 400, 401, 404, 500, 503])
-def test_a_status_ends_it_unless_it_is_one_to_try_again_after(follow: Callable[..., Client], status: int) -> None:
+def test_a_status_ends_the_client_unless_it_is_in_retry_status(follow: Callable[..., Client], status: int) -> None:
     client = follow(bodies(REFUSED % status), retry_status=())
     troubles = Troubles(client)
     if status == 204:
@@ -348,7 +348,7 @@ def test_a_status_ends_it_unless_it_is_one_to_try_again_after(follow: Callable[.
 
 
 def wait_after(follow: Callable[..., Client], *headers: str) -> float:
-    """Return how long a client waits after a refusal with these headers."""
+    """Return the delay of a client after a refusal with these headers."""
     client = follow(bodies("\r\n".join(["HTTP/1.1 503 No", *headers, "", ""]).encode()))
     troubles = Troubles(client)
     client.on_error(lambda error, delay: client.stop())
@@ -362,7 +362,7 @@ def date(seconds: float) -> str:
     return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
 
 
-def test_retry_after_is_honoured_in_both_forms_and_never_beyond_a_day(follow: Callable[..., Client]) -> None:
+def test_retry_after_is_respected_in_both_forms_up_to_a_day(follow: Callable[..., Client]) -> None:
     for value, least, most in (
         ("120", 120, 132),
         (date(500), 400, 550),
@@ -376,7 +376,7 @@ def test_retry_after_is_honoured_in_both_forms_and_never_beyond_a_day(follow: Ca
 
 
 @pytest.mark.parametrize("zone", ["", " -0000", " GMT"])
-def test_a_date_to_come_back_at_is_in_utc_and_by_the_servers_clock(
+def test_a_date_in_retry_after_is_in_utc_and_by_the_servers_clock(
     follow: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, zone: str
 ) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -391,12 +391,12 @@ def test_a_date_to_come_back_at_is_in_utc_and_by_the_servers_clock(
         time.tzset()
 
 
-def test_clients_that_are_sent_away_do_not_come_back_in_one_instant(follow: Callable[..., Client]) -> None:
+def test_refused_clients_do_not_reconnect_at_the_same_instant(follow: Callable[..., Client]) -> None:
     assert len({wait_after(follow, "Retry-After: 1000") for _ in range(5)}) == 5
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529])
-def test_these_statuses_are_tried_again_after(follow: Callable[..., Client], status: int) -> None:
+def test_the_client_tries_again_after_these_statuses(follow: Callable[..., Client], status: int) -> None:
     assert data(follow(bodies(REFUSED % status, "data: x\n\n"))) == ["x"]
 
 
@@ -417,7 +417,7 @@ CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
     ],
 )
 @pytest.mark.parametrize("framing", ["length", "chunks", "close"])
-def test_a_refusal_says_why(follow: Callable[..., Client], kind: str, body: str, said: str, framing: str) -> None:
+def test_a_refusal_has_a_reason(follow: Callable[..., Client], kind: str, body: str, said: str, framing: str) -> None:
     head, content = f"HTTP/1.1 404 No\r\nContent-Type: {kind}\r\n".encode(), body.encode()
     rest = {
         "length": b"Content-Length: %d\r\n\r\n%s" % (len(content), content),
@@ -430,7 +430,7 @@ def test_a_refusal_says_why(follow: Callable[..., Client], kind: str, body: str,
     assert caught.value.response.content == content
 
 
-def test_a_page_is_no_reason_but_is_kept(follow: Callable[..., Client]) -> None:
+def test_an_html_page_is_not_a_reason_but_is_kept(follow: Callable[..., Client]) -> None:
     with pytest.raises(StreamRefused) as caught:
         follow(bodies(b"HTTP/1.1 404 No\r\nContent-Type: text/html\r\n\r\n<p>No.")).run()
     assert "<p>" not in str(caught.value) and caught.value.response.text == "<p>No."
@@ -449,7 +449,7 @@ def test_a_page_is_no_reason_but_is_kept(follow: Callable[..., Client]) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX: y",
     ],
 )
-def test_a_head_that_is_cut_off_is_no_answer_and_tried_again(follow: Callable[..., Client], head: bytes) -> None:
+def test_an_incomplete_head_is_a_failed_attempt(follow: Callable[..., Client], head: bytes) -> None:
     client = follow(bodies(head, "data: x\n\n"))
     troubles = Troubles(client)
     assert data(client) == ["x"]
@@ -457,7 +457,7 @@ def test_a_head_that_is_cut_off_is_no_answer_and_tried_again(follow: Callable[..
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 150])
-def test_interim_responses_are_not_the_answer(follow: Callable[..., Client], status: int) -> None:
+def test_interim_responses_are_skipped(follow: Callable[..., Client], status: int) -> None:
     interim = b"HTTP/1.1 %d Wait\r\nLink: </x>\r\n\r\n" % status
     assert data(follow(bodies(interim * 3 + STREAM + b"data: x\n\n"))) == ["x"]
 
@@ -478,19 +478,19 @@ def typed(*lines: str) -> bytes:
         ("text/event-stream,",),
     ],
 )
-def test_of_several_types_the_last_valid_one_counts(follow: Callable[..., Client], lines: tuple[str, ...]) -> None:
+def test_the_last_valid_content_type_counts(follow: Callable[..., Client], lines: tuple[str, ...]) -> None:
     assert data(follow(bodies(typed(*lines)))) == ["x"]
 
 
 @pytest.mark.parametrize(
     "lines", [("text/event-stream", "text/html"), ("*/*",), ("text",), ('text/html; a="text/event-stream',)]
 )
-def test_another_type_is_refused(follow: Callable[..., Client], lines: tuple[str, ...]) -> None:
+def test_another_content_type_is_refused(follow: Callable[..., Client], lines: tuple[str, ...]) -> None:
     with pytest.raises(StreamRefused):
         follow(bodies(typed(*lines))).run()
 
 
-def test_a_connection_that_the_system_gives_up_is_tried_again(
+def test_a_connection_that_times_out_in_the_system_is_tried_again(
     follow: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times_out = iter([True])
@@ -508,7 +508,7 @@ def test_a_connection_that_the_system_gives_up_is_tried_again(
     assert [type(error) for error, _ in troubles] == [requests.ReadTimeout]
 
 
-def test_a_server_that_accepts_and_closes_is_not_hammered(follow: Callable[..., Client]) -> None:
+def test_a_server_that_accepts_and_closes_gets_few_connections(follow: Callable[..., Client]) -> None:
     client = follow(lambda exchange: exchange.send(STREAM + b": hello\n\n"), backoff=Backoff(0.001, 2, 0.2, jitter=0))
     troubles = Troubles(client)
     client.on_error(lambda error, delay: client.stop() if len(troubles) == 6 else None)
@@ -516,7 +516,7 @@ def test_a_server_that_accepts_and_closes_is_not_hammered(follow: Callable[..., 
     assert troubles.delays == [pytest.approx(0.001 * 2**n) for n in range(1, 7)]
 
 
-def test_failures_count_until_a_message_comes(follow: Callable[..., Client]) -> None:
+def test_failures_count_until_a_message_arrives(follow: Callable[..., Client]) -> None:
     no = REFUSED % 503
     client = follow(bodies(no, no, "data: x\n\n", no, no), backoff=Backoff(0.001, 2, 0.2, jitter=0))
     troubles = Troubles(client)
@@ -524,7 +524,7 @@ def test_failures_count_until_a_message_comes(follow: Callable[..., Client]) -> 
     assert troubles.delays == [pytest.approx(delay) for delay in (0.002, 0.004, 0.002, 0.004)]
 
 
-def test_a_stream_that_breaks_off_is_told_with_its_error_and_taken_up_again(follow: Callable[..., Client]) -> None:
+def test_a_stream_that_breaks_off_is_reported_and_resumed(follow: Callable[..., Client]) -> None:
     chunked = STREAM[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
     client = follow(bodies(chunked + b"d\r\nid:9\ndata:x\n\n\r\n50\r\ndata: never", "data: y\n\n"))
     troubles = Troubles(client)
@@ -536,7 +536,7 @@ def test_a_stream_that_breaks_off_is_told_with_its_error_and_taken_up_again(foll
     assert requests_of(client)[1].headers["last-event-id"] == "9"
 
 
-def test_max_attempts_counts_failures_in_a_row(follow: Callable[..., Client]) -> None:
+def test_max_attempts_counts_consecutive_failures(follow: Callable[..., Client]) -> None:
     no = REFUSED % 503
     client = follow(bodies(no, no, "data: x\n\n", no, no, no, no), max_attempts=3)
     troubles = Troubles(client)
@@ -548,7 +548,7 @@ def test_max_attempts_counts_failures_in_a_row(follow: Callable[..., Client]) ->
     assert [delay is None for delay in troubles.delays] == [False, False, False, False, True]
 
 
-def test_max_elapsed_ends_it_before_a_wait_that_would_pass_it(follow: Callable[..., Client]) -> None:
+def test_max_elapsed_ends_the_client_before_a_wait_that_would_exceed_it(follow: Callable[..., Client]) -> None:
     script = bodies(b"HTTP/1.1 503 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", "retry: 9000\ndata: x\n\n")
     client = follow(script, max_elapsed=0.5)
     with pytest.raises(StreamRefused):
@@ -559,14 +559,14 @@ def test_max_elapsed_ends_it_before_a_wait_that_would_pass_it(follow: Callable[.
         nobody.run()
 
 
-def test_the_streams_retry_is_the_least_wait_and_holds_over_connections(follow: Callable[..., Client]) -> None:
+def test_the_retry_of_the_stream_is_the_minimum_wait_for_all_connections(follow: Callable[..., Client]) -> None:
     client = follow(bodies("retry: 40\ndata: x\n\n", "data: y\n\n", REFUSED % 503))
     troubles = Troubles(client)
     assert data(client) == ["x", "y"]
     assert troubles.delays == [pytest.approx(0.04)]
 
 
-def test_a_reconnection_time_of_26_digits_is_a_day(follow: Callable[..., Client]) -> None:
+def test_a_reconnection_time_of_26_digits_is_limited_to_a_day(follow: Callable[..., Client]) -> None:
     client = follow(bodies("retry: 99999999999999999999999999\n"))
     troubles = Troubles(client)
     client.start()
@@ -575,7 +575,7 @@ def test_a_reconnection_time_of_26_digits_is_a_day(follow: Callable[..., Client]
 
 
 @pytest.mark.parametrize("id_first", [True, False])
-def test_an_event_that_is_too_large_is_left_out_and_never_fetched_again(
+def test_an_event_that_is_too_large_is_skipped_and_not_requested_again(
     follow: Callable[..., Client], id_first: bool
 ) -> None:
     id, large = "id: 2\n", f"data: {'x' * 2000}\n"
@@ -589,13 +589,13 @@ def test_an_event_that_is_too_large_is_left_out_and_never_fetched_again(
     assert [one.headers.get("last-event-id") for one in requests_of(client)] == [None, "2", "3", "2"]
 
 
-def test_a_stream_that_ends_within_an_event_that_is_too_large_says_so(follow: Callable[..., Client]) -> None:
+def test_a_stream_that_ends_within_a_too_large_event_has_its_own_error(follow: Callable[..., Client]) -> None:
     client = follow(bodies(f"data: {'x' * 2000}"), max_event_size=1000, max_attempts=1)
     with pytest.raises(requests.ConnectionError, match="max_event_size"):
         client.run()
 
 
-def test_the_response_callback_sees_each_response_and_may_take_it(follow: Callable[..., Client]) -> None:
+def test_the_response_callback_gets_each_response_and_may_accept_it(follow: Callable[..., Client]) -> None:
     seen: list[int] = []
 
     def look(response: requests.Response) -> bool:
@@ -617,7 +617,7 @@ def test_the_response_callback_sees_each_response_and_may_take_it(follow: Callab
     assert isinstance(client.error, LookupError)
 
 
-def test_restart_connects_anew_at_once_without_an_error(follow: Callable[..., Client]) -> None:
+def test_restart_reconnects_at_once_without_an_error(follow: Callable[..., Client]) -> None:
     def script(exchange: Exchange) -> None:
         if exchange.number == 3:
             exchange.send(b"HTTP/1.1 503 No\r\nRetry-After: 3600\r\n\r\n")
@@ -662,7 +662,7 @@ def test_each_phase_has_a_timeout_of_its_own(follow: Callable[..., Client]) -> N
     assert all(isinstance(error, requests.ReadTimeout) for error in ends)
 
 
-def test_silence_is_counted_from_the_last_byte_of_any_kind(follow: Callable[..., Client]) -> None:
+def test_the_idle_timeout_starts_at_the_last_byte_of_any_kind(follow: Callable[..., Client]) -> None:
     def script(exchange: Exchange) -> None:
         if exchange.number > 1:
             exchange.send(NO_MORE)
@@ -679,10 +679,10 @@ def test_silence_is_counted_from_the_last_byte_of_any_kind(follow: Callable[...,
     assert data(client) == ["x"] and ends == [None]
 
 
-# What must not be sent twice
+# Requests that must not be sent twice
 
 
-def test_a_post_is_not_sent_again_after_its_stream(follow: Callable[..., Client]) -> None:
+def test_a_post_is_not_repeated_after_its_stream(follow: Callable[..., Client]) -> None:
     for method in ("POST", "PATCH", "post"):
         client = follow(bodies("data: x\n\n", "data: y\n\n"), method=method, body=b"q")
         assert data(client) == ["x"] and client.error is None and client.stop()
@@ -700,7 +700,7 @@ def test_a_post_that_breaks_off_is_a_final_failure(follow: Callable[..., Client]
     assert len(requests_of(client)) == 1 and isinstance(client.error, requests.ConnectionError)
 
 
-def test_a_post_is_sent_again_if_it_was_refused_for_now_or_never_connected(follow: Callable[..., Client]) -> None:
+def test_a_post_is_repeated_if_it_was_refused_temporarily_or_not_sent(follow: Callable[..., Client]) -> None:
     client = follow(bodies(REFUSED % 503, REFUSED % 429, "data: x\n\n"), method="POST", body=b"q")
     assert data(client) == ["x"] and len(requests_of(client)) == 3
     tokens = iter([requests.ReadTimeout("the token server is slow"), None])
@@ -719,7 +719,7 @@ def test_a_post_is_sent_again_if_it_was_refused_for_now_or_never_connected(follo
     assert len(troubles) == 3
 
 
-def test_reconnect_decides_for_any_method(follow: Callable[..., Client]) -> None:
+def test_reconnect_overrides_the_method(follow: Callable[..., Client]) -> None:
     client = follow(bodies("data: x\n\n", CUT, "data: y\n\n"), method="POST", reconnect=True)
     assert data(client) == ["x", "x", "y"]
     client = follow(bodies(REFUSED % 503, "data: x\n\n", "data: y\n\n"), reconnect=False)
@@ -731,7 +731,7 @@ def test_reconnect_decides_for_any_method(follow: Callable[..., Client]) -> None
     assert data(client) == []
 
 
-def test_streams_that_break_off_count_though_each_brings_a_message(follow: Callable[..., Client]) -> None:
+def test_streams_that_break_off_count_as_failures_even_with_messages(follow: Callable[..., Client]) -> None:
     client = follow(bodies(*[CUT] * 9), max_attempts=3)
     troubles = Troubles(client)
     with pytest.raises(requests.ConnectionError):
@@ -746,7 +746,7 @@ def test_streams_that_break_off_count_though_each_brings_a_message(follow: Calla
 
 
 def raises(status: int) -> Callable[..., object]:
-    """Return a function that fails as ``requests`` does for an answer of some other server."""
+    """Return a function that raises the error of ``requests`` for a response of another server."""
     answer = requests.Response()
     answer.status_code = status
     return lambda *args, **options: answer.raise_for_status()
@@ -754,7 +754,7 @@ def raises(status: int) -> Callable[..., object]:
 
 @pytest.mark.parametrize("where", ["response_callback", "headers", "session", "adapter"])
 @pytest.mark.parametrize("status", [401, 503])
-def test_an_http_error_of_anybodys_is_judged_by_its_status(
+def test_an_http_error_from_any_source_is_judged_by_its_status(
     follow: Callable[..., Client], status: int, where: str
 ) -> None:
     calls: list[int] = []
@@ -779,7 +779,7 @@ def test_an_http_error_of_anybodys_is_judged_by_its_status(
     assert len(calls) == (1 if status == 401 else 3)
 
 
-def test_an_answer_that_a_hook_of_the_session_refuses_is_left(follow: Callable[..., Client]) -> None:
+def test_a_response_refused_by_a_session_hook_is_closed(follow: Callable[..., Client]) -> None:
     with requests.Session() as session:
         session.hooks["response"].append(raises(401))
         client = follow(held(STREAM), session=session)
@@ -788,7 +788,7 @@ def test_an_answer_that_a_hook_of_the_session_refuses_is_left(follow: Callable[.
         until(lambda: not client.server._open)  # type: ignore[attr-defined]
 
 
-def test_an_http_error_of_a_function_asks_to_stay_away_as_an_answer_does(follow: Callable[..., Client]) -> None:
+def test_retry_after_of_an_http_error_from_a_function_is_respected(follow: Callable[..., Client]) -> None:
     answer = requests.Response()
     answer.status_code, answer.headers["Retry-After"] = 503, "500"
     client = follow(bodies(), headers=answer.raise_for_status)
@@ -798,7 +798,7 @@ def test_an_http_error_of_a_function_asks_to_stay_away_as_an_answer_does(follow:
     assert troubles.delays[0] is not None and troubles.delays[0] >= 500
 
 
-def test_an_http_error_without_an_answer_is_final(follow: Callable[..., Client]) -> None:
+def test_an_http_error_without_a_response_is_final(follow: Callable[..., Client]) -> None:
     def fail(response: requests.Response) -> None:
         raise requests.HTTPError("not this one")
 
@@ -806,7 +806,7 @@ def test_an_http_error_without_an_answer_is_final(follow: Callable[..., Client])
         follow(bodies(*["data: x\n\n"] * 3), response_callback=fail).run()
 
 
-def test_a_stream_that_asks_for_no_wait_and_ends_at_once_is_not_hammered(follow: Callable[..., Client]) -> None:
+def test_a_stream_with_retry_0_that_ends_at_once_gets_few_connections(follow: Callable[..., Client]) -> None:
     client = follow(lambda exchange: exchange.send(STREAM + b"retry: 0\ndata: x\n\n"), backoff=Backoff())
     started = time.monotonic()
     for n, _ in enumerate(client):
@@ -815,10 +815,10 @@ def test_a_stream_that_asks_for_no_wait_and_ends_at_once_is_not_hammered(follow:
     assert time.monotonic() - started > 0.9
 
 
-# How it is used
+# Usage
 
 
-def test_it_is_followed_once_at_a_time_and_started_once(follow: Callable[..., Client]) -> None:
+def test_a_client_is_followed_once_at_a_time_and_started_once(follow: Callable[..., Client]) -> None:
     client = follow(held(STREAM + b"data: x\n\n"))
     loop = iter(client)
     assert next(loop).data == "x"
@@ -847,7 +847,7 @@ def test_a_failure_of_a_started_client_is_kept_and_logged(
 @pytest.mark.parametrize(
     "url", ["ftp://example.not/", "about:blank", "mailto:a@b", "http://this is invalid/", "nothing", "", "http://[::1/"]
 )
-def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+def test_an_invalid_url_is_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError):
         Client(url)
     client = Client(lambda: url)
@@ -880,12 +880,12 @@ def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
         ({"response_callback": 1}, TypeError),
     ],
 )
-def test_a_wrong_argument_is_refused_where_it_is_given(options: dict[str, Any], error: type[Exception]) -> None:
+def test_a_wrong_argument_is_refused_immediately(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Client(**{"url": "http://127.0.0.1/", **options})
 
 
-def test_hooks_refuse_what_is_no_type_and_no_callback() -> None:
+def test_hooks_refuse_invalid_types_and_callbacks() -> None:
     client = Client("http://127.0.0.1/")
     for call, error in (
         (lambda: client.on_event(""), ValueError),
@@ -899,10 +899,10 @@ def test_hooks_refuse_what_is_no_type_and_no_callback() -> None:
             call()
 
 
-# What a stranger has found
+# Further cases
 
 
-def test_a_gap_that_is_nested_too_deeply_ends_nothing(follow: Callable[..., Client]) -> None:
+def test_a_gap_that_is_nested_too_deeply_does_not_end_the_client(follow: Callable[..., Client]) -> None:
     client = follow(bodies("event: ssehub.gap\ndata: " + "[" * 100_000 + "\n\ndata: x\n\n"))
     gaps: list[object] = []
     client.on_gap(lambda *gap: gaps.append(gap))
@@ -910,12 +910,12 @@ def test_a_gap_that_is_nested_too_deeply_ends_nothing(follow: Callable[..., Clie
 
 
 @pytest.mark.parametrize("location", [b"http://[::", b"\xff\xfe", b"http://a b/", b"//"])
-def test_a_garbled_place_to_go_to_is_a_failure_of_the_attempt(follow: Callable[..., Client], location: bytes) -> None:
+def test_an_invalid_redirect_target_is_a_failed_attempt(follow: Callable[..., Client], location: bytes) -> None:
     head = b"HTTP/1.1 302 Go\r\nLocation: " + location + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     client = follow(bodies(head, "data: x\n\n"))
     troubles = Troubles(client)
     with warnings.catch_warnings():
-        # requests leaves the closing of such a response to the garbage collector.
+        # With requests, only the garbage collector closes such a response.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             assert data(client) == ["x"]
@@ -930,12 +930,12 @@ def test_a_garbled_place_to_go_to_is_a_failure_of_the_attempt(follow: Callable[.
 @pytest.mark.parametrize(
     ("headers", "error"), [({"X": "\u65e5"}, ValueError), ({"X": 5}, TypeError), ({5: "x"}, TypeError)]
 )
-def test_a_header_that_cannot_be_sent_is_refused_by_its_name(headers: Any, error: type[Exception]) -> None:
+def test_an_invalid_header_is_refused_with_its_name(headers: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"X|5"):
         Client("http://127.0.0.1/", headers=headers)
 
 
-def test_a_body_that_ends_too_early_has_not_ended_in_order(follow: Callable[..., Client]) -> None:
+def test_a_body_that_ends_too_early_is_an_error(follow: Callable[..., Client]) -> None:
     client = follow(bodies(STREAM[:-2] + b"Content-Length: 100\r\n\r\ndata: a\n\n"))
     ends: list[Exception | None] = []
     client.on_disconnect(ends.append)
@@ -943,13 +943,13 @@ def test_a_body_that_ends_too_early_has_not_ended_in_order(follow: Callable[...,
 
 
 @pytest.mark.parametrize("encoding", ["none", "utf-8", "rot13", "identity", "", "None, UTF-8", "text/event-stream"])
-def test_an_unknown_encoding_is_none(follow: Callable[..., Client], encoding: str) -> None:
+def test_an_unknown_encoding_is_ignored(follow: Callable[..., Client], encoding: str) -> None:
     head = STREAM[:-2] + f"Content-Encoding: {encoding}\r\n\r\n".encode()
     assert data(follow(bodies(head + b"data: x\n\n"))) == ["x"]
 
 
 @pytest.mark.parametrize("encoding", ["gzip, none", "utf-8,gzip"])
-def test_an_unknown_encoding_beside_a_known_one_is_none(follow: Callable[..., Client], encoding: str) -> None:
+def test_an_unknown_encoding_next_to_a_known_one_is_ignored(follow: Callable[..., Client], encoding: str) -> None:
     head = STREAM[:-2] + f"Content-Encoding: {encoding}\r\n\r\n".encode()
     assert data(follow(bodies(head + gzip.compress(b"data: x\n\n")))) == ["x"]
 
@@ -967,13 +967,13 @@ def test_an_encoding_that_needs_a_package_is_refused_by_name(
         assert len(requests_of(client)) == 1 and opened == []
 
 
-def test_json_that_is_none_is_final(follow: Callable[..., Client]) -> None:
+def test_a_value_that_json_cannot_represent_is_final(follow: Callable[..., Client]) -> None:
     client = follow(bodies("data: x\n\n"), method="POST", json=float("nan"))
     with pytest.raises(requests.exceptions.InvalidJSONError):
         client.run()
 
 
-def test_started_and_run_is_an_error_and_not_a_race(follow: Callable[..., Client]) -> None:
+def test_start_followed_by_run_is_an_error(follow: Callable[..., Client]) -> None:
     for _ in range(50):
         client = follow(lambda exchange: exchange.hold())
         client.start()
@@ -1002,7 +1002,7 @@ SECRET = "geheim"
 
 
 def shown_by(error: BaseException, caplog: pytest.LogCaptureFixture) -> str:
-    """Return all that a program shows of an error: its text, its traceback and the log."""
+    """Return everything that a program may print about an error: text, traceback and log."""
     return "".join([str(error), repr(error), *traceback.format_exception(error), caplog.text])
 
 
@@ -1046,7 +1046,7 @@ def test_an_error_of_the_connection_shows_no_secrets(
         "http://me:geheim@*.host/",
     ],
 )
-def test_an_address_that_is_none_is_refused_without_its_secrets(url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_url_is_refused_without_showing_secrets(url: str, caplog: pytest.LogCaptureFixture) -> None:
     for make in (lambda: Client(url), lambda: Client(lambda: url)):
         with pytest.raises((ValueError, requests.RequestException)) as caught:
             make().run()
@@ -1054,7 +1054,7 @@ def test_an_address_that_is_none_is_refused_without_its_secrets(url: str, caplog
 
 
 @pytest.mark.parametrize("value", ["Bearer geheim\n", " geheim", b"geheim\r\n", ["geheim"], "geheim\u2603"])
-def test_a_header_that_is_refused_is_not_shown(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_value_of_a_refused_header_is_not_shown(value: Any, caplog: pytest.LogCaptureFixture) -> None:
     for make in (lambda: Client("http://127.0.0.1/", headers={"Auth": value}),):
         with pytest.raises((ValueError, TypeError), match="Auth") as caught:
             make().run()

@@ -1,4 +1,4 @@
-"""The client's bounds: what a server may take of its memory and of its time."""
+"""The limits of the client: how much memory and time a server can cost it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.scripted import NO_MORE, STREAM, Exchange, Server, bodies, held
 from tests.streams import until
 
 Follow = Callable[..., Client]
-#: Bytes that a hostile answer may cost at the most.
+#: Maximum number of bytes of memory that a hostile response may use.
 LITTLE = 16 << 20
 
 
@@ -44,7 +44,7 @@ def bomb(layers: int) -> bytes:
 
 
 def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Callable[[Exchange], None]:
-    """Return a script that sends a piece again and again until the client goes."""
+    """Return a script that sends a piece repeatedly until the client disconnects."""
 
     def script(exchange: Exchange) -> None:
         exchange.send(head)
@@ -92,25 +92,25 @@ def test_the_bodies_of_redirects_are_not_read(follow: Follow) -> None:
         client.run()
 
 
-def test_an_answer_that_is_no_redirect_though_it_has_a_place_keeps_its_body(follow: Follow) -> None:
+def test_a_response_with_a_location_that_is_not_a_redirect_keeps_its_body(follow: Follow) -> None:
     client = follow(bodies(STREAM[:-2] + b"Location: /elsewhere\r\n\r\ndata: x\n\n"))
     assert data(client) == ["x"]
 
 
 @pytest.mark.parametrize("body", [b"[" * 1990, b'{"error":' * 300, b"\xff\xfe", b"{", b"", b"null", b'{"error": 5}'])
-def test_an_error_that_cannot_be_read_ends_no_client(follow: Follow, body: bytes) -> None:
+def test_an_error_response_that_cannot_be_read_does_not_end_the_client(follow: Follow, body: bytes) -> None:
     assert data(follow(bodies(answer(503, body, JSON), "data: x\n\n"))) == ["x"]
 
 
 @pytest.mark.parametrize("kind", [b"text/plain", b"application/json", b"text/html"])
-def test_an_endless_error_is_read_a_little(follow: Follow, kind: bytes) -> None:
+def test_only_a_little_of_an_endless_error_response_is_read(follow: Follow, kind: bytes) -> None:
     client = follow(endless(b"HTTP/1.1 404 No\r\nContent-Type: " + kind + b"\r\n\r\n", b"why " * 5000))
     with little_memory(), pytest.raises(StreamRefused) as caught:
         client.run()
     assert len(caught.value.response.content) == 4096 and len(str(caught.value)) < 700
 
 
-def test_an_error_that_does_not_come_is_waited_for_a_moment(follow: Follow) -> None:
+def test_the_body_of_an_error_response_is_awaited_only_briefly(follow: Follow) -> None:
     head = b"HTTP/1.1 404 No\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n"
     for script in (held(head + b"half"), endless(head, b"x", 0.05)):
         client = follow(script).start()
@@ -118,19 +118,19 @@ def test_an_error_that_does_not_come_is_waited_for_a_moment(follow: Follow) -> N
         assert isinstance(client.error, StreamRefused)
 
 
-# The time-outs are totals
+# Timeouts are limits for the total time
 
 
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 100 Continue\r\nX: ", b"HT"], ids=["header", "interim", "status"]
 )
-def test_a_head_that_drips_is_given_up(follow: Follow, head: bytes) -> None:
+def test_a_head_that_arrives_slowly_times_out(follow: Follow, head: bytes) -> None:
     client = follow(endless(head, b"x", 0.02), timeout=Timeout(headers=0.3), max_attempts=1).start()
     until(lambda: client.error)
     assert isinstance(client.error, requests.ReadTimeout)
 
 
-def test_a_proxys_answer_that_drips_is_given_up(
+def test_a_proxy_response_that_arrives_slowly_times_out(
     scripted: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = scripted(endless(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.02))
@@ -142,13 +142,13 @@ def test_a_proxys_answer_that_drips_is_given_up(
 
 
 @pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"])
-def test_a_flood_of_interim_responses_is_given_up(follow: Follow, piece: bytes) -> None:
+def test_a_flood_of_interim_responses_is_an_error(follow: Follow, piece: bytes) -> None:
     client = follow(endless(b"", piece * 100), max_attempts=1)
     with pytest.raises(requests.ConnectionError, match="longer than"):
         client.run()
 
 
-def test_a_head_of_megabytes_is_given_up(follow: Follow) -> None:
+def test_a_head_of_megabytes_is_an_error(follow: Follow) -> None:
     lines = b"".join(b"Set-Cookie: a%d=%s\r\n" % (n, b"x" * 60_000) for n in range(90))
     client = follow(bodies(STREAM[:-2] + lines + b"\r\ndata: no\n\n", "data: x\n\n"))
     with little_memory():
@@ -164,7 +164,7 @@ def test_framing_without_content_counts_as_silence(follow: Follow, rest: bytes) 
     assert isinstance(client.error, requests.ReadTimeout)
 
 
-def test_cookies_do_not_pile_up(follow: Follow) -> None:
+def test_the_number_of_cookies_is_limited(follow: Follow) -> None:
     def script(exchange: Exchange) -> None:
         if exchange.number > 5:
             exchange.send(NO_MORE)
@@ -182,7 +182,7 @@ def test_cookies_do_not_pile_up(follow: Follow) -> None:
 # Sending
 
 
-def test_the_answer_to_a_sent_message_is_read_a_little(scripted: Callable[..., Server]) -> None:
+def test_only_a_little_of_the_response_to_a_message_is_read(scripted: Callable[..., Server]) -> None:
     for head, piece in (
         (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", b"[" * 65536),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Type: application/json\r\n\r\n", bomb(1)),

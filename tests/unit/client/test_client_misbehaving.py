@@ -33,7 +33,7 @@ def server_of(client: Client) -> Server:
     return server
 
 
-def test_it_accepts_and_closes_without_a_word(follow: Follow) -> None:
+def test_a_server_accepts_and_closes_without_a_response(follow: Follow) -> None:
     client = follow(lambda exchange: exchange.send(NO_MORE) if exchange.number > 5 else None)
     errors: list[Exception] = []
     client.on_error(lambda error, delay: errors.append(error))
@@ -41,7 +41,7 @@ def test_it_accepts_and_closes_without_a_word(follow: Follow) -> None:
     assert [type(error) for error in errors] == [requests.ConnectionError] * 5
 
 
-def test_it_sends_half_an_event_and_hangs(follow: Follow) -> None:
+def test_a_server_sends_half_an_event_and_hangs(follow: Follow) -> None:
     def script(exchange: Exchange) -> None:
         if exchange.number == 1:
             exchange.send(STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: half")
@@ -53,7 +53,7 @@ def test_it_sends_half_an_event_and_hangs(follow: Follow) -> None:
     assert server_of(client).requests[1].headers["last-event-id"] == "1"
 
 
-def test_it_trickles_bytes(follow: Follow) -> None:
+def test_a_server_sends_single_bytes(follow: Follow) -> None:
     stream = "id: 1\r\nevent: größe\r\ndata: ☃\r\n: c\r\n\r\ndata\r\r".encode()
 
     def script(exchange: Exchange) -> None:
@@ -68,7 +68,7 @@ def test_it_trickles_bytes(follow: Follow) -> None:
 
 
 @pytest.mark.parametrize("length", ["3", "99", "0", "-1", "many", "9" * 40])
-def test_it_lies_about_content_length(follow: Follow, length: str) -> None:
+def test_a_server_sends_a_wrong_content_length(follow: Follow, length: str) -> None:
     lie = STREAM[:-2] + f"Content-Length: {length}\r\n\r\n".encode() + b"data: x\n\n"
     got = data(follow(bodies(lie, "data: y\n\n"), max_attempts=3))
     assert got in (["y"], ["x", "y"])
@@ -76,10 +76,10 @@ def test_it_lies_about_content_length(follow: Follow, length: str) -> None:
         assert got == ["x", "y"]
 
 
-def test_it_lies_about_content_length_twice(follow: Follow) -> None:
+def test_a_server_sends_two_wrong_content_lengths(follow: Follow) -> None:
     client = follow(bodies(STREAM[:-2] + b"Content-Length: 8, 9\r\n\r\n", "data: y\n\n"), max_attempts=3)
     with warnings.catch_warnings():
-        # urllib3 leaves the closing of this response to the garbage collector.
+        # With urllib3, only the garbage collector closes this response.
         warnings.simplefilter("ignore", ResourceWarning)
         assert data(client) == ["y"]
         gc.collect()
@@ -98,7 +98,7 @@ def test_it_lies_about_content_length_twice(follow: Follow) -> None:
         b"0\r\n",
     ],
 )
-def test_it_frames_its_chunks_wrongly(follow: Follow, rest: bytes) -> None:
+def test_a_server_sends_invalid_chunks(follow: Follow, rest: bytes) -> None:
     client = follow(bodies(CHUNKED + b"9\r\ndata: x\n\n\r\n" + rest, "data: y\n\n"), max_attempts=3)
     assert data(client) == ["x", "y"]
 
@@ -115,12 +115,12 @@ def test_it_frames_its_chunks_wrongly(follow: Follow, rest: bytes) -> None:
         b"HTTP/9.9 200 OK\r\n\r\n",
     ],
 )
-def test_it_answers_with_something_that_is_hardly_http(follow: Follow, head: bytes) -> None:
+def test_a_server_sends_a_response_that_is_not_http(follow: Follow, head: bytes) -> None:
     client = follow(bodies(head, "data: y\n\n"), retry_status=(200,), max_attempts=3)
     assert data(client) == ["y"]
 
 
-def test_it_redirects_in_a_loop(follow: Follow) -> None:
+def test_a_server_redirects_in_a_loop(follow: Follow) -> None:
     client = follow(bodies(*[b"HTTP/1.1 302 Go\r\nLocation: /\r\nConnection: close\r\n\r\n"] * 40, "data: x\n\n"))
     errors: list[Exception] = []
     client.on_error(lambda error, delay: errors.append(error))
@@ -129,7 +129,7 @@ def test_it_redirects_in_a_loop(follow: Follow) -> None:
 
 
 @pytest.mark.parametrize("location", [b"", b"Location: \r\n", b"Location: ftp://example.not/\r\n"])
-def test_it_redirects_to_nowhere(follow: Follow, location: bytes) -> None:
+def test_a_server_redirects_to_an_invalid_address(follow: Follow, location: bytes) -> None:
     client = follow(bodies(b"HTTP/1.1 302 Go\r\n" + location + b"Content-Length: 0\r\n\r\n"), max_attempts=2)
     with pytest.raises((StreamRefused, requests.RequestException)):
         client.run()
@@ -163,7 +163,7 @@ def test_garbage_instead_of_utf_8(follow: Follow) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_garbage_of_every_kind_ends_no_client(follow: Follow, seed: int) -> None:
+def test_random_data_does_not_end_the_client(follow: Follow, seed: int) -> None:
     choice = random.Random(seed)
     pieces = [
         b"data:",
@@ -182,7 +182,7 @@ def test_garbage_of_every_kind_ends_no_client(follow: Follow, seed: int) -> None
         b"x",
     ]
     garbage = [b"".join(choice.choices(pieces, k=choice.randrange(400))) for _ in range(10)]
-    # A reconnection time would hold the test up.
+    # A reconnection time would delay the test.
     streams = [STREAM + one.replace(b"retry", b"Retry") for one in garbage]
     client = follow(bodies(*streams))
     client.run()
@@ -210,7 +210,7 @@ def test_a_reset_in_the_middle_of_an_event(follow: Follow) -> None:
     assert data(client) == ["x"] and [type(end) for end in ends] == [requests.ConnectionError]
 
 
-# Compression, though it was not asked for
+# Unrequested compression
 
 
 def compressed(pieces: list[bytes], wbits: int) -> Iterator[bytes]:
@@ -222,7 +222,7 @@ def compressed(pieces: list[bytes], wbits: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(("encoding", "wbits"), [("gzip", 31), ("deflate", 15), ("deflate", -15), ("GZIP", 31)])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_compressed_events_come_one_by_one_as_they_are_sent(
+def test_compressed_events_arrive_one_by_one_as_they_are_sent(
     follow: Follow, encoding: str, wbits: int, chunked: bool
 ) -> None:
     turn = threading.Semaphore()
@@ -234,7 +234,7 @@ def test_compressed_events_come_one_by_one_as_they_are_sent(
         framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
         exchange.send(STREAM[:-2] + f"{framing}Content-Encoding: {encoding}\r\n\r\n".encode())
         for piece in compressed([b"data: %d\n\n" % n for n in range(20)], wbits):
-            assert turn.acquire(timeout=GUARD)  # not before the one before it has arrived
+            assert turn.acquire(timeout=GUARD)  # after the previous one has arrived
             exchange.chunk(piece) if chunked else exchange.send(piece)
         exchange.send(b"0\r\n\r\n" if chunked else b"")
 
@@ -253,12 +253,12 @@ def test_several_gzip_members_are_one_stream(follow: Follow) -> None:
     [b"no gzip at all", gzip.compress(b"data: x\n\n" * 9)[:-12], gzip.compress(b"x")[:4]],
     ids=["none", "cut", "head"],
 )
-def test_gzip_that_is_broken_breaks_the_connection_only(follow: Follow, body: bytes) -> None:
+def test_invalid_gzip_data_only_ends_the_connection(follow: Follow, body: bytes) -> None:
     client = follow(bodies(GZIP + body, "data: y\n\n"), max_attempts=3)
     assert data(client)[-1] == "y"
 
 
-def test_gzip_that_swells_takes_no_memory_beyond_the_event_limit(follow: Follow) -> None:
+def test_a_gzip_bomb_uses_no_memory_beyond_the_event_limit(follow: Follow) -> None:
     bomb = gzip.compress(b"data: " + b"\0" * (200 << 20), 1)
     client = follow(bodies(GZIP + bomb, "data: y\n\n"), max_attempts=3)
     errors: list[str] = []
@@ -266,7 +266,7 @@ def test_gzip_that_swells_takes_no_memory_beyond_the_event_limit(follow: Follow)
     assert data(client) == ["y"] and errors == ["ConnectionError"]
 
 
-# What keeps on sending
+# Endless data
 
 
 def test_a_redirect_with_an_endless_body_can_be_stopped(follow: Follow) -> None:

@@ -1,4 +1,4 @@
-"""What a client says of its state: in the log, in its repr, as a User-Agent, and through ``ssehub listen``."""
+"""How a client reports its state: in the log, in its repr, as a User-Agent, and in ``ssehub listen``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(client: Client) -> None:
 # The log
 
 
-def test_an_outage_is_two_lines_in_the_log(follow: Follow, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_causes_two_log_messages(follow: Follow, caplog: pytest.LogCaptureFixture) -> None:
     no = REFUSED % 503
     run(follow(bodies("data: x\n\n", no, no, no, "data: y\n\n", "data: z\n\n"), path="/p?token=geheim"))
     down, up = (record.getMessage() for record in caplog.records)
@@ -44,7 +44,7 @@ def test_an_outage_is_two_lines_in_the_log(follow: Follow, caplog: pytest.LogCap
     assert {record.levelno for record in caplog.records} == {logging.WARNING} and "geheim" not in caplog.text
 
 
-def test_an_outage_that_lasts_is_a_line_now_and_then(
+def test_a_long_outage_is_logged_periodically(
     follow: Follow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ssehub.client.report._RARELY", 0.0)
@@ -62,7 +62,7 @@ def test_a_server_that_accepts_and_closes_does_not_fill_the_log(
 # The repr
 
 
-def test_its_repr_tells_the_state(follow: Follow) -> None:
+def test_the_repr_shows_the_state(follow: Follow) -> None:
     def script(exchange: Exchange) -> None:
         if exchange.number == 2:
             exchange.send(b"HTTP/1.1 503 No\r\nRetry-After: 999\r\n\r\n")
@@ -88,10 +88,10 @@ def test_its_repr_tells_the_state(follow: Follow) -> None:
     assert "over" in repr(failed) and "404" in repr(failed)
 
 
-# Who it is
+# The User-Agent
 
 
-def test_it_names_itself_unless_it_is_told_another_name(follow: Follow) -> None:
+def test_the_user_agent_can_be_replaced(follow: Follow) -> None:
     with requests.Session() as session:
         session.headers["User-Agent"] = "mine"
         options: list[dict[str, Any]] = [{}, {"headers": {"user-agent": "given"}}, {"session": session}]
@@ -106,7 +106,7 @@ def test_it_names_itself_unless_it_is_told_another_name(follow: Follow) -> None:
 # Certificates
 
 
-def test_a_certificate_that_nobody_trusts_is_final(scripted: Serve) -> None:
+def test_an_untrusted_certificate_is_final(scripted: Serve) -> None:
     server = scripted(held(), tls=True)
     with pytest.raises(requests.exceptions.SSLError, match="self-signed"):
         Client(server.url, backoff=QUICK, reconnect_delay=0).run()
@@ -114,7 +114,7 @@ def test_a_certificate_that_nobody_trusts_is_final(scripted: Serve) -> None:
 
 
 @pytest.mark.parametrize(("code", "calls"), [(9, 3), (10, 3), (18, 1), (20, 1), (62, 1)])
-def test_a_certificate_may_become_valid_with_time_but_not_another_hosts(code: int, calls: int) -> None:
+def test_a_certificate_may_become_valid_with_time_but_not_for_another_host(code: int, calls: int) -> None:
     class Refusing(HTTPAdapter):
         def send(self, *args: Any, **kwargs: Any) -> requests.Response:
             sent.append(1)
@@ -143,18 +143,18 @@ def test_a_certificate_may_become_valid_with_time_but_not_another_hosts(code: in
          "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure (_ssl.c:1006)"),
     ],
 )  # fmt: skip
-def test_a_reason_is_the_last_part_of_what_urllib3_says(below: str, expected: str) -> None:
+def test_a_reason_is_the_last_part_of_the_text_of_urllib3(below: str, expected: str) -> None:
     error = urllib3.exceptions.MaxRetryError(None, "/?token=geheim", urllib3.exceptions.SSLError(below))  # type: ignore[arg-type]
     assert reason(requests.ConnectionError(error)) == f"the server: {expected}"
     assert reason(ValueError("no")) == "no"
 
 
-# Its thread
+# The thread
 
 
 @pytest.mark.parametrize("hook", ["on_connection", "on_event", "on_error", "on_disconnect", "on_exit"])
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError])
-def test_its_thread_ends_loudly_and_nobody_waits_for_ever(
+def test_an_error_in_the_thread_is_logged_and_ends_all_waits(
     follow: Follow, caplog: pytest.LogCaptureFixture, hook: str, error: type[BaseException]
 ) -> None:
     def fail(*args: object) -> None:
@@ -169,7 +169,7 @@ def test_its_thread_ends_loudly_and_nobody_waits_for_ever(
     assert client.stop(GUARD) and error.__name__ in caplog.text
 
 
-def test_a_session_that_cannot_be_used_is_a_final_failure_and_nobody_waits_for_ever(
+def test_an_unusable_session_is_a_final_failure_and_ends_all_waits(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(requests.Session):
@@ -181,7 +181,7 @@ def test_a_session_that_cannot_be_used_is_a_final_failure_and_nobody_waits_for_e
     assert client.stop(GUARD) and isinstance(client.error, LookupError) and "no subclass" in caplog.text
 
 
-def test_a_thread_that_cannot_be_started_is_an_error_and_no_end(
+def test_a_thread_that_cannot_be_started_does_not_end_the_client(
     follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(thread: threading.Thread) -> None:
@@ -207,16 +207,16 @@ def listen(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_listen_says_connected_lost_and_again(scripted: Serve) -> None:
+def test_listen_prints_connections_and_losses(scripted: Serve) -> None:
     cut = STREAM[:-2] + b"Content-Length: 100\r\n\r\nretry: 1\ndata: x\n\n"
     result = listen(f"{scripted(bodies(cut, 'data: y' + chr(10) * 2)).url}/p?token=geheim")
     assert result.returncode == 0 and result.stdout == "x\ny\n" and "geheim" not in result.stderr
     first, lost, again, ended, over = result.stderr.splitlines()
-    assert "connected to http://" in first and "broke off" in lost and "once more in" in lost
+    assert "connected to http://" in first and "broke off" in lost and "retrying in" in lost
     assert "connected again" in again and "ended" in ended and "204" in over
 
 
-def test_listen_keeps_its_place_in_a_file(scripted: Serve, tmp_path: Path) -> None:
+def test_listen_stores_its_last_id_in_a_file(scripted: Serve, tmp_path: Path) -> None:
     place = tmp_path / "place"
     cursor = "id: 3\nevent: ssehub.cursor\ndata: .\n\n"
     server = scripted(bodies(f"id: 1\ndata: x\n\nid: 2\ndata: y\n\n{cursor}", NO_MORE, NO_MORE, NO_MORE))
@@ -230,7 +230,7 @@ def test_listen_keeps_its_place_in_a_file(scripted: Serve, tmp_path: Path) -> No
     assert wrong.returncode == 1 and "nowhere" in wrong.stderr
 
 
-def test_listen_connects_again_after_silence(scripted: Serve) -> None:
+def test_listen_reconnects_after_silence(scripted: Serve) -> None:
     def script(exchange: Exchange) -> None:
         if exchange.number == 1:
             exchange.send(STREAM + b"retry: 1\ndata: x\n\n")
@@ -238,18 +238,18 @@ def test_listen_connects_again_after_silence(scripted: Serve) -> None:
         exchange.send(NO_MORE)
 
     result = listen(scripted(script).url, "--idle", "0.2")
-    assert result.returncode == 0 and "nothing came for 0.2 s" in result.stderr
+    assert result.returncode == 0 and "no data arrived for 0.2 s" in result.stderr
     assert listen("http://127.0.0.1/", "--idle", "-1").returncode == 1
     assert listen(scripted(bodies("data: x\n\n")).url, "--idle", "0").returncode == 0
 
 
-def test_each_object_of_listen_is_one_line_for_any_reader(scripted: Serve) -> None:
+def test_each_json_object_of_listen_is_one_line_for_any_reader(scripted: Serve) -> None:
     text = "a\u2028b\u2029c\x85d\u202ee\U000e0001 \u2603 \x1b[31m"
     result = listen(scripted(bodies(f"data: {text}\n\n")).url, "--json")
     (line,) = result.stdout.splitlines()
     assert json.loads(line)["data"] == text and "\u2603" in line
 
 
-def test_listen_tells_a_failure_once() -> None:
+def test_listen_prints_a_failure_once() -> None:
     result = listen(f"ftp://me:geheim@127.0.0.1:{free_port()}/")
     assert result.returncode == 1 and "geheim" not in result.stderr and len(result.stderr.splitlines()) == 1

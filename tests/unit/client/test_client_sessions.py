@@ -1,4 +1,4 @@
-"""The client with sessions, adapters and functions of the user's: each does what it does without the client."""
+"""The client with a user's sessions, adapters and functions, which have the same effect as without the client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data(client: Client) -> list[str | None]:
 
 
 class Counting(requests.Session):
-    """A session with a state of its own, some of it in slots."""
+    """A session with state of its own, a part of it in slots."""
 
     __slots__ = ("calls",)
 
@@ -46,7 +46,7 @@ class Counting(requests.Session):
         return super().request(*args, **options)
 
 
-def test_what_a_session_sets_on_itself_stays_set(follow: Follow) -> None:
+def test_attributes_that_a_session_sets_on_itself_are_kept(follow: Follow) -> None:
     with Counting() as session:
         client = follow(bodies("data: x\n\n", "data: y\n\n"), session=session)
         assert data(client) == ["x", "y"]
@@ -55,14 +55,14 @@ def test_what_a_session_sets_on_itself_stays_set(follow: Follow) -> None:
         assert sent == session.tokens
 
 
-def test_what_is_set_on_a_session_meanwhile_counts(follow: Follow, session: requests.Session) -> None:
+def test_later_changes_to_a_session_take_effect(follow: Follow, session: requests.Session) -> None:
     client = follow(bodies("data: x\n\n", "data: y\n\n"), session=session)
     for n, _ in enumerate(client):
         session.headers = {"X-Count": str(n)}  # type: ignore[assignment]
     assert [one.headers.get("x-count") for one in client.server.requests] == [None, "0", "1"]  # type: ignore[attr-defined]
 
 
-def test_a_session_that_closes_itself_when_it_is_dropped_stays_open(follow: Follow) -> None:
+def test_a_session_that_closes_itself_in_del_stays_open(follow: Follow) -> None:
     class Closing(requests.Session):
         def __del__(self) -> None:
             closed.append(1)
@@ -95,7 +95,7 @@ def test_an_adapters_tls_context_and_pool_are_used(scripted: Serve, session: req
 
 
 @pytest.mark.parametrize("verify", [False, str(CERTIFICATE)])
-def test_what_a_session_says_of_certificates_holds_against_the_environment(
+def test_the_verify_setting_of_a_session_overrides_the_environment(
     scripted: Serve, session: requests.Session, monkeypatch: pytest.MonkeyPatch, verify: bool | str
 ) -> None:
     import certifi
@@ -121,7 +121,7 @@ class Later:
 
 
 @pytest.mark.parametrize("callback", [later, Later()])
-def test_an_async_function_is_refused_where_it_is_given(callback: Any) -> None:
+def test_an_async_function_is_refused_immediately(callback: Any) -> None:
     client = Client("http://127.0.0.1/")
     for name in ("on_connection", "on_disconnect", "on_event", "on_error", "on_comment", "on_gap", "on_exit"):
         with pytest.raises(TypeError, match="async"):
@@ -134,7 +134,7 @@ def test_an_async_function_is_refused_where_it_is_given(callback: Any) -> None:
 
 
 @pytest.mark.parametrize("id", ["\ud800", "a\udfff", "\udc80b"])
-def test_half_a_surrogate_pair_is_refused_where_it_is_given(id: str) -> None:
+def test_half_a_surrogate_pair_is_refused_immediately(id: str) -> None:
     client = Client("http://127.0.0.1/")
     for give in (lambda: Client("http://127.0.0.1/", last_event_id=id), lambda: client.restart(id)):
         with pytest.raises(ValueError, match="surrogate"):

@@ -1,4 +1,4 @@
-"""Stopping a client: in every phase, from everywhere, and nothing is left."""
+"""Stopping a client: in every phase, from any thread, without leftovers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_stop_from_another_thread_ends_each_phase(
 
 
 @pytest.mark.parametrize("hook", ["on_connection", "on_event", "on_comment", "on_gap", "on_disconnect", "on_error"])
-def test_stop_from_a_hook_is_the_end(scripted: Serve, hook: str) -> None:
+def test_stop_from_a_hook_ends_the_client(scripted: Serve, hook: str) -> None:
     def script(exchange: Exchange) -> None:
         if hook == "on_error":
             exchange.send(b"HTTP/1.1 503 No\r\n\r\n")
@@ -73,7 +73,7 @@ def test_stop_from_a_hook_is_the_end(scripted: Serve, hook: str) -> None:
     assert len(server.requests) == 1
 
 
-def test_stop_before_the_start_means_never(scripted: Serve) -> None:
+def test_stop_before_the_start_prevents_the_start(scripted: Serve) -> None:
     server = scripted(PHASES["body"])
     client = Client(f"{server.url}/")
     client.stop()
@@ -105,7 +105,7 @@ def test_no_hook_is_called_after_a_stop_that_waited(scripted: Serve) -> None:
         assert len(calls) == count
 
 
-def test_leaving_the_loop_closes_the_connection_and_another_goes_on(scripted: Serve) -> None:
+def test_leaving_the_loop_closes_the_connection_and_another_loop_continues(scripted: Serve) -> None:
     stream = STREAM + b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"
     server = scripted(held(stream))
     client = Client(f"{server.url}/")
@@ -126,7 +126,7 @@ def _descriptors() -> int:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-def test_nothing_is_left_after_two_hundred_cycles(scripted: Serve, trusted: None, tls: bool) -> None:
+def test_no_resources_are_left_after_two_hundred_cycles(scripted: Serve, trusted: None, tls: bool) -> None:
     server = scripted(PHASES["body"], tls=tls)
     before = 0
     for n in range(201):
@@ -169,7 +169,7 @@ def test_ctrl_c_ends_a_client_in_the_main_thread(scripted: Serve, phase: str, tl
         import sys, threading
         from ssehub import Client
 
-        def say(line):  # whole, though there are two threads
+        def say(line):  # in one write, because there are two threads
             sys.stdout.write(line + "\\n")
             sys.stdout.flush()
 
@@ -241,7 +241,7 @@ def test_an_interpreter_ends_with_a_client_running(scripted: Serve) -> None:
         assert running.wait(GUARD) == 0
 
 
-def test_a_connection_that_is_refused_is_tried_again_until_stop() -> None:
+def test_a_refused_connection_is_tried_again_until_stop() -> None:
     errors: list[tuple[Exception, float | None]] = []
     client = Client(f"http://127.0.0.1:{free_port()}/", backoff=Backoff(initial=0.001, maximum=0.01), reconnect_delay=0)
     client.on_error(lambda error, delay: errors.append((error, delay)))
@@ -251,7 +251,7 @@ def test_a_connection_that_is_refused_is_tried_again_until_stop() -> None:
     assert all(isinstance(error, requests.ConnectionError) and delay is not None for error, delay in errors)
 
 
-def test_a_forked_process_can_neither_cut_nor_follow_its_parents_client(scripted: Serve) -> None:
+def test_a_forked_process_can_neither_stop_nor_follow_its_parents_client(scripted: Serve) -> None:
     def script(exchange: Exchange) -> None:
         if exchange.target == "/go":
             go.set()

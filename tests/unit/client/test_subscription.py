@@ -1,4 +1,4 @@
-"""Subscription: a client's messages for another thread, bounded."""
+"""Subscription: a bounded queue of a client's messages for another thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Follow = Callable[..., Client]
 
 
 def numbers(exchange: Exchange) -> None:
-    """Send numbers until the client goes."""
+    """Send numbers until the client disconnects."""
     exchange.send(STREAM)
     n = 0
     with contextlib.suppress(OSError):
@@ -30,7 +30,7 @@ def waiting_in(subscription: Subscription) -> int:
     return len(subscription._messages)
 
 
-def test_it_gives_the_messages_of_its_type_in_order(follow: Follow) -> None:
+def test_a_subscription_returns_the_messages_of_its_type_in_order(follow: Follow) -> None:
     client = follow(bodies("event: a\ndata: 1\n\ndata: 2\n\nevent: a\ndata: 3\n\n"))
     some, every = client.subscribe("a"), client.subscribe()
     client.start()
@@ -38,7 +38,7 @@ def test_it_gives_the_messages_of_its_type_in_order(follow: Follow) -> None:
     assert [message.data for message in every] == ["1", "2", "3"]
 
 
-def test_get_waits_for_so_long_and_no_longer(follow: Follow) -> None:
+def test_get_waits_until_its_timeout(follow: Follow) -> None:
     client = follow(held(STREAM + b"data: x\n\n"))
     subscription = client.subscribe()
     with pytest.raises(TimeoutError):
@@ -49,12 +49,12 @@ def test_get_waits_for_so_long_and_no_longer(follow: Follow) -> None:
         subscription.get(0)
 
 
-def test_a_slow_one_slows_the_socket_and_loses_nothing(follow: Follow) -> None:
+def test_a_slow_subscriber_slows_the_socket_and_loses_nothing(follow: Follow) -> None:
     client = follow(numbers)
     subscription = client.subscribe(size=10)
     client.start()
     until(lambda: waiting_in(subscription) == 10)
-    # The client has stopped reading; the id says how far it is.
+    # The client has stopped reading; the id shows its place.
     here = client.last_event_id
     for n in range(5000):
         assert subscription.get(GUARD).data == str(n)
@@ -62,7 +62,7 @@ def test_a_slow_one_slows_the_socket_and_loses_nothing(follow: Follow) -> None:
     assert int(here) <= 10
 
 
-def test_the_oldest_are_dropped_and_counted_if_that_is_wanted(follow: Follow) -> None:
+def test_with_drop_oldest_the_oldest_messages_are_dropped_and_counted(follow: Follow) -> None:
     client = follow(numbers)
     subscription = client.subscribe(size=10, drop_oldest=True)
     client.start()
@@ -73,7 +73,7 @@ def test_the_oldest_are_dropped_and_counted_if_that_is_wanted(follow: Follow) ->
     assert subscription.dropped == rest[0]
 
 
-def test_a_full_one_does_not_hold_up_stop_restart_or_close(follow: Follow) -> None:
+def test_a_full_subscription_does_not_block_stop_restart_or_close(follow: Follow) -> None:
     client = follow(numbers)
     subscription = client.subscribe(size=1)
     connections = []
@@ -98,7 +98,7 @@ def test_a_message_that_waited_at_the_stop_is_not_lost(follow: Follow) -> None:
     assert got == ["0", "1", "2", "3"] and client.last_event_id == "3"
 
 
-def test_the_end_of_the_client_ends_it_after_what_had_arrived(follow: Follow) -> None:
+def test_the_end_of_the_client_ends_a_subscription_after_its_messages(follow: Follow) -> None:
     client = follow(bodies("data: 1\n\ndata: 2\n\n"))
     subscription = client.subscribe()
     client.start()
@@ -110,7 +110,7 @@ def test_the_end_of_the_client_ends_it_after_what_had_arrived(follow: Follow) ->
     assert list(client.subscribe()) == []
 
 
-def test_a_final_failure_is_raised_from_it(follow: Follow) -> None:
+def test_a_final_failure_is_raised_by_the_subscription(follow: Follow) -> None:
     client = follow(bodies("data: 1\n\n", REFUSED % 404))
     subscription = client.subscribe()
     client.start()
@@ -120,7 +120,7 @@ def test_a_final_failure_is_raised_from_it(follow: Follow) -> None:
             wait()
 
 
-def test_closing_it_wakes_whoever_waits(follow: Follow) -> None:
+def test_close_wakes_waiting_threads(follow: Follow) -> None:
     client = follow(held(STREAM))
     subscription = client.subscribe()
     client.start()
@@ -133,7 +133,7 @@ def test_closing_it_wakes_whoever_waits(follow: Follow) -> None:
     assert got == [[]]
 
 
-def test_several_threads_share_one(follow: Follow) -> None:
+def test_several_threads_can_share_a_subscription(follow: Follow) -> None:
     client = follow(bodies("".join(f"data: {n}\n\n" for n in range(2000))))
     subscription = client.subscribe(size=10)
     got: list[str | None] = []
@@ -146,7 +146,7 @@ def test_several_threads_share_one(follow: Follow) -> None:
     assert sorted(got, key=lambda text: int(text or "")) == [str(n) for n in range(2000)]
 
 
-def test_those_of_one_client_come_and_go_while_it_runs(follow: Follow) -> None:
+def test_subscriptions_can_be_added_and_closed_while_the_client_runs(follow: Follow) -> None:
     client = follow(numbers)
     client.start()
     deadline = time.monotonic() + 0.3

@@ -21,7 +21,7 @@ FRAMINGS = ("length", "chunked", "close", "bytes")
 
 
 class Impatient(Backoff):
-    """Note each wait, and have it over at once."""
+    """Record each wait, and end it at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def answer(exchange: Exchange, response: dict[str, Any], framing: str, patience:
 
 
 class Observation:
-    """What a client does with a case's responses."""
+    """The behaviour of a client with the responses of a case."""
 
     def __init__(self, serve: Callable[..., Server], case: dict[str, Any], framing: str) -> None:
         self.expect = case["expect"]

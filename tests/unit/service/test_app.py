@@ -1,4 +1,4 @@
-"""The service: what it answers, and what it refuses."""
+"""The service: its responses and refusals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def post(port: int, fields: Any, **headers: str) -> tuple[int, Any]:
     return call(port, "POST", "/send", json.dumps(fields), **{**JSON, **headers})
 
 
-def test_a_form_and_json_reach_a_client_a_zone_and_everyone(hub: Hub, site: Serve) -> None:
+def test_a_form_and_json_reach_a_client_a_zone_and_all_clients(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, public=False))
     ada = here.stream("/events?zone=a&client_id=ada")
     bob = here.stream("/events?zone=b&zone=c&client_id=bob")
@@ -113,7 +113,7 @@ HOSTILE_FIELDS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "text"), HOSTILE_FIELDS)
-def test_what_cannot_be_sent_is_a_400_with_the_reason_and_nothing_happens(
+def test_an_invalid_message_is_a_400_with_the_reason_and_has_no_effect(
     hub: Hub, port: int, fields: Any, text: str
 ) -> None:
     status, answer = post(port, fields)
@@ -150,7 +150,7 @@ def test_a_form_is_checked_as_strictly(hub: Hub, port: int, form: dict[str, str]
     ],
     ids=["cut", "bytes", "nan", "deep", "text", "nothing", "too long", "too long a form"],
 )
-def test_a_body_that_is_none_is_refused(hub: Hub, port: int, body: bytes, content_type: str, status: int) -> None:
+def test_an_invalid_body_is_refused(hub: Hub, port: int, body: bytes, content_type: str, status: int) -> None:
     got, answer = call(port, "POST", "/send", body, **{"Content-Type": content_type})
     assert got == status and answer["error"]
     assert hub.stats()["messages"] == 0
@@ -168,7 +168,7 @@ def test_a_body_that_is_none_is_refused(hub: Hub, port: int, body: bytes, conten
         ("/events?since=", "since"),
     ],
 )
-def test_a_stream_that_cannot_be_is_a_400(hub: Hub, port: int, path: str, text: str) -> None:
+def test_an_invalid_stream_request_is_a_400(hub: Hub, port: int, path: str, text: str) -> None:
     status, answer = call(port, "GET", path)
     assert status == 400 and text in answer["error"]
     assert hub.stats()["opened"] == 0
@@ -179,7 +179,7 @@ def test_a_stream_that_cannot_be_is_a_400(hub: Hub, port: int, path: str, text: 
     [("POST", "/events", 405), ("GET", "/send", 405), ("DELETE", "/", 405), ("GET", "/nothing", 404),
      ("GET", "/console.js/../../hub.py", 404), ("GET", "/hub.py", 404)],
 )  # fmt: skip
-def test_other_methods_and_places_are_refused(port: int, method: str, path: str, status: int) -> None:
+def test_other_methods_and_paths_are_refused(port: int, method: str, path: str, status: int) -> None:
     got, answer = call(port, method, path)
     assert got == status and answer["error"]
 
@@ -194,7 +194,7 @@ def test_since_starts_a_stream_in_the_past(hub: Hub, site: Serve) -> None:
         stream.close()
 
 
-def test_stats_and_health_tell_what_is_there(hub: Hub, site: Serve) -> None:
+def test_stats_and_health_list_the_connections(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, public=False))
     stream = here.stream("/events?zone=a&zone=b&client_id=ada")
     session_id = stream.opened()["session_id"]
@@ -218,7 +218,7 @@ def test_stats_and_health_tell_what_is_there(hub: Hub, site: Serve) -> None:
      ("GET", "/health", 200), ("GET", "/metrics", 200), ("HEAD", "/events", 200), ("OPTIONS", "/events", 204),
      ("GET", "/events?zone=", 400), ("POST", "/send", 400), ("DELETE", "/send", 405), ("GET", "/nothing", 404)],
 )  # fmt: skip
-def test_every_answer_says_that_it_is_what_it_says_and_how_long_it_may_be_kept(
+def test_every_response_has_nosniff_and_cache_headers(
     hub: Hub, site: Serve, method: str, path: str, status: int
 ) -> None:
     port = site(create_app(hub, public=False, origins=["https://app.example"])).port
@@ -227,7 +227,7 @@ def test_every_answer_says_that_it_is_what_it_says_and_how_long_it_may_be_kept(
     assert headers["Cache-Control"].startswith(("no-store", "no-cache"))
 
 
-def test_stats_list_so_many_sessions_and_say_how_many_there_are_more(hub: Hub, site: Serve) -> None:
+def test_stats_list_a_limited_number_of_sessions_and_the_rest_as_a_count(hub: Hub, site: Serve) -> None:
     port = site(create_app(hub, public=False)).port
     streams = [hub.stream(zone=[f"z{n}" for n in range(100)], client_id=f"c{k}") for k in range(12)]
     streams.append(hub.stream(zone="quiet", client_id="quiet"))
@@ -240,14 +240,14 @@ def test_stats_list_so_many_sessions_and_say_how_many_there_are_more(hub: Hub, s
         stream.close()  # type: ignore[attr-defined]
 
 
-def test_the_console_is_there_and_may_load_nothing_from_elsewhere(port: int) -> None:
+def test_the_console_is_served_and_loads_nothing_from_other_origins(port: int) -> None:
     for path, kind in (("/", b"<html"), ("/console.css", b"{"), ("/console.js", b"EventSource")):
         status, content = call(port, "GET", path)
         assert status == 200 and kind in content
         assert b"http://" not in content.replace(b"http://www.w3.org/", b"") and b"https://" not in content
 
 
-# Who may send
+# Access control
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_the_console_is_there_and_may_load_nothing_from_elsewhere(port: int) -> 
         ({"Authorization": "bearer secret", "Host": "example.org", "Origin": "https://example.org"}, 200),
     ],
 )
-def test_with_a_token_only_who_knows_it_sends_and_sees_names(
+def test_with_a_token_only_requests_with_it_may_send_and_see_names(
     hub: Hub, site: Serve, headers: dict[str, str], status: int
 ) -> None:
     port = site(create_app(hub, token="secret", public=True)).port
@@ -273,7 +273,7 @@ def test_with_a_token_only_who_knows_it_sends_and_sees_names(
     assert ("zones" in stats) == (status == 200)
 
 
-def test_without_a_token_nobody_sends_looks_or_follows_as_a_client(hub: Hub, site: Serve) -> None:
+def test_without_a_token_no_request_may_send_inspect_or_follow_as_a_client(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub))
     status, answer = post(here.port, {"data": "x", "broadcast": True})
     assert status == 403 and "token" in answer["error"]
@@ -285,7 +285,7 @@ def test_without_a_token_nobody_sends_looks_or_follows_as_a_client(hub: Hub, sit
     stream.close()
 
 
-def test_with_a_token_only_who_knows_it_follows_as_a_client(hub: Hub, site: Serve) -> None:
+def test_with_a_token_only_requests_with_it_may_follow_as_a_client(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, token="secret"))
     assert call(here.port, "GET", "/events?client_id=ada")[0] == 401
     assert call(here.port, "GET", "/events?client_id=ada", None, Authorization="Bearer wrong")[0] == 401
@@ -301,9 +301,7 @@ def test_with_a_token_only_who_knows_it_follows_as_a_client(hub: Hub, site: Serv
 
 @pytest.mark.parametrize("path", ["/events", "/stats", "/metrics", "/send", "/", "/console.js", "/shared.js"])
 @pytest.mark.parametrize("token", [None, "secret"])
-def test_a_name_that_was_made_to_resolve_to_this_machine_gets_nothing(
-    hub: Hub, site: Serve, path: str, token: str | None
-) -> None:
+def test_dns_rebinding_is_refused(hub: Hub, site: Serve, path: str, token: str | None) -> None:
     port = site(create_app(hub, public=False, token=token)).port
     method = "POST" if path == "/send" else "GET"
     for host in (
@@ -319,7 +317,7 @@ def test_a_name_that_was_made_to_resolve_to_this_machine_gets_nothing(
 
 
 @pytest.mark.parametrize("public", [False, True])
-def test_a_service_answers_to_the_names_that_it_was_given(hub: Hub, site: Serve, public: bool) -> None:
+def test_a_service_answers_to_its_allowed_host_names(hub: Hub, site: Serve, public: bool) -> None:
     port = site(create_app(hub, public=public, hosts=["Hub.example"])).port
     assert call(port, "GET", "/stats", None, Host="hub.example")[0] == 200
     assert call(port, "GET", "/stats", None, Host=f"HUB.example:{port}")[0] == 200
@@ -348,7 +346,7 @@ def test_a_service_answers_to_the_names_that_it_was_given(hub: Hub, site: Serve,
         ({"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:{port}"}, 403),
     ],
 )
-def test_no_other_sites_page_sends_with_its_visitors_cookie(
+def test_a_page_of_another_site_cannot_send_with_its_visitors_cookie(
     hub: Hub, site: Serve, headers: dict[str, str], status: int
 ) -> None:
     def authorize(request: Any, action: str, zones: Any, client_id: str | None) -> bool:
@@ -380,7 +378,7 @@ def test_no_other_sites_page_sends_with_its_visitors_cookie(
         ({"CF-Connecting-IP": "203.0.113.7"}, 403),
     ],
 )
-def test_without_a_token_no_website_sends_through_the_browser_of_its_visitor_and_nobody_through_a_proxy(
+def test_without_a_token_neither_websites_nor_proxies_can_send(
     hub: Hub, port: int, headers: dict[str, str], status: int
 ) -> None:
     got, _ = post(port, {"data": "x", "broadcast": True}, **{k: v.format(port=port) for k, v in headers.items()})
@@ -412,22 +410,22 @@ def asked(hub: Hub, **environ: Any) -> tuple[str, dict[str, str]]:
 )
 def test_a_forged_host_does_not_make_a_client_local(hub: Hub, address: str, status: int) -> None:
     answer, _ = asked(hub, **environ("/send", "POST", REMOTE_ADDR=address))
-    assert answer.startswith(str(status))  # 400: it would have been let in, but has sent nothing. "": a Unix socket
+    assert answer.startswith(str(status))  # 400: allowed, but without a message. "": a Unix socket
 
 
-def test_mounted_somewhere_its_page_is_found_without_a_slash(hub: Hub) -> None:
+def test_a_mounted_console_is_found_without_a_trailing_slash(hub: Hub) -> None:
     status, headers = asked(hub, **environ("", SCRIPT_NAME="/hub"))
     assert status.startswith("308") and headers["Location"].endswith("/hub/")
 
 
-def test_a_token_of_any_script_is_recognised(hub: Hub, site: Serve) -> None:
+def test_a_token_in_any_script_is_recognised(hub: Hub, site: Serve) -> None:
     port = site(create_app(hub, token="gr\u00fc\u00df\u2603")).port
     sent = {"Authorization": "Bearer gr\u00fc\u00df\u2603".encode().decode("latin-1")}
     assert post(port, {"data": "x", "broadcast": True}, **sent)[0] == 200
     assert post(port, {"data": "x", "broadcast": True}, Authorization="Bearer x")[0] == 401
 
 
-def test_a_count_may_have_any_number_of_zeros_in_front(hub: Hub, site: Serve) -> None:
+def test_since_may_have_leading_zeros(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, public=False))
     for n in range(3):
         hub.broadcast(str(n))
@@ -442,7 +440,7 @@ def test_a_form_with_a_part_without_a_name_is_a_400(port: int) -> None:
     assert status == 400 and "unknown field" in answer["error"]
 
 
-def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve) -> None:
+def test_authorize_decides_who_may_follow_send_and_inspect(hub: Hub, site: Serve) -> None:
     asked: list[object] = []
 
     def authorize(request: Any, action: str, zones: Any, client_id: str | None) -> bool:
@@ -471,7 +469,7 @@ def test_the_application_says_who_may_follow_send_and_look(hub: Hub, site: Serve
     stream.close()
 
 
-def test_the_application_says_for_how_long_a_client_may_follow(make_hub: MakeHub, site: Serve) -> None:
+def test_authorize_can_limit_the_duration_of_a_stream(make_hub: MakeHub, site: Serve) -> None:
     hub = make_hub(heartbeat=3600, max_age=3600)
     left, ended = [timedelta(seconds=0.2)], []
     hub.on_disconnect(lambda connection: ended.append(connection.closed))
@@ -486,11 +484,11 @@ def test_the_application_says_for_how_long_a_client_may_follow(make_hub: MakeHub
     stream = here.stream("/events")
     stream.opened()
     stream.close()
-    assert call(here.port, "POST", "/send", {"data": "x", "zone": "z"})[0] == 500  # a message takes no time
+    assert call(here.port, "POST", "/send", {"data": "x", "zone": "z"})[0] == 500  # no timedelta here
 
 
 @pytest.mark.parametrize("answer", [None, 1, "yes", ValueError("secret"), KeyError("secret"), TypeError("secret")])
-def test_a_mistake_of_authorize_is_a_500_that_is_logged_and_shows_nothing(
+def test_an_error_in_authorize_is_a_500_that_is_logged_and_not_shown(
     hub: Hub, site: Serve, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def authorize(*asked: Any) -> Any:
@@ -500,13 +498,13 @@ def test_a_mistake_of_authorize_is_a_500_that_is_logged_and_shows_nothing(
 
     port = site(create_app(hub, authorize=authorize)).port
     for got in (call(port, "GET", "/events"), call(port, "POST", "/send", {"data": "x", "zone": "z"})):
-        assert got == (500, {"error": "the service could not find out whether this is allowed"})
+        assert got == (500, {"error": "the service could not determine whether this is allowed"})
     assert "zones" not in call(port, "GET", "/stats")[1]
     assert hub.stats()["opened"] == hub.stats()["messages"] == 0
     assert [record.getMessage() for record in caplog.records] == ["authorize has failed"] * 3
 
 
-def test_a_sender_that_the_application_lets_in_does_not_choose_ids(hub: Hub, site: Serve) -> None:
+def test_a_sender_without_the_token_cannot_choose_ids(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, token="secret", authorize=lambda *asked: True))
     known = {"Authorization": "Bearer secret"}
     fields = {"data": "x", "zone": "z"}
@@ -517,7 +515,7 @@ def test_a_sender_that_the_application_lets_in_does_not_choose_ids(hub: Hub, sit
     assert hub.stats()["messages"] == 4 and post(here.port, fields)[0] == 200
 
 
-def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: Serve) -> None:
+def test_only_pages_of_allowed_origins_may_follow(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, public=False, origins=["https://app.example"]))
     for origin, allowed in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
         stream = here.stream("/events", Origin=origin)
@@ -531,7 +529,7 @@ def test_only_pages_of_named_origins_may_follow_from_elsewhere(hub: Hub, site: S
         create_app(hub, public=False, origins="https://app.example")
 
 
-def test_a_page_of_a_named_origin_that_uses_fetch_may_come_back(hub: Hub, site: Serve) -> None:
+def test_a_page_of_an_allowed_origin_that_uses_fetch_can_reconnect(hub: Hub, site: Serve) -> None:
     origin = "https://app.example"
     port = site(create_app(hub, origins=[origin], authorize=lambda *asked: False)).port
     asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "last-event-id"}
@@ -548,12 +546,12 @@ def test_a_page_of_a_named_origin_that_uses_fetch_may_come_back(hub: Hub, site: 
     assert (status, headers["Access-Control-Allow-Methods"]) == (204, "POST")
     assert head(port, "OPTIONS", "/send", Origin="https://another.example", **asked)[0] == 405
     assert head(port, "OPTIONS", "/stats", Origin=origin, **asked)[0] == 405
-    # It may read that it is refused, and needs not take it for a server that is away.
+    # It can read the refusal, which otherwise looks like a network error.
     status, headers = head(port, "GET", "/events", Origin=origin)
     assert (status, headers["Access-Control-Allow-Origin"]) == (403, origin)
 
 
-def test_without_a_token_nobody_sends_through_nginx_as_it_is_by_default(hub: Hub, port: int) -> None:
+def test_without_a_token_no_request_through_a_default_nginx_may_send(hub: Hub, port: int) -> None:
     body = b'{"data": "x", "broadcast": true}'
     with socket.create_connection(("127.0.0.1", port), GUARD) as sock:
         head = f"POST /send HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"

@@ -1,4 +1,4 @@
-"""What the tests of applications are given: the recorder, the log that fails, streams without a server, fixtures."""
+"""The tools for tests: the recorder, the faulty log, streams without a server, and the fixtures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def texts(messages: list[Message]) -> list[str | None]:
 # The recorder
 
 
-def test_the_recorder_tells_who_would_have_got_what(hub: RecordedHub) -> None:
+def test_the_recorder_shows_the_messages_of_each_client(hub: RecordedHub) -> None:
     hub.broadcast("to all")
     hub.broadcast(Message("to a", "score"), zone="a")
     hub.broadcast("to b", zone="b", exclude=["session"])
@@ -69,9 +69,9 @@ def test_the_recorder_tells_who_would_have_got_what(hub: RecordedHub) -> None:
     assert hub.events() == [] and hub.packets() == []
 
 
-def test_what_the_recorder_tells_is_what_a_stream_brings(hub: RecordedHub) -> None:
+def test_the_recorder_shows_the_same_messages_as_a_stream(hub: RecordedHub) -> None:
     followers = [Follower(hub, zone="a", client_id="ada"), Follower(hub, zone=["b", "c"])]
-    for number in range(300):  # more than a page
+    for number in range(300):  # more entries than one read returns
         hub.broadcast(Message(f"{number}\nlines", id="own" if number % 7 == 0 else None), zone="abc"[number % 3])
         hub.send("ada", str(number))
     hub.broadcast("last")
@@ -83,7 +83,7 @@ def test_what_the_recorder_tells_is_what_a_stream_brings(hub: RecordedHub) -> No
         follower.join()
 
 
-def test_a_hub_of_the_applications_own_is_captured(make_hub: MakeHub) -> None:
+def test_the_hub_of_an_application_can_be_captured(make_hub: MakeHub) -> None:
     app = Flask(__name__)
     sse = SSEHub(app)
     with app.app_context():
@@ -94,12 +94,12 @@ def test_a_hub_of_the_applications_own_is_captured(make_hub: MakeHub) -> None:
         sse.broadcast("after", zone="news")
         assert texts(sent.events()) == ["hello", "after"]
         sse.hub.close()
-    assert texts(sent.events()) == ["hello", "after"]  # also when the hub is closed
+    assert texts(sent.events()) == ["hello", "after"]  # also after the hub was closed
     with pytest.raises(TypeError, match="its attribute hub"), capture(sse):  # type: ignore[arg-type]
         pass
 
 
-def test_a_captured_log_may_have_lost_something(make_hub: MakeHub) -> None:
+def test_a_captured_log_may_have_a_gap(make_hub: MakeHub) -> None:
     hub = make_hub(MemoryLog(size=2))
     with capture(hub) as sent:
         for text in "abc":
@@ -107,7 +107,7 @@ def test_a_captured_log_may_have_lost_something(make_hub: MakeHub) -> None:
         assert texts(sent.events()) == ["trimmed", "b", "c"] and len(sent.packets()) == 2
 
 
-def test_a_hub_with_partitions_on_redis_is_captured_too(make_hub: MakeHub, redis_server: RedisServer) -> None:
+def test_a_hub_with_partitions_on_redis_can_be_captured(make_hub: MakeHub, redis_server: RedisServer) -> None:
     name = secrets.token_hex(4)
     hub, other = (make_hub(RedisLog(redis_server.url, name=name, partitions=4)) for _ in range(2))
     with capture(hub) as sent:
@@ -119,7 +119,7 @@ def test_a_hub_with_partitions_on_redis_is_captured_too(make_hub: MakeHub, redis
         assert len(sent.packets()) == 9
 
 
-def test_waiting_ends_with_the_message_or_says_what_there_is(hub: RecordedHub) -> None:
+def test_wait_for_returns_on_the_message_or_lists_the_events(hub: RecordedHub) -> None:
     def send() -> None:
         assert asked.wait(GUARD)
         hub.send("ada", "late", zone="a")
@@ -134,10 +134,10 @@ def test_waiting_ends_with_the_message_or_says_what_there_is(hub: RecordedHub) -
     thread.join()
 
 
-# The log that fails
+# The faulty log
 
 
-def test_the_next_messages_fail_or_are_written_without_a_word(hub: RecordedHub, log: FaultyLog) -> None:
+def test_the_next_messages_fail_with_or_without_being_written(hub: RecordedHub, log: FaultyLog) -> None:
     log.fail(2)
     for _ in range(2):
         with pytest.raises(LogError, match="not accepted"):
@@ -150,7 +150,7 @@ def test_the_next_messages_fail_or_are_written_without_a_word(hub: RecordedHub, 
     assert texts(hub.events()) == ["first", "second", "third"]
 
 
-def test_senders_wait_as_long_as_they_are_held(hub: RecordedHub, log: FaultyLog) -> None:
+def test_senders_wait_while_they_are_held(hub: RecordedHub, log: FaultyLog) -> None:
     def send(text: str) -> None:
         try:
             hub.broadcast(text)
@@ -164,7 +164,7 @@ def test_senders_wait_as_long_as_they_are_held(hub: RecordedHub, log: FaultyLog)
             thread.start()
         log.wait_for_senders(2)
         assert hub.events() == []
-        with pytest.raises(TimeoutError, match="2 wait"):
+        with pytest.raises(TimeoutError, match="2 are waiting"):
             log.wait_for_senders(3, timeout=0)
     assert len(hub.wait_for(2)) == 2
     with log.held():
@@ -179,9 +179,7 @@ def test_senders_wait_as_long_as_they_are_held(hub: RecordedHub, log: FaultyLog)
         hub.broadcast("too late")
 
 
-def test_a_trimmed_log_is_a_gap_for_those_who_come_back_and_nothing_for_the_others(
-    hub: RecordedHub, log: FaultyLog
-) -> None:
+def test_a_trimmed_log_is_a_gap_only_for_clients_that_reconnect(hub: RecordedHub, log: FaultyLog) -> None:
     away, there = Follower(hub), Follower(hub)
     hub.broadcast("one")
     away.wait_for("one")
@@ -199,7 +197,7 @@ def test_a_trimmed_log_is_a_gap_for_those_who_come_back_and_nothing_for_the_othe
         follower.join()
 
 
-def test_a_flushed_log_is_a_gap_for_everyone(hub: RecordedHub, log: FaultyLog) -> None:
+def test_a_flushed_log_is_a_gap_for_all_clients(hub: RecordedHub, log: FaultyLog) -> None:
     follower = Follower(hub)
     hub.broadcast("one")
     follower.wait_for("one")
@@ -211,7 +209,7 @@ def test_a_flushed_log_is_a_gap_for_everyone(hub: RecordedHub, log: FaultyLog) -
     follower.join()
 
 
-def test_a_log_that_is_away_refuses_senders_and_readers_until_it_is_back(hub: RecordedHub, log: FaultyLog) -> None:
+def test_an_unreachable_log_refuses_senders_and_readers(hub: RecordedHub, log: FaultyLog) -> None:
     follower = Follower(hub)
     with log.away():
         with pytest.raises(LogError, match="reached"):
@@ -228,7 +226,7 @@ def test_a_log_that_is_away_refuses_senders_and_readers_until_it_is_back(hub: Re
 # Streams
 
 
-def test_a_stream_without_a_server_is_one_that_the_hub_knows(hub: RecordedHub) -> None:
+def test_a_stream_without_a_server_is_registered_with_the_hub(hub: RecordedHub) -> None:
     app = create_app(hub, public=False)
     with stream(app, "/events?zone=a&client_id=ada", headers={"Accept": "text/event-stream"}) as events:
         assert (events.status, events.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
@@ -237,7 +235,7 @@ def test_a_stream_without_a_server_is_one_that_the_hub_knows(hub: RecordedHub) -
         receipt = hub.broadcast("hello", zone="a")
         assert texts(events.read(2)) == ["to this session", "hello"] and events.last_event_id == receipt.id
         events.timeout = 0.01
-        with pytest.raises(TimeoutError, match="silent"):
+        with pytest.raises(TimeoutError, match="no message arrived"):
             next(events)
         events.timeout = GUARD
     assert hub.connections() == [] and hub.stats()["hang_ups"] == 1
@@ -248,7 +246,7 @@ def test_a_stream_without_a_server_is_one_that_the_hub_knows(hub: RecordedHub) -
 
 
 @pytest.mark.parametrize(("detach", "taken"), [(None, 1), (True, 1), (False, 0)])
-def test_a_stream_without_a_server_is_served_as_in_one(
+def test_a_stream_without_a_server_is_served_as_on_a_server(
     detach: bool | None, taken: int, make_hub: MakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub, left = make_hub(detach=detach), []
@@ -262,7 +260,7 @@ def test_a_stream_without_a_server_is_served_as_in_one(
     assert hub.stats()["not_taken"] == {} and caplog.records == []
 
 
-def test_a_stream_of_many_messages_waits_for_its_reader_and_ends_when_he_leaves() -> None:
+def test_a_stream_waits_for_its_reader_and_ends_on_close() -> None:
     asked = []
 
     def app(environ: dict[str, Any], start_response: Any) -> Any:
@@ -278,7 +276,7 @@ def test_a_stream_of_many_messages_waits_for_its_reader_and_ends_when_he_leaves(
     assert 3 < len(asked) < 200
 
 
-def test_what_an_application_raises_or_refuses_is_seen(hub: RecordedHub) -> None:
+def test_errors_and_refusals_of_an_application_are_raised(hub: RecordedHub) -> None:
     def failing(environ: dict[str, Any], start_response: Any) -> Any:
         start_response("200 OK", [("Content-Type", "text/event-stream")])
         yield b"data: one\n\n"
@@ -297,7 +295,7 @@ def test_what_an_application_raises_or_refuses_is_seen(hub: RecordedHub) -> None
         events.read(1)
 
 
-def test_a_stream_of_a_user_takes_the_cookies_of_a_test_client(hub: RecordedHub) -> None:
+def test_a_stream_accepts_the_cookies_of_a_test_client(hub: RecordedHub) -> None:
     app = Flask(__name__)
     app.config.update(SECRET_KEY="secret", SSEHUB_HUB=hub)
     sse = SSEHub(app, client_id=lambda: session.get("user"))
@@ -326,7 +324,7 @@ def test_a_stream_of_a_user_takes_the_cookies_of_a_test_client(hub: RecordedHub)
             assert next(events).data == "to ada" and events.opened["client_id"] == "ada"
 
 
-def test_a_stream_that_does_not_end_is_an_error_and_not_a_test_that_hangs() -> None:
+def test_a_stream_that_does_not_end_raises_an_error() -> None:
     stuck = threading.Event()
 
     def app(environ: dict[str, Any], start_response: Any) -> Any:
@@ -342,7 +340,7 @@ def test_a_stream_that_does_not_end_is_an_error_and_not_a_test_that_hangs() -> N
 
 
 @pytest.mark.parametrize("detach", [None, True, False])
-def test_a_server_serves_and_takes_its_streams_along(detach: bool | None, make_hub: MakeHub) -> None:
+def test_a_server_serves_and_cuts_its_streams_on_close(detach: bool | None, make_hub: MakeHub) -> None:
     hub = make_hub(detach=detach)
     with serve(create_app(hub, public=False)) as server:
         client = Client(f"{server.url}/events")
@@ -358,7 +356,7 @@ def test_a_server_serves_and_takes_its_streams_along(detach: bool | None, make_h
 # pytest
 
 
-def test_the_example_of_the_documents_passes_as_a_project_of_its_own(
+def test_the_documented_example_passes_as_a_separate_project(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -368,7 +366,7 @@ def test_the_example_of_the_documents_passes_as_a_project_of_its_own(
     result.assert_outcomes(passed=5)
 
 
-def test_the_hub_of_the_fixture_takes_arguments_and_is_gone_after_the_test(
+def test_the_hub_of_the_fixture_takes_arguments_and_is_closed_after_the_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -397,7 +395,7 @@ def test_the_hub_of_the_fixture_takes_arguments_and_is_gone_after_the_test(
     pytester.runpytest_inprocess("-p", "ssehub.integrations.pytest", "--strict-markers").assert_outcomes(passed=2)
 
 
-def test_pytest_finds_the_fixtures_by_itself_and_imports_no_hub_for_it() -> None:
+def test_pytest_finds_the_fixtures_without_importing_the_hub() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     (entry,) = settings["options.entry_points"]["pytest11"].split("\n")[1:]

@@ -1,4 +1,4 @@
-"""Answers in JSON that are read with limits, of a server that means no good."""
+"""JSON responses of hostile servers, which are read with limits."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def read(url: str, longest: int = 1000, seconds: float = GUARD) -> Any:
 
 
 def endless(piece: bytes, pause: float) -> Callable[[Exchange], None]:
-    """Return a script that answers without an end."""
+    """Return a script that sends an endless response."""
 
     def script(exchange: Exchange) -> None:
         exchange.send(HEAD + b"\r\n[")
-        while True:  # until the other side leaves
+        while True:  # until the peer disconnects
             exchange.send(piece)
             time.sleep(pause)
 
     return script
 
 
-def test_an_answer_is_read_whole(scripted: Callable[..., Server]) -> None:
+def test_a_response_is_read_completely(scripted: Callable[..., Server]) -> None:
     chunks = HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n2\r\n2]\r\n0\r\n\r\n"
     for answer in (chunks, HEAD + b"Content-Length: 5\r\n\r\n[1,2]", HEAD + b"\r\n[1,2]"):
         assert read(scripted(bodies(answer)).url) == [1, 2]
@@ -52,19 +52,19 @@ def test_an_answer_is_read_whole(scripted: Callable[..., Server]) -> None:
     ],
     ids=["long", "slow", "deep", "compressed", "no JSON"],
 )
-def test_an_answer_that_is_none_or_has_no_end_is_given_up(
+def test_an_invalid_or_endless_response_is_an_error(
     scripted: Callable[..., Server], script: Callable[[Exchange], None], limits: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ValueError, match=text):
         read(scripted(script).url, **limits)
 
 
-def test_an_answer_that_breaks_off_is_an_error_of_the_connection(scripted: Callable[..., Server]) -> None:
+def test_a_response_that_breaks_off_is_a_connection_error(scripted: Callable[..., Server]) -> None:
     with pytest.raises(requests.ConnectionError):
         read(scripted(bodies(HEAD + b"Content-Length: 5\r\n\r\n[1")).url)
 
 
-def test_what_is_shown_has_no_commands_for_a_terminal() -> None:
+def test_printed_text_contains_no_terminal_commands() -> None:
     assert printable("a\x1b[0m\x9d\x7f\u202e\u2066\u200f\n\t\u2028") == (
         "a\\u001b[0m\\u009d\\u007f\\u202e\\u2066\\u200f\\u000a\\u0009\\u2028"
     )

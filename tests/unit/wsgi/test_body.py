@@ -1,4 +1,4 @@
-"""Body: a stream ends in order, whoever lets go of it, wherever."""
+"""Body: a stream ends properly, wherever its last reference is dropped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeHub = Callable[..., Hub]
 
 
 class Cycle:
-    """Hold a stream in a reference cycle, so that only the garbage collector ends it."""
+    """A reference cycle with a stream, so that only the garbage collector ends it."""
 
     def __init__(self, stream: Iterator[bytes]) -> None:
         self.me = self
@@ -26,7 +26,7 @@ class Cycle:
         next(stream)
 
 
-def test_one_that_is_dropped_is_ended_and_its_hooks_are_called_where_nobody_waits(make_hub: MakeHub) -> None:
+def test_a_dropped_stream_ends_and_its_hooks_run_in_another_thread(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=3600)
     ended: list[str] = []
     hub.on_disconnect(lambda connection: ended.append(threading.current_thread().name))
@@ -37,7 +37,7 @@ def test_one_that_is_dropped_is_ended_and_its_hooks_are_called_where_nobody_wait
 
 
 @pytest.mark.parametrize("error", [None, SystemExit, KeyboardInterrupt])
-def test_the_last_hooks_of_one_that_is_dropped_hold_up_nobody_and_end_nothing(
+def test_the_last_hooks_of_a_dropped_stream_block_no_other_stream(
     make_hub: MakeHub, error: type[BaseException] | None
 ) -> None:
     hub = make_hub(heartbeat=0.05)
@@ -59,21 +59,21 @@ def test_the_last_hooks_of_one_that_is_dropped_hold_up_nobody_and_end_nothing(
     gc.collect()
     assert hooked.wait(GUARD)
     heard = len(other.chunks)
-    until(lambda: len(other.chunks) > heard + 2)  # heartbeats go on
+    until(lambda: len(other.chunks) > heard + 2)  # heartbeats continue
     go.set()
     assert connection.wait(GUARD)
     heard = len(other.chunks)
     until(lambda: len(other.chunks) > heard + 2)
 
 
-def test_garbage_that_is_collected_under_the_hubs_locks_stops_nobody(make_hub: MakeHub) -> None:
+def test_garbage_collection_under_the_hubs_locks_does_not_deadlock(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=3600)
     hub.on_disconnect(lambda connection: hub.broadcast("gone"))
     stays = [hub.stream(client_id="stays") for _ in range(50)]
     for stream in stays:
         next(stream)
     before = gc.get_threshold()
-    gc.set_threshold(5)  # nearly every list that the hub makes may set it off
+    gc.set_threshold(5)  # nearly every list that the hub creates may trigger it
     try:
         for n in range(300):
             Cycle(hub.stream(client_id="x"))
@@ -83,7 +83,7 @@ def test_garbage_that_is_collected_under_the_hubs_locks_stops_nobody(make_hub: M
             hub.send("stays", "x")
     finally:
         gc.set_threshold(*before)
-    # Not once: while another thread collects, this one's call does nothing.
+    # Repeatedly, because the call does nothing while another thread collects.
     until(lambda: gc.collect() >= 0 and len(hub.connections()) == 50)
     for stream in stays:
         stream.close()  # type: ignore[attr-defined]
@@ -98,7 +98,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.parametrize("detach", [None, False])
-def test_a_hub_that_nobody_closes_or_refers_to_leaves_no_thread_and_no_descriptor(detach: bool | None) -> None:
+def test_a_collected_hub_leaves_no_thread_and_no_descriptor(detach: bool | None) -> None:
     gc.collect()
     before = descriptors()
     for _ in range(3):
@@ -111,7 +111,7 @@ def test_a_hub_that_nobody_closes_or_refers_to_leaves_no_thread_and_no_descripto
     until(lambda: descriptors() <= before)
 
 
-def test_a_collected_hub_serves_its_streams_to_their_end_and_closes_its_log() -> None:
+def test_a_collected_hub_serves_its_streams_until_they_end_and_closes_its_log() -> None:
     log = MemoryLog()
     hub = Hub(log, heartbeat=0.05)
     first, later = hub.stream(client_id="ada"), hub.stream()
@@ -129,14 +129,14 @@ def test_a_collected_hub_serves_its_streams_to_their_end_and_closes_its_log() ->
         log.append(Packet(Message("x"), broadcast=True))
 
 
-def test_one_that_was_never_begun_is_nothing(make_hub: MakeHub) -> None:
+def test_a_stream_that_never_started_has_no_effect(make_hub: MakeHub) -> None:
     hub = make_hub()
     hub.stream()
     hub.stream().close()  # type: ignore[attr-defined]
     assert hub.stats()["opened"] == 0 and threading.active_count() == 1
 
 
-def test_after_its_end_it_stays_ended(make_hub: MakeHub) -> None:
+def test_a_stream_that_ended_stays_ended(make_hub: MakeHub) -> None:
     hub = make_hub()
     stream = hub.stream()
     next(stream)

@@ -1,4 +1,4 @@
-"""Hub: routing, catching up, gaps, hooks, limits and the end."""
+"""Hub: routing, resuming, gaps, presence, hooks, limits and closing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MakeHub = Callable[..., Hub]
 # Routing
 
 
-def test_each_way_to_address_reaches_just_whom_it_should(make_hub: MakeHub) -> None:
+def test_each_address_reaches_exactly_its_receivers(make_hub: MakeHub) -> None:
     hub = make_hub()
     ada = Follower(hub, zone="a", client_id="ada")
     ada_in_b = Follower(hub, zone="b", client_id="ada")
@@ -64,7 +64,7 @@ def test_each_way_to_address_reaches_just_whom_it_should(make_hub: MakeHub) -> N
     ("value", "data"),
     [({"a": [1, "ä"]}, '{"a":[1,"ä"]}'), ([], "[]"), (7, "7"), (1.5, "1.5"), (True, "true"), ("x", "x")],
 )
-def test_any_value_can_be_sent_with_its_type_and_id_beside_it(make_hub: MakeHub, value: Any, data: str) -> None:
+def test_any_value_can_be_sent_with_a_type_and_an_id(make_hub: MakeHub, value: Any, data: str) -> None:
     hub = make_hub()
     follower = Follower(hub, zone="a", client_id="ada")
     hub.broadcast(value)
@@ -75,11 +75,11 @@ def test_any_value_can_be_sent_with_its_type_and_id_beside_it(make_hub: MakeHub,
     sent = [event for event in follower.events if event.data == data]
     assert [event.event for event in sent] == ["message", "task", "mine", "alone"]
     assert [event.id for event in sent[1:3]] == ["7", "8"]
-    hub.broadcast("", event="empty")  # what the error for an event without data advises
+    hub.broadcast("", event="empty")  # as the error for an event without data advises
     until(lambda: follower.events[-1].event == "empty")
 
 
-def test_default_makes_json_of_what_has_no_form_in_it(make_hub: MakeHub) -> None:
+def test_default_converts_values_that_json_cannot_represent(make_hub: MakeHub) -> None:
     hub, when = make_hub(), datetime(2026, 1, 2)
     follower = Follower(hub, client_id="ada")
     hub.broadcast({"at": when}, default=str)
@@ -100,7 +100,7 @@ def test_a_message_keeps_its_own_type_and_id(make_hub: MakeHub) -> None:
             hub.send("ada", Message("x"), **more)
 
 
-def test_the_advice_of_an_error_is_right(make_hub: MakeHub) -> None:
+def test_the_advice_in_an_error_works(make_hub: MakeHub) -> None:
     hub = make_hub()
     follower = Follower(hub)
     for nobody in (None, ALL):
@@ -135,7 +135,7 @@ def test_several_sessions_of_a_client_all_get_its_messages_and_none_replaces_ano
         session.wait_for("one", "two")
 
 
-def test_the_sender_can_leave_its_own_session_out(make_hub: MakeHub) -> None:
+def test_a_sender_can_exclude_its_own_session(make_hub: MakeHub) -> None:
     hub = make_hub()
     sender, other = Follower(hub), Follower(hub)
     assert hub.broadcast("hello", exclude=[sender.session_id]).queued == 1
@@ -144,7 +144,7 @@ def test_the_sender_can_leave_its_own_session_out(make_hub: MakeHub) -> None:
     sender.wait_for("end")
 
 
-def test_a_client_that_must_be_there_and_is_not_is_an_error(make_hub: MakeHub) -> None:
+def test_send_with_require_raises_an_error_if_the_client_is_absent(make_hub: MakeHub) -> None:
     hub = make_hub()
     Follower(hub, client_id="ada", zone="a")
     assert hub.send("ada", "x", require=True).queued == 1
@@ -155,7 +155,7 @@ def test_a_client_that_must_be_there_and_is_not_is_an_error(make_hub: MakeHub) -
     assert hub.stats()["messages"] == 1
 
 
-def test_none_never_means_everyone(make_hub: MakeHub) -> None:
+def test_a_client_id_of_none_never_means_all_clients(make_hub: MakeHub) -> None:
     hub = make_hub()
     follower = Follower(hub)
     calls: list[Callable[[], Any]] = [
@@ -175,7 +175,7 @@ def test_none_never_means_everyone(make_hub: MakeHub) -> None:
     follower.wait_for("end")
 
 
-def test_a_session_alone_can_be_sent_to_and_it_is_not_in_the_log(make_hub: MakeHub) -> None:
+def test_a_message_to_a_single_session_is_not_in_the_log(make_hub: MakeHub) -> None:
     hub = make_hub()
     hub.on_connection(lambda connection: connection.send(f"hello {connection.client_id}"))
     ada, bob = Follower(hub, client_id="ada"), Follower(hub, client_id="bob", since="oldest")
@@ -189,7 +189,7 @@ def test_a_session_alone_can_be_sent_to_and_it_is_not_in_the_log(make_hub: MakeH
     assert connection.send("too late") is False
 
 
-def test_private_messages_are_bounded_and_the_sender_is_told(make_hub: MakeHub) -> None:
+def test_messages_to_a_single_session_are_bounded_and_the_sender_gets_an_error(make_hub: MakeHub) -> None:
     hub = make_hub(max_pending=3)
     follower = Follower(hub)
     connection = only(hub)
@@ -206,10 +206,10 @@ def test_private_messages_are_bounded_and_the_sender_is_told(make_hub: MakeHub) 
     follower.wait_for_last("room again")
 
 
-# Late, slow and lost
+# Slow clients, reconnections and gaps
 
 
-def test_a_slow_client_falls_behind_and_catches_up_with_everything(make_hub: MakeHub) -> None:
+def test_a_slow_client_falls_behind_and_then_receives_everything(make_hub: MakeHub) -> None:
     hub = make_hub(max_pending=5)
     slow, quick = Follower(hub), Follower(hub)
     slow.stop_reading()
@@ -223,10 +223,10 @@ def test_a_slow_client_falls_behind_and_catches_up_with_everything(make_hub: Mak
     slow.wait_for("first", *map(str, range(1000)))
     quick.wait_for("first", *map(str, range(1000)))
     assert hub.stats()["behind"] == 0
-    assert len(slow.chunks) < 100  # it caught up in joined chunks
+    assert len(slow.chunks) < 100  # it caught up with several messages per chunk
 
 
-def test_what_the_log_let_go_of_is_one_gap_with_the_exact_number(make_hub: MakeHub) -> None:
+def test_trimmed_messages_are_one_gap_with_their_exact_number(make_hub: MakeHub) -> None:
     hub = make_hub(MemoryLog(size=50), max_pending=5)
     gaps: list[tuple[str, Gap]] = []
     hub.on_gap(lambda connection, gap: gaps.append((connection.client_id, gap)))
@@ -242,7 +242,7 @@ def test_what_the_log_let_go_of_is_one_gap_with_the_exact_number(make_hub: MakeH
     assert hub.stats()["gaps"] == 1
 
 
-def test_a_snapshot_sent_by_the_gap_hook_comes_right_after_the_gap(make_hub: MakeHub) -> None:
+def test_a_snapshot_sent_by_the_gap_hook_directly_follows_the_gap(make_hub: MakeHub) -> None:
     hub = make_hub(MemoryLog(size=3))
     hub.on_gap(lambda connection, gap: connection.send(Message("all anew", "snapshot")))
     start = hub.cursor()
@@ -251,7 +251,7 @@ def test_a_snapshot_sent_by_the_gap_hook_comes_right_after_the_gap(make_hub: Mak
     Follower(hub, last_event_id=start).wait_for("gap trimmed 7", "all anew", "7", "8", "9")
 
 
-def test_a_client_that_comes_back_goes_on_where_it_was(make_hub: MakeHub) -> None:
+def test_a_client_that_reconnects_continues_where_it_was(make_hub: MakeHub) -> None:
     hub = make_hub()
     first = Follower(hub, zone="a")
     for n in range(5):
@@ -261,7 +261,7 @@ def test_a_client_that_comes_back_goes_on_where_it_was(make_hub: MakeHub) -> Non
     Follower(hub, zone="a", last_event_id=first.events[3].id).wait_for("3", "4")
 
 
-def test_an_id_the_publisher_chose_is_a_place_to_go_on_from(make_hub: MakeHub) -> None:
+def test_a_client_can_resume_from_an_id_chosen_by_the_publisher(make_hub: MakeHub) -> None:
     hub = make_hub()
     for n in range(5):
         hub.broadcast(Message(str(n), id=f"order {n}"))
@@ -272,7 +272,7 @@ def test_an_id_the_publisher_chose_is_a_place_to_go_on_from(make_hub: MakeHub) -
     ("since", "expected"),
     [("oldest", ["0", "1", "2", "3", "4"]), (0, []), (2, ["3", "4"]), (99, ["0", "1", "2", "3", "4"]), (None, [])],
 )
-def test_a_new_client_starts_where_it_is_told_to(make_hub: MakeHub, since: Any, expected: list[str]) -> None:
+def test_a_new_client_starts_where_since_says(make_hub: MakeHub, since: Any, expected: list[str]) -> None:
     hub = make_hub()
     for n in range(5):
         hub.broadcast(str(n), zone="default")
@@ -282,7 +282,7 @@ def test_a_new_client_starts_where_it_is_told_to(make_hub: MakeHub, since: Any, 
     follower.wait_for(*expected, "end")
 
 
-def test_the_last_event_id_wins_over_since(make_hub: MakeHub) -> None:
+def test_the_last_event_id_overrides_since(make_hub: MakeHub) -> None:
     hub = make_hub()
     hub.broadcast("0")
     cursor = hub.cursor()
@@ -290,7 +290,7 @@ def test_the_last_event_id_wins_over_since(make_hub: MakeHub) -> None:
     Follower(hub, since="oldest", last_event_id=cursor).wait_for("1")
 
 
-def test_nothing_falls_between_a_page_and_its_stream(make_hub: MakeHub) -> None:
+def test_no_message_is_lost_between_a_page_and_its_stream(make_hub: MakeHub) -> None:
     hub = make_hub()
     cursor = hub.cursor()
     hub.broadcast("while the page is on its way")
@@ -298,12 +298,12 @@ def test_nothing_falls_between_a_page_and_its_stream(make_hub: MakeHub) -> None:
 
 
 @pytest.mark.parametrize("since", [-1, "", 1.5, True, ["oldest"]])
-def test_a_start_that_makes_no_sense_is_refused(make_hub: MakeHub, since: Any) -> None:
+def test_an_invalid_since_is_refused(make_hub: MakeHub, since: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="since"):
         make_hub().stream(since=since)
 
 
-def test_a_restart_is_a_gap_and_what_the_new_log_holds_follows(make_hub: MakeHub) -> None:
+def test_after_a_restart_a_gap_precedes_the_messages_of_the_new_log(make_hub: MakeHub) -> None:
     before = make_hub()
     before.broadcast("before")
     cursor = before.cursor()
@@ -312,16 +312,16 @@ def test_a_restart_is_a_gap_and_what_the_new_log_holds_follows(make_hub: MakeHub
     Follower(after, last_event_id=cursor).wait_for("gap epoch None", "after")
 
 
-def test_a_forged_or_foreign_id_is_a_gap_and_the_stream_goes_on(make_hub: MakeHub) -> None:
+def test_a_forged_or_foreign_id_leads_to_a_gap_and_the_stream_continues(make_hub: MakeHub) -> None:
     hub = make_hub()
     hub.broadcast("earlier")
     follower = Follower(hub, last_event_id="something else")
     hub.broadcast("later")
     follower.wait_for("gap bad_id None", "later")
-    assert follower.events[0].id == "something else"  # cut off before the gap, it would be told again
+    assert follower.events[0].id == "something else"  # if it is disconnected before the gap, the gap is reported again
 
 
-def test_more_than_the_hub_replays_is_told_as_too_far(make_hub: MakeHub) -> None:
+def test_more_messages_than_max_replay_are_a_gap_too_far(make_hub: MakeHub) -> None:
     hub = make_hub(max_replay=10)
     near, far = hub.cursor(), hub.cursor()
     for n in range(11):
@@ -333,7 +333,7 @@ def test_more_than_the_hub_replays_is_told_as_too_far(make_hub: MakeHub) -> None
     follower.wait_for("gap too_far 11", "end")
 
 
-def test_a_quiet_clients_cursor_moves_past_other_peoples_traffic(make_hub: MakeHub) -> None:
+def test_the_cursor_of_a_quiet_client_moves_past_messages_to_others(make_hub: MakeHub) -> None:
     hub = make_hub(MemoryLog(size=10), heartbeat=0.05)
     quiet = Follower(hub, zone="quiet")
     for n in range(100):
@@ -346,21 +346,21 @@ def test_a_quiet_clients_cursor_moves_past_other_peoples_traffic(make_hub: MakeH
     back.wait_for("end")
 
 
-def test_a_stream_that_stands_still_gets_comments_only(make_hub: MakeHub) -> None:
+def test_a_silent_stream_gets_only_comments(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=0.02)
     follower = Follower(hub)
     until(lambda: len(follower.chunks) > 5)
     assert set(follower.chunks[1:]) == {b":\n\n"} and len(follower.events) == 1
 
 
-def test_after_an_id_of_the_publishers_the_heartbeat_restores_the_cursor(make_hub: MakeHub) -> None:
+def test_after_an_id_of_the_publisher_the_heartbeat_restores_the_cursor(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=0.05)
     follower = Follower(hub)
     hub.broadcast(Message("x", id="own"))
     until(lambda: follower.events[-1].id == hub.cursor(), "the cursor")
 
 
-def test_the_first_bytes_tell_retry_cursor_and_who_one_is(make_hub: MakeHub) -> None:
+def test_the_first_bytes_contain_retry_cursor_and_session(make_hub: MakeHub) -> None:
     hub = make_hub(retry=1234)
     follower = Follower(hub, client_id="ada")
     assert follower.decoder.reconnection_time == 1234
@@ -369,14 +369,14 @@ def test_the_first_bytes_tell_retry_cursor_and_who_one_is(make_hub: MakeHub) -> 
     assert opened.json() == {"session_id": only(hub).id, "client_id": "ada"}
 
 
-def test_one_chunk_stays_small_however_much_is_due(make_hub: MakeHub) -> None:
+def test_a_chunk_stays_small_regardless_of_the_number_of_messages(make_hub: MakeHub) -> None:
     hub = make_hub(max_pending=100)
     follower = Follower(hub)
     follower.stop_reading()
     hub.broadcast("first")
     follower.wait_for("first")
     big = "x" * 30_000
-    for n in range(90):  # pended
+    for n in range(90):  # queued
         hub.broadcast(f"{n} {big}")
     only(hub).send("private, in its place")
     follower.reading.set()
@@ -385,7 +385,7 @@ def test_one_chunk_stays_small_however_much_is_due(make_hub: MakeHub) -> None:
     assert max(map(len, follower.chunks)) < 64 * 1024 + 40_000
 
 
-def test_one_publisher_at_eight_threads_and_clients_that_come_and_go_see_one_order(make_hub: MakeHub) -> None:
+def test_eight_publishing_threads_and_reconnecting_clients_see_one_order(make_hub: MakeHub) -> None:
     hub = make_hub(MemoryLog(100_000), max_pending=20)
     staying = [Follower(hub) for _ in range(5)]
     done = threading.Event()
@@ -420,7 +420,7 @@ def test_one_publisher_at_eight_threads_and_clients_that_come_and_go_see_one_ord
         assert offsets == sorted(offsets)
 
 
-def test_coming_and_publishing_at_once_leaves_no_gap_and_no_double(make_hub: MakeHub) -> None:
+def test_connecting_while_messages_are_sent_causes_no_gap_and_no_duplicate(make_hub: MakeHub) -> None:
     hub = make_hub(max_pending=4)
     stop = threading.Event()
 
@@ -444,10 +444,10 @@ def test_coming_and_publishing_at_once_leaves_no_gap_and_no_double(make_hub: Mak
         thread.join()
 
 
-# Who is there
+# Presence
 
 
-def test_presence_zones_and_connections_follow_coming_and_going(make_hub: MakeHub) -> None:
+def test_presence_zones_and_connections_follow_connects_and_disconnects(make_hub: MakeHub) -> None:
     hub = make_hub()
     ada, bob = Follower(hub, client_id="ada", zone=["a", "b"]), Follower(hub, client_id="bob", zone="b")
     assert hub.zones() == {"a": 1, "b": 2}
@@ -462,7 +462,7 @@ def test_presence_zones_and_connections_follow_coming_and_going(make_hub: MakeHu
     assert hub.zones() == {} and hub.connections() == []
 
 
-def test_metadata_is_the_clients_and_goes_with_its_last_session(make_hub: MakeHub) -> None:
+def test_metadata_belongs_to_the_client_and_ends_with_its_last_session(make_hub: MakeHub) -> None:
     hub = make_hub()
     first = Follower(hub, client_id="ada", metadata={"name": "Ada"})
     second = Follower(hub, client_id="ada")
@@ -477,7 +477,7 @@ def test_metadata_is_the_clients_and_goes_with_its_last_session(make_hub: MakeHu
             use()
 
 
-def test_disconnect_ends_just_what_it_names(make_hub: MakeHub) -> None:
+def test_disconnect_ends_only_the_given_streams(make_hub: MakeHub) -> None:
     hub = make_hub()
     reasons: list[tuple[str, str | None]] = []
     hub.on_disconnect(lambda connection: reasons.append((connection.client_id, connection.closed)))
@@ -495,7 +495,7 @@ def test_disconnect_ends_just_what_it_names(make_hub: MakeHub) -> None:
     bob.wait_for("still here")
 
 
-def test_disconnect_ends_a_stream_whose_view_has_run_and_whose_body_has_not_begun(make_hub: MakeHub) -> None:
+def test_disconnect_ends_a_stream_whose_body_has_not_started(make_hub: MakeHub) -> None:
     hub = make_hub()
     seen: list[Connection] = []
     hub.on_connection(seen.append)
@@ -516,7 +516,7 @@ def test_disconnect_ends_a_stream_whose_view_has_run_and_whose_body_has_not_begu
     list(again)
 
 
-def test_a_response_that_nobody_asked_for_its_body_is_not_expected_for_ever(make_hub: MakeHub) -> None:
+def test_a_response_whose_body_is_never_read_is_forgotten(make_hub: MakeHub) -> None:
     hub = make_hub()
     stream = hub.stream(client_id="ada")
     del stream
@@ -527,7 +527,7 @@ def test_a_response_that_nobody_asked_for_its_body_is_not_expected_for_ever(make
 # Hooks
 
 
-def test_hooks_see_each_connection_once_and_why_it_went(make_hub: MakeHub) -> None:
+def test_hooks_see_each_connection_once_with_the_reason_of_its_end(make_hub: MakeHub) -> None:
     hub = make_hub()
     log: list[str] = []
     hub.on_connection(lambda connection: log.append(f"+ {connection.client_id}"))
@@ -543,7 +543,7 @@ def test_hooks_see_each_connection_once_and_why_it_went(make_hub: MakeHub) -> No
     assert log == ["+ ada", "- ada hang-up", "+ bob", "- bob was rude", "+ eve", "- eve shutdown"]
 
 
-def test_a_hook_may_use_the_hub_and_may_fail(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hook_may_use_the_hub_and_may_raise(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub = make_hub()
 
     @hub.on_connection
@@ -556,10 +556,10 @@ def test_a_hook_may_use_the_hub_and_may_fail(make_hub: MakeHub, caplog: pytest.L
     assert "on purpose" in caplog.text
 
 
-# Limits and the end
+# Limits and closing
 
 
-def test_a_full_hub_says_come_back_later_and_registers_nothing(make_hub: MakeHub) -> None:
+def test_a_full_hub_asks_clients_to_reconnect_later_and_registers_nothing(make_hub: MakeHub) -> None:
     hub = make_hub(max_connections=2, retry=1000)
     seen: list[str] = []
     hub.on_disconnect(lambda connection: seen.append(connection.client_id))
@@ -575,7 +575,7 @@ def test_a_full_hub_says_come_back_later_and_registers_nothing(make_hub: MakeHub
     assert second.texts == []
 
 
-def test_one_client_cannot_take_all_places(make_hub: MakeHub) -> None:
+def test_one_client_cannot_use_up_all_streams(make_hub: MakeHub) -> None:
     hub = make_hub(max_per_client=2)
     Follower(hub, client_id="ada")
     Follower(hub, client_id="ada")
@@ -584,7 +584,7 @@ def test_one_client_cannot_take_all_places(make_hub: MakeHub) -> None:
     assert len(hub.connections(client_id="ada")) == 2 and hub.is_present("bob")
 
 
-def test_a_stream_that_is_too_old_ends_and_its_client_comes_back(make_hub: MakeHub) -> None:
+def test_a_stream_ends_at_its_max_age_and_its_client_reconnects(make_hub: MakeHub) -> None:
     hub = make_hub(max_age=0.05, retry=700)
     ended: list[str | None] = []
     hub.on_disconnect(lambda connection: ended.append(connection.closed))
@@ -593,7 +593,7 @@ def test_a_stream_that_is_too_old_ends_and_its_client_comes_back(make_hub: MakeH
     assert ended == ["max_age"] and 700 <= (follower.decoder.reconnection_time or 0) <= 1400
 
 
-def test_close_ends_all_streams_with_what_was_pending_and_refuses_more(make_hub: MakeHub) -> None:
+def test_close_sends_pending_messages_ends_all_streams_and_refuses_new_ones(make_hub: MakeHub) -> None:
     hub = make_hub()
     followers = [Follower(hub) for _ in range(20)]
     hub.broadcast("last words")
@@ -615,14 +615,14 @@ def test_close_from_a_connections_own_thread_does_not_wait_for_itself(make_hub: 
     Follower(hub).join()
 
 
-def test_the_repr_of_a_connection_is_one_line_of_plain_text(make_hub: MakeHub) -> None:
+def test_the_repr_of_a_connection_is_one_printable_line(make_hub: MakeHub) -> None:
     hub = make_hub()
     Follower(hub, zone=["a", "\u202eb"], client_id="\u2066c")
     connection = only(hub)
     assert repr(connection) == (f"<Connection '\\u2066c' session {connection.id} in 'a', '\\u202eb', open>")
 
 
-def test_connections_can_be_waited_for(make_hub: MakeHub) -> None:
+def test_waiting_for_the_end_of_a_connection_works(make_hub: MakeHub) -> None:
     hub = make_hub()
     follower = Follower(hub)
     connection = only(hub)
@@ -632,7 +632,7 @@ def test_connections_can_be_waited_for(make_hub: MakeHub) -> None:
     follower.join()
 
 
-def test_a_stream_nobody_starts_registers_nothing(make_hub: MakeHub) -> None:
+def test_a_stream_that_is_never_started_registers_nothing(make_hub: MakeHub) -> None:
     hub = make_hub()
     stream = hub.stream(client_id="ada")
     assert hub.connections() == []
@@ -640,7 +640,7 @@ def test_a_stream_nobody_starts_registers_nothing(make_hub: MakeHub) -> None:
     assert hub.stats()["opened"] == 0
 
 
-def test_a_log_that_fails_fails_the_sender_and_nobody_else(make_hub: MakeHub) -> None:
+def test_a_failing_log_affects_only_the_sender(make_hub: MakeHub) -> None:
     log = MemoryLog()
     hub = make_hub(log)
     follower = Follower(hub)
@@ -671,18 +671,18 @@ def test_a_log_that_fails_fails_the_sender_and_nobody_else(make_hub: MakeHub) ->
         ({"headers": {"transfer-encoding": "chunked"}}, ValueError, "transfer-encoding"),
         ({"headers": {"Content-Type": "text/html"}}, ValueError, "Content-Type"),
         ({"headers": {"Content-Length": "7"}}, ValueError, "Content-Length"),
-        ({"headers": {"X-A": "a\r\nSet-Cookie: b"}}, ValueError, "legal"),
-        ({"headers": {"X A": "a"}}, ValueError, "legal"),
-        ({"headers": {"X-A": "ü€"}}, ValueError, "legal"),
-        ({"headers": {"X-A": "a\x0bb"}}, ValueError, "legal"),
-        ({"headers": {"X-A": "\x7f"}}, ValueError, "legal"),
-        ({"headers": {"X(A": "a"}}, ValueError, "legal"),
-        ({"headers": {"X-Ä": "a"}}, ValueError, "legal"),
+        ({"headers": {"X-A": "a\r\nSet-Cookie: b"}}, ValueError, "valid header"),
+        ({"headers": {"X A": "a"}}, ValueError, "valid header"),
+        ({"headers": {"X-A": "ü€"}}, ValueError, "valid header"),
+        ({"headers": {"X-A": "a\x0bb"}}, ValueError, "valid header"),
+        ({"headers": {"X-A": "\x7f"}}, ValueError, "valid header"),
+        ({"headers": {"X(A": "a"}}, ValueError, "valid header"),
+        ({"headers": {"X-Ä": "a"}}, ValueError, "valid header"),
         ({"headers": {"X-A": 1}}, TypeError, "str"),
         ({"refuse_with": 404}, ValueError, "refuse_with"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(options: Any, error: type[Exception], text: str) -> None:
+def test_invalid_settings_are_refused(options: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Hub(**options)
 
@@ -705,7 +705,7 @@ def test_settings_that_make_no_sense_are_refused(options: Any, error: type[Excep
         ({"client_id": "x" * 256}, ValueError, "255"),
     ],
 )
-def test_a_place_that_makes_no_sense_is_refused_before_anything_is_registered(
+def test_invalid_arguments_are_refused_before_anything_is_registered(
     make_hub: MakeHub, options: Any, error: type[Exception], text: str
 ) -> None:
     hub = make_hub()
@@ -716,7 +716,7 @@ def test_a_place_that_makes_no_sense_is_refused_before_anything_is_registered(
     assert hub.stats()["opened"] == 0
 
 
-def test_the_lock_under_which_a_process_makes_its_own_is_one_that_gevent_knows() -> None:
+def test_the_lock_for_the_state_of_a_process_is_patched_by_gevent() -> None:
     code = """
 import ssehub.process_local
 from gevent import monkey
@@ -731,7 +731,7 @@ print(isinstance(ssehub.process_local._making(), LockType))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_has_a_hub_of_its_own_even_if_the_parent_held_its_locks(make_hub: MakeHub) -> None:
+def test_a_forked_child_has_its_own_hub_even_if_the_parent_held_locks(make_hub: MakeHub) -> None:
     hub = make_hub()
     follower = Follower(hub)
     reader, writer = os.pipe()
@@ -758,11 +758,11 @@ def test_a_forked_child_has_a_hub_of_its_own_even_if_the_parent_held_its_locks(m
     follower.wait_for("in the parent")
 
 
-# What a review has found
+# Further cases
 
 
 @pytest.mark.parametrize("to_one", [True, False])
-def test_one_that_comes_while_a_message_is_delivered_misses_nothing(make_hub: MakeHub, to_one: bool) -> None:
+def test_a_client_that_connects_during_a_delivery_misses_nothing(make_hub: MakeHub, to_one: bool) -> None:
     hub = make_hub()
     hub.cursor()
     registry = hub._own.dispatcher.registry
@@ -772,7 +772,7 @@ def test_one_that_comes_while_a_message_is_delivered_misses_nothing(make_hub: Ma
 
     def slowly(packet: Packet, partition: int) -> tuple[int, list[Connection] | None]:
         found = receivers(packet, partition)
-        if not came:  # the sender is held up here, and the client comes
+        if not came:  # the sender waits here while the client connects
             came.append(threading.Thread(target=lambda: followers.append(Follower(hub, client_id="x"))))
             came[0].start()
             came[0].join(0.3)
@@ -786,7 +786,7 @@ def test_one_that_comes_while_a_message_is_delivered_misses_nothing(make_hub: Ma
     came[0].join()
     hub.broadcast("second")
     until(lambda: followers[0].texts[-1:] == ["second"])
-    # It came before the message was delivered, or after: then its first id is that of the message.
+    # It connected before the message was delivered; or after it, and then its first id is that of the message.
     assert followers[0].texts == ["first", "second"]
 
 
@@ -804,16 +804,14 @@ def test_max_age_ends_a_busy_stream_too(make_hub: MakeHub) -> None:
     assert b"retry: " in chunks[-1]
 
 
-def test_a_cursor_of_another_log_is_an_epoch_gap_however_far_it_is(make_hub: MakeHub) -> None:
+def test_a_cursor_of_another_log_is_an_epoch_gap_at_any_offset(make_hub: MakeHub) -> None:
     hub = make_hub(max_replay=5)
     for n in range(10):
         hub.broadcast(str(n))
     Follower(hub, last_event_id="1.2.00000000").wait_for("gap epoch None", "gap too_far 10")
 
 
-def test_what_the_log_has_let_go_of_for_its_age_is_not_given_out(
-    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_messages_are_not_delivered(make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssehub.server.page_cache.FRESH", 0.05)
     hub = make_hub(MemoryLog(ttl=0.2))
     cursor = hub.cursor()
@@ -823,7 +821,7 @@ def test_what_the_log_has_let_go_of_for_its_age_is_not_given_out(
     Follower(hub, last_event_id=cursor).wait_for("gap trimmed 1")
 
 
-def test_what_was_received_is_sent_on_under_ids_of_this_log(make_hub: MakeHub) -> None:
+def test_forwarded_messages_get_ids_of_this_log(make_hub: MakeHub) -> None:
     hub = make_hub()
     upstream = b"data: a\n\nid: 7\nevent: e\ndata: b\n\ndata: c\n\n"
     follower = Follower(hub)
@@ -836,7 +834,7 @@ def test_what_was_received_is_sent_on_under_ids_of_this_log(make_hub: MakeHub) -
     assert again.events[1].event == "e"
 
 
-def test_a_closed_hub_leaves_its_log_to_others(make_hub: MakeHub) -> None:
+def test_a_closed_hub_leaves_a_shared_log_usable(make_hub: MakeHub) -> None:
     log = MemoryLog()
     hub = make_hub(log)
     hub.close()
@@ -846,7 +844,7 @@ def test_a_closed_hub_leaves_its_log_to_others(make_hub: MakeHub) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_hub_that_was_closed_is_closed_in_a_child_too(make_hub: MakeHub) -> None:
+def test_a_closed_hub_is_closed_in_a_child_process_too(make_hub: MakeHub) -> None:
     hub = make_hub()
     hub.close()
     child = os.fork()
@@ -855,7 +853,7 @@ def test_a_hub_that_was_closed_is_closed_in_a_child_too(make_hub: MakeHub) -> No
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_what_goes_to_one_session_comes_after_what_an_earlier_hub_has_sent(make_hub: MakeHub) -> None:
+def test_a_message_to_one_session_follows_the_messages_of_an_earlier_hub(make_hub: MakeHub) -> None:
     log = MemoryLog()
     first = make_hub(log)
     first.broadcast("old")
@@ -874,7 +872,7 @@ def test_what_goes_to_one_session_comes_after_what_an_earlier_hub_has_sent(make_
 
 
 @pytest.mark.parametrize("retry", [2 * 10**11, 10**12])
-def test_the_longest_reconnection_times_can_be_said(make_hub: MakeHub, retry: int) -> None:
+def test_very_long_reconnection_times_can_be_sent(make_hub: MakeHub, retry: int) -> None:
     hub = make_hub(retry=retry, max_connections=1)
     first, refused = hub.stream(), hub.stream()
     next(first)
@@ -883,7 +881,7 @@ def test_the_longest_reconnection_times_can_be_said(make_hub: MakeHub, retry: in
     assert b"retry: " in b"".join(first)
 
 
-def test_with_refusal_by_503_the_limit_for_each_client_is_one_too(make_hub: MakeHub) -> None:
+def test_with_refuse_with_503_the_limit_per_client_returns_503_too(make_hub: MakeHub) -> None:
     hub = make_hub(max_per_client=1, refuse_with=503)
     stays = hub.stream(client_id="x")
     next(stays)
@@ -893,7 +891,7 @@ def test_with_refusal_by_503_the_limit_for_each_client_is_one_too(make_hub: Make
     stays.close()  # type: ignore[attr-defined]
 
 
-def test_a_clients_other_sessions_get_what_one_of_them_is_excluded_from(make_hub: Callable[..., Hub]) -> None:
+def test_excluding_one_session_does_not_exclude_the_clients_others(make_hub: Callable[..., Hub]) -> None:
     hub = make_hub()
     phone, laptop = hub.stream(client_id="ada"), hub.stream(client_id="ada")
     next(phone), next(laptop)

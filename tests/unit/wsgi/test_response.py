@@ -1,4 +1,4 @@
-"""The HTTP rim: headers, methods, last event ids, streams without a hub."""
+"""Responses: headers, methods, last event ids, streams without a hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MakeHub = Callable[..., Hub]
 Serve = Callable[[Any], Site]
 
 
-def test_the_headers_are_exactly_these_and_the_applications(make_hub: MakeHub, site: Serve) -> None:
+def test_the_headers_are_these_and_those_of_the_application(make_hub: MakeHub, site: Serve) -> None:
     hub = make_hub(headers={"Access-Control-Allow-Origin": "https://example.org"})
     stream = site(lambda environ, start: hub.connect(environ)(environ, start)).stream()
     servers_own = {"server", "date", "connection", "transfer-encoding"}
@@ -52,7 +52,7 @@ def test_a_stream_and_its_messages_arrive_at_once(make_hub: MakeHub, site: Serve
     assert hub.stats()["hang_ups"] == 1
 
 
-def test_a_browser_goes_on_where_it_was_and_its_header_wins(make_hub: MakeHub, site: Serve) -> None:
+def test_a_browser_resumes_and_the_header_overrides_the_query(make_hub: MakeHub, site: Serve) -> None:
     hub = make_hub()
     here = site(lambda environ, start: hub.connect(environ)(environ, start))
     ids = [hub.broadcast(str(n)).id for n in range(4)]
@@ -67,7 +67,7 @@ def test_a_browser_goes_on_where_it_was_and_its_header_wins(make_hub: MakeHub, s
         stream.close()
 
 
-def test_last_event_ids_are_utf8_whatever_wsgi_makes_of_them() -> None:
+def test_last_event_ids_are_decoded_as_utf8() -> None:
     raw = "ключ ☃".encode().decode("latin-1")
     environ = create_environ(headers={"Last-Event-ID": raw})
     assert last_event_id(environ) == last_event_id(Request(environ)) == "ключ ☃"
@@ -79,12 +79,12 @@ def test_last_event_ids_are_utf8_whatever_wsgi_makes_of_them() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "environ", 7, object()])
-def test_only_a_request_or_an_environ_is_one(make_hub: MakeHub, wrong: Any) -> None:
+def test_an_argument_that_is_not_a_request_is_refused(make_hub: MakeHub, wrong: Any) -> None:
     with pytest.raises(TypeError, match="environ"):
         make_hub().connect(wrong)
 
 
-def test_a_full_hub_can_answer_503_to_those_who_want_it(make_hub: MakeHub, site: Serve) -> None:
+def test_a_full_hub_can_answer_with_503(make_hub: MakeHub, site: Serve) -> None:
     hub = make_hub(max_connections=1, refuse_with=503)
     here = site(lambda environ, start: hub.connect(environ)(environ, start))
     stream = here.stream()
@@ -125,7 +125,7 @@ def test_an_event_stream_sends_its_headers_before_its_first_message(site: Serve)
     stream.close()
 
 
-def test_a_producer_is_closed_when_its_client_leaves(site: Serve) -> None:
+def test_a_producer_is_closed_when_its_client_disconnects(site: Serve) -> None:
     closed = threading.Event()
 
     def endless() -> Iterator[str]:
@@ -142,7 +142,7 @@ def test_a_producer_is_closed_when_its_client_leaves(site: Serve) -> None:
     assert closed.wait(GUARD)
 
 
-def test_a_message_that_is_none_ends_the_stream_after_what_came_before() -> None:
+def test_an_invalid_message_ends_the_stream_after_the_earlier_ones() -> None:
     response = event_stream(["fine", {"a": [1, 2.5]}, b"bytes"])
     body = iter(response.response)
     assert [next(body), next(body), next(body)][1:] == [b"data: fine\n\n", b'data: {"a":[1,2.5]}\n\n']
@@ -151,7 +151,7 @@ def test_a_message_that_is_none_ends_the_stream_after_what_came_before() -> None
 
 
 @pytest.mark.parametrize("wrong", ["text", b"text", Message("x"), 5, None])
-def test_one_text_is_no_stream_of_texts(wrong: Any) -> None:
+def test_a_single_text_is_not_an_iterable_of_texts(wrong: Any) -> None:
     with pytest.raises(TypeError, match="such as a list"):
         event_stream(wrong)
 

@@ -1,4 +1,4 @@
-"""The script by which tabs share a stream, as it is served."""
+"""How the script with which tabs share a stream is served."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def check(app: Any, path: str) -> None:
     assert client.post(path).status_code == 405
 
 
-def test_the_service_has_the_script(make_hub: Callable[..., Hub]) -> None:
+def test_the_service_serves_the_script(make_hub: Callable[..., Hub]) -> None:
     check(create_app(make_hub(), public=False), "/shared.js")
 
 
-def test_the_flask_extension_has_it_where_the_settings_say() -> None:
+def test_the_flask_extension_serves_it_at_the_configured_path() -> None:
     app = Flask(__name__)
     app.config["SSEHUB_SCRIPT_URL"] = "/static/stream.js"
     SSEHub(app)
@@ -46,7 +46,7 @@ def test_the_flask_extension_has_it_where_the_settings_say() -> None:
     assert without.test_client().get("/shared.js").status_code == 404
 
 
-def test_any_application_answers_with_it() -> None:
+def test_any_application_can_serve_it() -> None:
     def app(environ: dict[str, Any], start_response: Any) -> Any:
         return shared_script(environ)(environ, start_response)
 

@@ -1,4 +1,4 @@
-"""Takeover: what a server has written is judged, and anything that is not a plain event stream is given back."""
+"""Takeover: the output of a server is checked, and given back if it is not a plain event stream."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_plain_event_stream_is_taken_over(written: bytes, is_chunked: bool) ->
     assert head.data == written.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
 
 
-def test_the_head_says_that_the_connection_ends_with_the_stream() -> None:
+def test_the_head_closes_the_connection_with_the_stream() -> None:
     written = HEAD + b"Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nX-Other: connection\r\n\r\n" + PREAMBLE
     assert judge(written, PREAMBLE).data == HEAD + b"X-Other: connection\r\nConnection: close\r\n\r\n" + PREAMBLE
 
@@ -74,7 +74,7 @@ def test_the_head_says_that_the_connection_ends_with_the_stream() -> None:
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"x\r\n", "changes the body"),
     ],
 )
-def test_anything_else_is_given_back(written: bytes, why: str) -> None:
+def test_any_other_response_is_given_back(written: bytes, why: str) -> None:
     with pytest.raises(NotTaken, match=why):
         judge(written, PREAMBLE)
 
@@ -88,14 +88,16 @@ def test_anything_else_is_given_back(written: bytes, why: str) -> None:
         ({}, 5, True, "TLS"),
     ],
 )
-def test_some_are_never_tried(environ: dict[str, Any], number: int | None, is_tls: bool, why: str) -> None:
+def test_some_requests_are_never_taken_over(
+    environ: dict[str, Any], number: int | None, is_tls: bool, why: str
+) -> None:
     assert why in (why_not(environ, number, is_tls) or "")
     assert why_not({"SERVER_PROTOCOL": "HTTP/1.1"}, 5, False) is None
 
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give a server's socket and its client's."""
+    """Yield the sockets of a server and of its client."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
@@ -104,11 +106,11 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])
-def test_given_back_the_client_sees_no_difference(
+def test_a_client_notices_no_difference_after_giving_back(
     ends: tuple[socket.socket, socket.socket], timeout: float | None
 ) -> None:
     server, client = ends
-    server.settimeout(timeout)  # with one, the descriptor does not block
+    server.settimeout(timeout)  # with a timeout, the descriptor is non-blocking
     before = set(os.listdir("/proc/self/fd"))
     takeover = Takeover(server.fileno())
     server.sendall(b"a head, and ")
@@ -129,7 +131,9 @@ def test_given_back_the_client_sees_no_difference(
     assert server.recv(100) == b"hello" and set(os.listdir("/proc/self/fd")) == before
 
 
-def test_taken_over_the_server_writes_to_nobody_and_sees_an_end(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_after_a_takeover_the_servers_output_is_discarded_and_it_sees_an_end(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
     server, client = ends
     takeover = Takeover(server.fileno())
     server.sendall(HEAD + b"\r\n" + PREAMBLE)
@@ -149,7 +153,7 @@ def test_taken_over_the_server_writes_to_nobody_and_sees_an_end(ends: tuple[sock
 
 @contextmanager
 def few_descriptors(more: int) -> Iterator[None]:
-    """Allow only so many more descriptors while the block lasts."""
+    """Limit the number of further descriptors in this context."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, limits[1]))
@@ -168,7 +172,7 @@ def few_descriptors(more: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])
-def test_without_descriptors_nothing_is_changed(ends: tuple[socket.socket, socket.socket], left: int) -> None:
+def test_without_free_descriptors_nothing_is_changed(ends: tuple[socket.socket, socket.socket], left: int) -> None:
     server, client = ends
     with few_descriptors(left), pytest.raises(OSError):
         Takeover(server.fileno())
@@ -180,10 +184,10 @@ def test_without_descriptors_nothing_is_changed(ends: tuple[socket.socket, socke
     ("multithread", "text"),
     [
         (True, "streams stay on the server's threads: HTTP/2: all streams of"),
-        (False, "a stream takes the server's only thread (wsgi.multithread is"),
+        (False, "a stream uses the server's only thread (wsgi.multithread is"),
     ],
 )
-def test_why_a_stream_stays_is_counted_and_said_once(
+def test_the_reason_why_a_stream_stays_is_counted_and_logged_once(
     make_hub: MakeHub, caplog: pytest.LogCaptureFixture, multithread: bool, text: str
 ) -> None:
     hub = make_hub(detach=True)
@@ -198,7 +202,7 @@ def test_why_a_stream_stays_is_counted_and_said_once(
     assert [record.message[: len(text)] for record in caplog.records] == [text]
 
 
-def test_without_http_nothing_is_said(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+def test_streams_without_http_log_nothing(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub = make_hub()
     follower = Follower(hub)
     hub.close()
@@ -210,7 +214,7 @@ def test_without_http_nothing_is_said(make_hub: MakeHub, caplog: pytest.LogCaptu
     ("multithread", "detach", "leaves"),
     [(False, None, True), (True, None, False), (True, True, True), (False, False, False)],
 )
-def test_a_stream_leaves_its_thread_where_that_is_the_servers_only_one(
+def test_a_stream_releases_its_thread_if_it_is_the_servers_only_one(
     multithread: bool, detach: bool | None, leaves: bool
 ) -> None:
     near, far = socket.socketpair()
@@ -219,7 +223,7 @@ def test_a_stream_leaves_its_thread_where_that_is_the_servers_only_one(
         assert source_of(environ, detach).detaches == leaves
 
 
-def test_the_default_limit_leaves_descriptors_for_everything_else() -> None:
+def test_the_default_limit_reserves_descriptors_for_other_uses() -> None:
     may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     one, two = (most_streams(HubSettings(), each) for each in (1, 2))
     assert one <= may_open - 64 and two <= one / 2

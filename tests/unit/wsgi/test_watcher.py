@@ -1,4 +1,4 @@
-"""Watcher: hang-ups and stalls, seen on real sockets."""
+"""Watcher: disconnections and stalls on real sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Serve = Callable[[Any], Site]
 
 
 class Watched:
-    """Stand where a connection would."""
+    """A fake connection."""
 
     def __init__(self) -> None:
         self.connection: Any = self
@@ -53,7 +53,7 @@ def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.fixture(params=["epoll", "selector"])
 def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
-    """Give a watcher of both kinds: Linux's own, and the one for elsewhere and for gevent."""
+    """Return a watcher with each kind of poller: epoll, and the one for other systems."""
     if request.param == "selector":
         monkeypatch.delattr(select, "epoll", raising=False)
     elif not hasattr(select, "epoll"):
@@ -63,7 +63,7 @@ def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     one.close()
 
 
-def test_a_hang_up_is_seen_without_a_write(watching: Watcher) -> None:
+def test_a_disconnection_is_noticed_without_a_write(watching: Watcher) -> None:
     stays, leaves = Watched(), Watched()
     with connected() as (near, far), connected() as (other, _):
         watching.watch(leaves, near.fileno())
@@ -73,7 +73,7 @@ def test_a_hang_up_is_seen_without_a_write(watching: Watcher) -> None:
         assert (leaves.reasons, stays.reasons) == (["hang-up"], [])
 
 
-def test_a_reset_is_seen_too(watching: Watcher) -> None:
+def test_a_reset_is_noticed_too(watching: Watcher) -> None:
     watched = Watched()
     with connected() as (near, far):
         watching.watch(watched, near.fileno())
@@ -82,7 +82,7 @@ def test_a_reset_is_seen_too(watching: Watcher) -> None:
         assert watched.asked.wait(GUARD)
 
 
-def test_what_a_client_sends_ahead_is_no_hang_up(watching: Watcher) -> None:
+def test_data_from_a_client_is_not_a_disconnection(watching: Watcher) -> None:
     chatty, leaver = Watched(), Watched()
     with connected() as (near, far), connected() as (other, far_other):
         watching.watch(chatty, near.fileno())
@@ -94,7 +94,7 @@ def test_what_a_client_sends_ahead_is_no_hang_up(watching: Watcher) -> None:
         assert near.recv(100) == b"GET / HTTP/1.1\r\n\r\n"
 
 
-def test_a_number_that_is_used_again_is_another_connection(watching: Watcher) -> None:
+def test_a_reused_descriptor_is_another_connection(watching: Watcher) -> None:
     first, second = Watched(), Watched()
     with connected() as (near, far):
         watching.watch(first, near.fileno())
@@ -112,14 +112,14 @@ def test_a_write_that_takes_too_long_is_cut() -> None:
             watched.writing_since = 0.0
             one.watch(watched, near.fileno())
             with pytest.raises(OSError):
-                while True:  # fills the kernel's buffers, blocks, and comes free
+                while True:  # fills the kernel's buffers, blocks, and then continues
                     near.send(b"x" * 65536)
             assert watched.reasons[0] == "stalled"
     finally:
         one.close()
 
 
-def test_closing_ends_the_thread_and_twice_is_once(watching: Watcher) -> None:
+def test_close_ends_the_thread_and_is_idempotent(watching: Watcher) -> None:
     with connected() as (near, _):
         watching.watch(Watched(), near.fileno())
         assert any(thread.name == "ssehub-watcher" for thread in threading.enumerate())
@@ -146,7 +146,7 @@ def test_a_slow_reader_owes_no_acknowledgement() -> None:
         until(lambda: sockets.unanswered(near) == 0.0)
 
 
-def test_what_shows_no_socket_gives_none() -> None:
+def test_objects_without_a_socket_give_none() -> None:
     class Liar:
         def fileno(self) -> int:
             return 1
@@ -160,7 +160,7 @@ def test_what_shows_no_socket_gives_none() -> None:
         assert sockets.find_socket({"gunicorn.socket": near}) is None
 
 
-def test_a_client_that_stops_reading_is_cut_and_costs_the_others_nothing(make_hub: MakeHub, site: Serve) -> None:
+def test_a_client_that_stops_reading_is_cut_without_affecting_others(make_hub: MakeHub, site: Serve) -> None:
     hub = make_hub(MemoryLog(100_000), stall_timeout=0.5, heartbeat=60)
     gone: list[Connection] = []
     hub.on_disconnect(gone.append)
@@ -179,7 +179,7 @@ def test_a_client_that_stops_reading_is_cut_and_costs_the_others_nothing(make_hu
         stream.close()
 
 
-def test_close_does_not_wait_for_a_reader_that_has_stalled(make_hub: MakeHub, site: Serve) -> None:
+def test_close_does_not_wait_for_a_stalled_client(make_hub: MakeHub, site: Serve) -> None:
     hub = make_hub(stall_timeout=3600)
     here = site(lambda environ, start: hub.connect(environ)(environ, start))
     stalled = here.stream()
@@ -192,7 +192,7 @@ def test_close_does_not_wait_for_a_reader_that_has_stalled(make_hub: MakeHub, si
     stalled.close()
 
 
-def test_a_hang_up_that_is_told_late_does_not_concern_the_next_client(watching: Watcher) -> None:
+def test_a_late_report_of_a_disconnection_does_not_affect_the_next_client(watching: Watcher) -> None:
     first, second = Watched(), Watched()
     told, may_go_on, gone_on = threading.Event(), threading.Event(), threading.Event()
     hung_up = watching._hung_up
@@ -213,7 +213,7 @@ def test_a_hang_up_that_is_told_late_does_not_concern_the_next_client(watching: 
         far.close()
         assert told.wait(GUARD)
         watching.unwatch(first)
-        os.dup2(other.fileno(), number)  # the number is another client's now
+        os.dup2(other.fileno(), number)  # the descriptor belongs to another client now
         watching.watch(second, number)
         may_go_on.set()
         assert gone_on.wait(GUARD) and second.reasons == []
@@ -222,7 +222,7 @@ def test_a_hang_up_that_is_told_late_does_not_concern_the_next_client(watching: 
     assert first.reasons == [] and second.reasons == ["hang-up"]
 
 
-def test_one_that_cannot_start_its_thread_tries_again_with_the_next(
+def test_a_watcher_that_cannot_start_its_thread_tries_again_later(
     make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = make_hub(heartbeat=0.05)
@@ -233,16 +233,16 @@ def test_one_that_cannot_start_its_thread_tries_again_with_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         chunks = list(hub.stream())
-    assert chunks[-1].startswith(b"retry: ")  # it would have no heartbeats, so it comes back later
+    assert chunks[-1].startswith(b"retry: ")  # without heartbeats, so the client is asked to reconnect
     stream = hub.stream()
     next(stream)
-    assert next(stream) == b":\n\n"  # a heartbeat, so there is a watcher
+    assert next(stream) == b":\n\n"  # a heartbeat, so the watcher is running
     stream.close()  # type: ignore[attr-defined]
     hub.close()
 
 
 @pytest.mark.parametrize(("heartbeat", "stall_timeout"), [(40_000.0, 60.0), (15.0, 1e9), (1e9, 1e9)])
-def test_very_long_times_are_as_long_as_the_kernel_allows(heartbeat: float, stall_timeout: float) -> None:
+def test_very_long_times_are_limited_to_the_kernels_maximum(heartbeat: float, stall_timeout: float) -> None:
     with connected() as (near, _):
         sockets.tune(near.fileno(), heartbeat, stall_timeout)
         assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

@@ -1,4 +1,4 @@
-"""Writer: one thread writes to all streams that were taken over. Over sockets, on a small WSGI server."""
+"""Writer: one thread writes all streams that were taken over. Over real sockets, with a small WSGI server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MakeHub = Callable[..., Hub]
 
 @pytest.fixture
 def detach(request: pytest.FixtureRequest) -> bool | None:
-    """Have every hub of these tests detach its streams, unless a test says otherwise."""
+    """Return the setting ``detach`` of the hubs of these tests: True, unless a test sets it."""
     return getattr(request, "param", True)
 
 
@@ -33,7 +33,7 @@ def writers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "ssehub-writer"]
 
 
-def test_many_streams_have_one_thread_and_none_of_the_servers(make_hub: MakeHub) -> None:
+def test_many_streams_use_one_thread_and_no_server_thread(make_hub: MakeHub) -> None:
     hub = make_hub()
     followers = [Follower(hub) for _ in range(20)]
     assert hub.stats()["taken_over"] == hub.stats()["detached"] == 20 and len(writers()) == 1
@@ -92,7 +92,7 @@ def test_a_stream_that_fails_does_not_end_the_others(
     assert connection.closed == "error" and "a stream has failed" in caplog.text
 
 
-def test_hooks_run_in_the_pool_and_what_a_hook_sends_follows_the_gap(make_hub: MakeHub) -> None:
+def test_hooks_run_in_the_pool_and_their_messages_follow_the_gap(make_hub: MakeHub) -> None:
     hub = make_hub(MemoryLog(5))
     threads: list[tuple[str, str]] = []
 
@@ -120,7 +120,7 @@ def test_hooks_run_in_the_pool_and_what_a_hook_sends_follows_the_gap(make_hub: M
     assert threads[0][1] != "ssehub-hooks" and {name for _, name in threads[1:]} == {"ssehub-hooks"}
 
 
-def test_a_hook_that_hangs_holds_up_its_own_stream_only_and_is_named(
+def test_a_hook_that_hangs_blocks_only_its_own_stream_and_is_logged(
     make_hub: MakeHub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hook_pool, "_HANGS", 0.05)
@@ -161,7 +161,7 @@ def test_a_log_that_cannot_be_read_ends_the_streams_that_have_to_read(make_hub: 
     assert connection.closed == "log" and b"retry: " in follower.chunks[-1]
 
 
-def test_a_slow_reader_keeps_its_place_and_no_more_than_one_piece(make_hub: MakeHub) -> None:
+def test_for_a_slow_client_at_most_one_piece_is_buffered(make_hub: MakeHub) -> None:
     hub = make_hub(MemoryLog(100_000))
     slow, quick = Follower(hub), Follower(hub)
     slow.stop_reading()
@@ -177,19 +177,19 @@ def test_a_slow_reader_keeps_its_place_and_no_more_than_one_piece(make_hub: Make
     assert slow.texts == quick.texts and len(slow.texts) == 2000
 
 
-def test_a_reader_that_takes_a_little_now_and_then_is_not_cut(make_hub: MakeHub) -> None:
+def test_a_client_that_reads_a_little_from_time_to_time_is_not_cut(make_hub: MakeHub) -> None:
     hub = make_hub(stall_timeout=0.3, heartbeat=0.1)
     follower = Follower(hub)
     hub.broadcast("x" * 100_000)
     began = time.monotonic()
-    while time.monotonic() < began + 1.0:  # longer than the timeout, but never without taking something
+    while time.monotonic() < began + 1.0:  # longer than the timeout, but with regular reads
         follower.stop_reading()
         follower.reading.set()
         hub.broadcast("x" * 1000)
     assert only(hub).closed is None
 
 
-def test_messages_are_sent_after_the_streams_were_ended(make_hub: MakeHub) -> None:
+def test_messages_can_be_sent_after_end_streams(make_hub: MakeHub) -> None:
     hub = make_hub()
     follower = Follower(hub)
     hub.broadcast("a")
@@ -198,14 +198,12 @@ def test_messages_are_sent_after_the_streams_were_ended(make_hub: MakeHub) -> No
     follower.join()
     receipt = hub.broadcast("b")
     assert hub.closed and receipt.queued == 0
-    late = Follower(hub)  # it is told to come back
+    late = Follower(hub)  # it is asked to reconnect
     late.join()
     assert b"retry: " in late.chunks[0] and hub.stats()["refused"] == 1
 
 
-def test_a_sender_that_never_waits_leaves_the_writer_its_turn(
-    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_sender_does_not_starve_the_writer(make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_loop, "_AHEAD", 100)
     hub = make_hub(MemoryLog(2000))
     followers = [Follower(hub, client_id=str(n)) for n in range(50)]
@@ -215,7 +213,7 @@ def test_a_sender_that_never_waits_leaves_the_writer_its_turn(
         follower.wait_for(*(str(n) for n in range(k, 10_000, 50)))
 
 
-def test_a_child_process_holds_no_stream_open(make_hub: MakeHub) -> None:
+def test_a_child_process_keeps_no_stream_open(make_hub: MakeHub) -> None:
     hub = make_hub()
     follower = Follower(hub)
     ready, go = os.pipe(), os.pipe()
@@ -233,7 +231,7 @@ def test_a_child_process_holds_no_stream_open(make_hub: MakeHub) -> None:
         os.close(number)
 
 
-def test_heartbeats_tell_how_far_the_log_has_moved_on(make_hub: MakeHub) -> None:
+def test_heartbeats_contain_the_current_cursor(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=0.05)
     follower = Follower(hub, zone="quiet")
     for n in range(3):
@@ -243,7 +241,7 @@ def test_heartbeats_tell_how_far_the_log_has_moved_on(make_hub: MakeHub) -> None
     assert follower.texts == []
 
 
-def test_an_age_ends_a_stream_and_says_when_to_come_back(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+def test_max_age_ends_a_stream_and_asks_for_a_reconnection(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
     hub = make_hub(max_age=0.1)
     with caplog.at_level(logging.WARNING):
         follower = Follower(hub)
@@ -252,7 +250,7 @@ def test_an_age_ends_a_stream_and_says_when_to_come_back(make_hub: MakeHub, capl
     assert connection.closed == "max_age" and b"retry: " in follower.chunks[-1] and not caplog.records
 
 
-def test_one_that_comes_back_has_everything_at_once_although_another_came_from_the_same_place(
+def test_two_clients_that_resume_at_the_same_place_both_get_everything(
     make_hub: MakeHub,
 ) -> None:
     hub = make_hub(heartbeat=3600)
@@ -263,7 +261,7 @@ def test_one_that_comes_back_has_everything_at_once_although_another_came_from_t
     Follower(hub, last_event_id=cursor).wait_for("1", "2")
 
 
-def test_after_a_full_socket_heartbeats_and_ages_go_on(make_hub: MakeHub) -> None:
+def test_heartbeats_and_max_age_work_after_a_full_socket(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=0.1, stall_timeout=3600)
     follower = Follower(hub)
     follower.stop_reading()
@@ -275,7 +273,7 @@ def test_after_a_full_socket_heartbeats_and_ages_go_on(make_hub: MakeHub) -> Non
     until(lambda: len(follower.chunks) > count + 2)
 
 
-def test_no_private_message_is_lost_when_several_threads_send_the_first(make_hub: MakeHub) -> None:
+def test_no_message_to_a_session_is_lost_if_several_threads_send_the_first(make_hub: MakeHub) -> None:
     hub = make_hub(heartbeat=3600)
     switching = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -321,7 +319,7 @@ def test_the_hooks_of_a_connection_never_run_at_the_same_time(make_hub: MakeHub)
 
 
 @pytest.mark.parametrize("detach", [True, None], ids=["detached", "parked"], indirect=True)
-def test_a_stream_that_the_writer_has_not_met_when_it_ends_is_ended_too(
+def test_a_writer_that_ends_also_ends_streams_not_yet_adopted(
     make_hub: MakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub = make_hub()
@@ -350,7 +348,7 @@ def test_a_stream_that_the_writer_has_not_met_when_it_ends_is_ended_too(
     assert "the writer has failed" in caplog.text
 
 
-def test_a_peer_that_owes_an_answer_is_gone_although_messages_go_on(
+def test_a_peer_without_acknowledgements_is_gone_even_while_messages_are_sent(
     make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ssehub.wsgi.sockets.unanswered", lambda sock: 99.0)
@@ -374,10 +372,10 @@ def test_senders_do_not_wait_for_a_writer_that_has_ended(make_hub: MakeHub, monk
     hub.end_streams()
     follower.join()
     for n in range(10):
-        hub.broadcast(str(n))  # one of them would wait for an hour
+        hub.broadcast(str(n))  # a sender that waits would wait for an hour
 
 
-def test_without_a_thread_or_descriptor_for_the_writer_a_stream_stays_where_it_is(
+def test_without_a_thread_or_descriptor_for_the_writer_a_stream_stays_on_its_thread(
     make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any) -> Any:
@@ -404,7 +402,7 @@ def test_a_delay_is_counted_once_for_each_stream(make_hub: MakeHub) -> None:
     assert hub.stats()["delivered"] == 2
 
 
-def test_messages_that_exclude_a_session_go_to_all_others_in_one(make_hub: MakeHub) -> None:
+def test_messages_that_exclude_a_session_are_sent_to_all_others_together(make_hub: MakeHub) -> None:
     hub = make_hub()
     followers = [Follower(hub) for _ in range(5)]
     for n in range(5):

@@ -1,1 +1,1 @@
-"""Questions: what the doctor asks, a module for each; its ``ask`` looks, and yields what it has found."""
+"""Checks: one module each. The function ``ask`` of a check yields its findings."""

@@ -1,4 +1,4 @@
-"""Answer: is it an event stream that comes, and with the right headers?"""
+"""Answer: checks whether the response is an event stream with the right headers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ssehub.tools.doctor.fixes import against_compression, proxy_of
 from ssehub.tools.doctor.recording import Recording
 from ssehub.tools.doctor.session import Session
 
-_WHO = "say who you are: --header 'Cookie: ...' or 'Authorization: ...'; of these an EventSource sends cookies only"
+_WHO = "authenticate with --header 'Cookie: ...' or 'Authorization: ...'; an EventSource only sends cookies"
 _STATUS = {
-    204: "204 means that there is no more: a browser never comes back",
+    204: "204 means that there are no more events: browsers do not reconnect",
     401: _WHO,
     403: _WHO,
     404: "is the address right, and does the proxy pass it on unchanged?",
-    405: "the address has to answer GET",
-    429: "too many streams for somebody's limit; a browser's EventSource gives up for good on it",
-    502: "the proxy does not reach the application: is it running, on the address that the proxy knows?",
-    503: "nobody is there, or no room; a browser's EventSource gives up for good on it; Hub(refuse_with=200) does not"
-    " send it",
-    504: "the proxy waited in vain for the headers: send a first comment at once, and have a thread free for it",
+    405: "the address has to accept GET",
+    429: "a limit on the number of streams; a browser's EventSource stops for good after this status",
+    502: "the proxy cannot reach the application: is it running, at the address in the proxy's configuration?",
+    503: "no server, or no capacity; a browser's EventSource stops for good after this status; Hub(refuse_with=200)"
+    " does not send it",
+    504: "the proxy timed out before the headers came: send a first comment at once, and keep a thread free for it",
 }
 
 
 def ask(session: Session) -> Iterator[Finding]:
-    """Open the stream, and judge its head."""
+    """Open the stream, and check the head of the response."""
     session.alone = session.service.ask(session.patience)
     main = session.main = session.open()
     main.settle(session.patience)
@@ -39,18 +39,18 @@ def ask(session: Session) -> Iterator[Finding]:
     elif main.error is not None:
         yield _no_answer(main.error)
     elif session.alone.status is None:
-        session.is_watched = True  # there is nothing to watch
+        session.is_watched = True  # there is no stream to watch
         yield fail(
             "answer",
             f"neither the stream nor an ordinary request ({bare(session.service.stats_url)}) is answered in"
             f" {session.patience:.1f} s",
-            "the server hangs, or all its threads are taken, by streams for instance: Hub(detach=True), or more"
+            "the server hangs, or streams for instance use all its threads: Hub(detach=True), or more"
             " threads than streams",
         )
 
 
 def judge(session: Session, main: Recording) -> Iterator[Finding]:
-    """Judge the head of an answer that has come."""
+    """Check the head of the response."""
     response = main.response
     assert response is not None
     session.is_judged = True
@@ -66,7 +66,7 @@ def judge(session: Session, main: Recording) -> Iterator[Finding]:
 
 def _no_answer(error: Exception) -> Finding:
     if isinstance(error, requests.exceptions.SSLError):
-        fix = "a certificate that browsers trust and that names this host; --ca FILE or --insecure to look further"
+        fix = "a certificate that browsers trust and that names this host; --ca FILE or --insecure to continue"
         return fail("answer", f"TLS: {reason(error)}", fix)
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return fail("compression", reason(error), against_compression(""))
@@ -78,22 +78,22 @@ def _no_answer(error: Exception) -> Finding:
 
 
 def _refused(response: requests.Response, said: str) -> Finding:
-    kind = response.headers.get("Content-Type", "").partition(";")[0] or "something without a type"
+    kind = response.headers.get("Content-Type", "").partition(";")[0] or "a response without a type"
     seen = f"{response.status_code} {response.reason}, {kind}, from {bare(response.url)}"
     if response.history:
         first = response.history[0]
         seen = f"{first.status_code} to {bare(response.url)}, which is {response.status_code} {kind}"
         return fail(
-            "answer", f"no stream, but a redirect: {seen}", f"if it is a login: {_WHO}; else the stream's own address"
+            "answer", f"not a stream but a redirect: {seen}", f"if it is a login: {_WHO}; else the stream's own address"
         )
     if response.status_code == 200:
         return fail(
             "answer",
-            f"no event stream: {seen}",
-            "Content-Type: text/event-stream, or a browser refuses it; or is the stream beside it, at /events?",
+            f"not an event stream: {seen}",
+            "Content-Type: text/event-stream, or browsers refuse it; or is the stream next to it, at /events?",
         )
-    fix = _STATUS.get(response.status_code, "the server's log says why")
-    return fail("answer", f"no event stream: {seen}{f': {said}' if said else ''}", fix)
+    fix = _STATUS.get(response.status_code, "see the server's log")
+    return fail("answer", f"not an event stream: {seen}{f': {said}' if said else ''}", fix)
 
 
 def _accepted(response: requests.Response) -> Finding:
@@ -103,7 +103,7 @@ def _accepted(response: requests.Response) -> Finding:
         return warn(
             "answer",
             f"{seen}, after a redirect ({first}) to {bare(response.url)}",
-            "use that address: each reconnection goes this way",
+            "use that address, because each reconnection is redirected again",
         )
     return ok("answer", seen)
 
@@ -115,7 +115,7 @@ def _headers(response: requests.Response) -> Finding:
         return fail(
             "headers",
             f"Content-Length: {headers['Content-Length']}",
-            "a stream has no length; something has collected it",
+            "a stream has no length; something buffers the whole response",
         )
     if charset and charset not in ("utf-8", "utf8"):
         return warn("headers", f"charset={charset}", "an event stream is always UTF-8: charset=utf-8")
@@ -131,10 +131,10 @@ def _headers(response: requests.Response) -> Finding:
 
 def _cors(origin: str | None, url: str, response: requests.Response) -> Finding:
     if origin is None:
-        return skip("cors", "nobody said which other site's pages follow it", "--origin https://app.example")
+        return skip("cors", "no origin was given whose pages use the stream", "--origin https://app.example")
     parts = urlsplit(url)
     if origin == f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}":
-        return ok("cors", f"{origin} is the stream's own site")
+        return ok("cors", f"{origin} is the stream's own origin")
     allowed = response.headers.get("Access-Control-Allow-Origin")
     fix = f'create_app(hub, origins=["{origin}"]), or the header Access-Control-Allow-Origin: {origin}'
     if allowed not in (origin, "*"):
@@ -156,7 +156,5 @@ def _compression(main: Recording, response: requests.Response) -> Finding:
         return ok("compression", "none")
     fix = against_compression(proxy_of(response.headers))
     if not main.messages():
-        return fail(
-            "compression", f"{encoding}, and no event comes out of it: it waits until it has enough to compress", fix
-        )
-    return warn("compression", f"{encoding}; events come through it now, one flush each", fix)
+        return fail("compression", f"{encoding}, and no event arrives: the compressor waits for more data", fix)
+    return warn("compression", f"{encoding}; events arrive now, with a flush for each", fix)

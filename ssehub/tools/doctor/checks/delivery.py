@@ -1,4 +1,4 @@
-"""Delivery: does what is sent arrive, on every stream, and at once?"""
+"""Delivery: checks whether messages arrive on every stream, and without delay."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ssehub.tools.doctor.recording import Recording
 from ssehub.tools.doctor.session import Session
 
 _CHECK = "delivery"
-#: Streams that get a test message at the most.
+#: Maximum number of streams that are sent a test message.
 _MOST = 50
-#: Seconds by which a message is late, and not merely slow.
+#: Delay in seconds above which a message counts as late.
 _LATE = 1.0
 
 
 def ask(session: Session) -> Iterator[Finding]:
-    """Send a message to each stream, which nobody else gets: each is a client of its own."""
+    """Send a message to each stream alone: each is a client of its own."""
     if session.is_stuck:
-        yield skip(_CHECK, "other requests are not answered, and sending is one")
+        yield skip(_CHECK, "other requests get no response, so no message can be sent")
         return
     streams = [(one, client) for one in session.streams if one.ended is None and (client := _own_client(one))][:_MOST]
     if not streams:
-        why = "the streams are not those of a hub of ssehub, or of a client who may be connected elsewhere, too"
+        why = "the streams are not those of a hub of ssehub, or have a client id that may be connected elsewhere, too"
         yield skip(_CHECK, f"no test message can be sent to them alone: {why}", "an address without client_id=")
         return
     sent = []
@@ -55,15 +55,15 @@ def _arrived(session: Session, sent: list[tuple[Recording, str, float]]) -> Find
     held = against_buffering(proxy_of(response.headers if response is not None else {}))
     if lost:
         seen = f"of {len(sent)} messages, one to each stream, {lost} had not arrived after {session.patience:.1f} s"
-        several = "several processes that share no log (see: one log)"
+        several = "several processes without a shared log (see: one log)"
         is_shared = session.facts is not None and session.facts.get("shared_log")
-        return fail(_CHECK, seen, held if is_shared else f"{several}; or a proxy that holds them back: {held}")
+        return fail(_CHECK, seen, held if is_shared else f"{several}; or a proxy that buffers: {held}")
     seen = f"{len(sent)} messages, one to each stream, arrived within {1000 * max(delays):.0f} ms"
     return fail(_CHECK, f"{seen}: late", held) if max(delays) > _LATE else ok(_CHECK, seen)
 
 
 def _own_client(stream: Recording) -> str | None:
-    """Return the client id of a stream if the hub has drawn it for this stream alone."""
+    """Return the client id of a stream if the hub has created the id for this stream alone."""
     who = stream.opened or {}
     client = who.get("client_id")
     return client if isinstance(client, str) and client == who.get("session_id") else None

@@ -1,4 +1,4 @@
-"""Redis: will the server that holds the log keep it, and let ssehub do its work?"""
+"""Redis: checks whether the server keeps the log, and allows the commands that ssehub uses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from ssehub.tools.doctor.finding import Finding, fail, ok, skip, warn
 from ssehub.tools.doctor.target import Target
 
-#: What is missing before it.
+#: The oldest version that has all required commands.
 _OLDEST = (6, 2)
-#: Seconds for a connection, and for an answer.
+#: Seconds to wait for a connection, and for a response.
 _TIMEOUT = 5.0
-#: Below this the average entry says little: the next may be larger.
+#: For buffers smaller than this, the average entry says little, because the next entries may be larger.
 _SMALL_BUFFER = 16 << 20
-#: Of a memory that is nearly full.
+#: Share of the memory limit above which memory counts as nearly full.
 _NEARLY_FULL = 0.9
 _SCRIPT = (
     "redis.call('XADD', KEYS[1], '*', 'd', '1'); redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1);"
@@ -24,12 +24,12 @@ _SCRIPT = (
 
 
 def ask(target: Target) -> Iterator[Finding]:
-    """Look at the server's settings, what it lets us do, and the log; what is written on the way is deleted again."""
+    """Check the server's settings, permissions and log. Keys that the checks write are deleted again."""
     assert target.log is not None
     try:
         from ssehub.log.redis.link import ERRORS, Link
     except ImportError:
-        yield fail("redis", "its package is not installed here", "pip install 'ssehub[redis]'")
+        yield fail("redis", "the redis package is not installed here", "pip install 'ssehub[redis]'")
         return
     server = _open(Link, target.log.replace("+cluster://", "://", 1))
     with contextlib.closing(server):
@@ -38,7 +38,7 @@ def ask(target: Target) -> Iterator[Finding]:
             log = _open(Link, target.log)
         except ERRORS as error:
             yield fail(
-                "redis", f"it cannot be reached: {error}", "is it running, and the address and the password right?"
+                "redis", f"it cannot be reached: {error}", "is it running, and are the address and the password right?"
             )
             return
         with contextlib.closing(log):
@@ -63,7 +63,7 @@ def _look(target: Target, server: Any, log: Any, errors: tuple[type[BaseExceptio
         try:
             yield judge()
         except errors as error:
-            yield skip(check, f"not told: {error}", "on a managed server look at its console")
+            yield skip(check, f"not reported: {error}", "on a managed server see its console")
 
 
 def _version(about: dict[str, Any], replication: dict[str, Any]) -> Finding:
@@ -74,7 +74,7 @@ def _version(about: dict[str, Any], replication: dict[str, Any]) -> Finding:
         return fail("redis version", f"{name} {version}", "Redis 6.2 or later, or Valkey")
     if replication.get("role") in ("slave", "replica"):
         return fail(
-            "redis version", f"{name} {version} is a replica, which takes no writes", "the address of the primary"
+            "redis version", f"{name} {version} is a replica, which accepts no writes", "the address of the primary"
         )
     return ok("redis version", f"{name} {version}")
 
@@ -86,19 +86,17 @@ def _memory(memory: dict[str, Any]) -> Finding:
         int(memory["used_memory"]),
     )
     seen = f"maxmemory-policy {policy}, maxmemory {limit or 'unlimited'}"
-    fix = "CONFIG SET maxmemory-policy noeviction, and in redis.conf; caches in a server of their own"
+    fix = "CONFIG SET maxmemory-policy noeviction, and in redis.conf; caches on a server of their own"
     if policy.startswith("allkeys"):
         if limit:
-            return fail(
-                "redis memory", f"{seen}: a server that is full throws the log away, and all clients get a gap", fix
-            )
-        return warn("redis memory", f"{seen}: with a limit it would throw the log away", fix)
+            return fail("redis memory", f"{seen}: a full server deletes the log, and all clients get a gap", fix)
+        return warn("redis memory", f"{seen}: with a limit it would delete the log", fix)
     if policy.startswith("volatile") and limit:
-        return warn("redis memory", f"{seen}: the log stays, but who is connected may be forgotten", fix)
+        return warn("redis memory", f"{seen}: the log stays, but the list of connected clients may be deleted", fix)
     if limit and used > _NEARLY_FULL * limit:
         return warn(
             "redis memory",
-            f"{seen}, and {used} bytes are used: soon nothing can be sent",
+            f"{seen}, and {used} bytes are used: soon no message can be sent",
             "more maxmemory, or a smaller log",
         )
     return ok("redis memory", seen)
@@ -109,8 +107,8 @@ def _disk(persistence: dict[str, Any], saving: dict[str, Any]) -> Finding:
         return ok("redis disk", "append-only file")
     fix = "appendonly yes"
     if saving.get("save"):
-        return warn("redis disk", "snapshots only: a crash sets the log back by minutes, and clients get a gap", fix)
-    return warn("redis disk", "nothing is written: after a restart the log is empty, and clients get a gap", fix)
+        return warn("redis disk", "snapshots only: a crash loses minutes of the log, and clients get a gap", fix)
+    return warn("redis disk", "no persistence: after a restart the log is empty, and clients get a gap", fix)
 
 
 def _buffers(target: Target, setting: dict[str, Any], log: Any) -> Finding:
@@ -127,12 +125,12 @@ def _buffers(target: Target, setting: dict[str, Any], log: Any) -> Finding:
     if need > limit:
         return fail(
             "redis buffers",
-            f"{seen}; {PAGE} entries, which are read at once, come to {need}: the reader is cut off",
+            f"{seen}; {PAGE} entries, which are read at once, take {need}: the reader is disconnected",
             fix,
         )
     if limit < _SMALL_BUFFER:
         return warn(
-            "redis buffers", f"{seen}; who reads {PAGE} entries at once, larger ones than now ({need}), is cut off", fix
+            "redis buffers", f"{seen}; a reader of {PAGE} larger entries at once (now {need}) is disconnected", fix
         )
     return ok("redis buffers", seen)
 
@@ -146,18 +144,18 @@ def _timeouts(timeout: dict[str, Any], keepalive: dict[str, Any]) -> Finding:
     seconds, alive = int(timeout.get("timeout", 0)), int(keepalive.get("tcp-keepalive", 0))
     seen = f"timeout {seconds}, tcp-keepalive {alive}"
     if 0 < seconds < 10:
-        return warn("redis timeouts", f"{seen}: senders are cut off between messages", "CONFIG SET timeout 0")
+        return warn("redis timeouts", f"{seen}: senders are disconnected between messages", "CONFIG SET timeout 0")
     if not alive:
         return warn(
             "redis timeouts",
-            f"{seen}: processes whose machine vanished are not noticed",
+            f"{seen}: processes of a machine that vanished are not noticed",
             "CONFIG SET tcp-keepalive 300",
         )
     return ok("redis timeouts", seen)
 
 
 def _rights(target: Target, log: Any, errors: tuple[type[BaseException], ...]) -> Finding:
-    """Do with keys of our own what the log does with its."""
+    """Run the log's commands with keys of our own."""
     base = f"{{{target.log_name}}}:doctor"
     commands: tuple[tuple[Any, ...], ...] = (
         ("EVAL", _SCRIPT, 1, f"{base}:stream"),
@@ -179,7 +177,7 @@ def _rights(target: Target, log: Any, errors: tuple[type[BaseException], ...]) -
         except errors as error:
             refused[str(command[0])] = str(error)
     if not refused:
-        return ok("redis rights", "all that the log does is allowed")
+        return ok("redis rights", "all commands that the log uses are allowed")
     keys = f"~{{{target.log_name}}}* ~{{{target.log_name}:*"
     fix = f"ACL SETUSER ... {keys} +@read +@write +@scripting +@connection +time"
     return fail("redis rights", f"refused: {', '.join(refused)} ({next(iter(refused.values()))})", fix)
@@ -195,7 +193,7 @@ def _log(target: Target, log: Any) -> Finding:
         return ok("redis log", f"the log {target.log_name!r} is empty")
     if max(lengths) > target.log_size:
         seen = f"the log {target.log_name!r} holds {max(lengths)} entries, and size is {target.log_size}"
-        return warn("redis log", seen, "say the same size in every process, and --size here")
+        return warn("redis log", seen, "set the same size in every process, and --size here")
     return ok("redis log", f"the log {target.log_name!r} holds {max(lengths)} entries of at most {target.log_size}")
 
 

@@ -1,4 +1,4 @@
-"""Server: what the service tells of the server it runs on. Whether streams hold its threads is asked later."""
+"""Server: reports what the service says about its server. Module ``serving`` checks the threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHECK = "server"
 
 
 def ask(session: Session) -> Iterator[Finding]:
-    """Judge the facts, if they are told."""
+    """Report the facts about the server, if the service gives them."""
     facts = session.facts
     if facts is None:
         yield _untold(session)
@@ -27,13 +27,13 @@ def _untold(session: Session) -> Finding:
     where = bare(session.service.stats_url)
     if session.alone.value is not None and "stats" in session.alone.value:
         if session.target.token:
-            seen = f"{where} does not know this token, or tells it only to others"
+            seen = f"{where} does not know this token, or the token does not allow it"
             return warn(_CHECK, seen, "the service's --token")
-        return skip(_CHECK, f"{where} tells it only to those who may look", "--token")
+        return skip(_CHECK, f"{where} requires authorization for this", "--token")
     seen = (
-        "does not answer"
+        "does not respond"
         if session.alone.status is None
-        else f"answers {session.alone.status}, and tells nothing of it"
+        else f"responds with {session.alone.status}, and reports nothing about its server"
     )
     return skip(_CHECK, f"{where} {seen}", "--stats-url, with ssehub's create_app(hub) there")
 
@@ -52,6 +52,6 @@ def _worker(facts: dict[str, Any]) -> Finding:
 
 def _preload(facts: dict[str, Any]) -> Finding:
     if facts.get("worker") == "gevent":
-        seen = "--preload with gevent, which patches after the application was imported: what it has imported by name"
+        seen = "--preload with gevent, which patches after the application is imported: a class imported by name"
         return warn("preload", f"{seen} (from queue import SimpleQueue) blocks all streams of a worker", "no --preload")
-    return ok("preload", "the hub starts after the fork; threads that the application starts at import do not")
+    return ok("preload", "the hub starts after the fork; threads that were started on import do not run there")

@@ -1,4 +1,4 @@
-"""Serving: do the streams hold threads of the server, and can they take all of them?"""
+"""Serving: checks whether the streams use threads of the server, and whether they can use all of them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ssehub.tools.doctor.fixes import against_holding
 from ssehub.tools.doctor.session import Session
 
 _CHECK = "serving"
-#: Seconds that a stream which has just begun gets until the hub has counted it.
+#: Seconds to wait until the hub has counted a stream that has just begun.
 _SETTLE = 1.0
 #: Seconds between two requests.
 _LOOK = 0.05
-#: Servers that start a thread for each connection, so that streams cannot take all threads.
+#: Servers that start a thread for each connection, so that streams cannot use all threads.
 _UNBOUNDED = ("Werkzeug", "WSGIServer")
 #: Threads to leave for ordinary requests.
 _SPARE = 20
 
 
 def ask(session: Session) -> Iterator[Finding]:
-    """Report how the open streams are served, unless no request is answered beside them."""
+    """Report how the open streams are served, if the service still responds while they are open."""
     if not session.is_stuck:
         yield from _judge(session, _numbers(session))
 
 
 def ask_again(session: Session) -> Iterator[Finding]:
-    """Where the streams have taken all threads, end them, and report what the service says then."""
+    """If the streams use all threads, end them, and report what the service says afterwards."""
     if not session.is_stuck or session.main is None:
         return
     session.main.close()
@@ -42,7 +42,7 @@ def ask_again(session: Session) -> Iterator[Finding]:
 
 
 def _numbers(session: Session) -> Served | None:
-    """Read how the streams are served, once the hub has counted those that have just begun."""
+    """Return how the streams are served, after the hub has counted those that have just begun."""
     deadline = time.monotonic() + _SETTLE
     while True:
         served = _read(session)
@@ -56,7 +56,7 @@ def _numbers(session: Session) -> Served | None:
 def _read(session: Session) -> Served | None:
     value = session.beside.value if session.beside is not None else None
     here = served_by_process((value or {}).get("stats"))
-    # The numbers of other processes are some seconds old. They are only needed if this one has no stream.
+    # The numbers of other processes are some seconds old. They are only used if this process has no stream.
     return here if here is not None and here.streams else served_by_all(value)
 
 
@@ -68,12 +68,12 @@ def _detach(session: Session) -> bool | None:
 def _judge(session: Session, served: Served | None) -> Iterator[Finding]:
     if served is None:
         if session.facts is not None or session.is_stuck:
-            yield skip(_CHECK, "the service does not tell how it serves its streams", "--stats-url URL")
+            yield skip(_CHECK, "the service does not report how it serves its streams", "--stats-url URL")
         return
     facts = session.facts or {}
     holds = bool(served.holding) or session.is_stuck
     if not served.streams and not holds:
-        yield skip(_CHECK, "the process that answered has no stream", "--time, or one worker")
+        yield skip(_CHECK, "the process that responded has no stream", "--time, or one worker")
         return
     why = _why(served, facts, session.is_stuck) if holds else ""
     fix = against_holding(why)
@@ -81,7 +81,7 @@ def _judge(session: Session, served: Served | None) -> Iterator[Finding]:
         seen = f"{_name(facts)} has one thread, and a stream holds it: {why}"
         yield fail(_CHECK, seen, fix)
     elif session.is_stuck:
-        yield fail(_CHECK, f"the streams hold all threads of {_name(facts)}: {why}", fix)
+        yield fail(_CHECK, f"the streams use all threads of {_name(facts)}: {why}", fix)
     else:
         explained = f" ({why})" if served.on_threads else ""
         yield ok(_CHECK, f"{served}{explained}", fix if served.on_threads else "")
@@ -92,7 +92,7 @@ def _judge(session: Session, served: Served | None) -> Iterator[Finding]:
 
 
 def is_single(facts: dict[str, Any]) -> bool:
-    """Return whether the server has one thread for all requests. Only gunicorn can be believed in this."""
+    """Return whether the server has one thread for all requests. Only gunicorn reports this reliably."""
     is_gunicorn = str(facts.get("software", "")).startswith("gunicorn")
     return facts.get("worker") == "sync" or (is_gunicorn and not facts.get("multithread"))
 
@@ -102,9 +102,9 @@ def _name(facts: dict[str, Any]) -> str:
 
 
 def _why(served: Served, facts: dict[str, Any], was_stuck: bool) -> str:
-    """Say why streams hold threads.
+    """Return why streams use threads.
 
-    :param was_stuck: whether the streams that took all threads have been ended since.
+    :param was_stuck: whether the streams had used all threads and were ended.
     """
     if facts.get("detach") is False:
         return "detach=False"
@@ -116,7 +116,7 @@ def _why(served: Served, facts: dict[str, Any], was_stuck: bool) -> str:
 
 
 def _limit(facts: dict[str, Any], holds: bool, fix: str) -> Finding:
-    """Judge whether the streams that hold a thread can take all threads."""
+    """Check whether streams can use all threads of the server."""
     limit, threads = facts.get("max_connections"), facts.get("threads")
     shown = "as many streams as descriptors allow" if limit is None else f"max_connections={limit}"
     if not holds:
@@ -127,13 +127,13 @@ def _limit(facts: dict[str, Any], holds: bool, fix: str) -> Finding:
         seen = f"{shown}, and the server has {threads} threads: streams can take all of them"
         return warn("limit", seen, f"{fix}; or Hub(max_connections={max(1, threads - _SPARE)})")
     if limit is None:
-        seen = f"{shown}, and each holds a thread; how many threads the server has is not known"
+        seen = f"{shown}, and each uses a thread; the number of the server's threads is not known"
         return warn("limit", seen, f"{fix}; or Hub(max_connections=...), ten or twenty below the server's threads")
-    return ok("limit", shown + (f" of {threads} threads" if threads else "; the server's threads are not known"))
+    return ok("limit", shown + (f" of {threads} threads" if threads else "; the number of threads is not known"))
 
 
 def _stopping(facts: dict[str, Any], holds: bool) -> Finding:
     if not holds or facts.get("worker"):
-        return ok("restart", "the streams end in order when a worker stops")
-    seen = "another handler of SIGTERM hides gunicorn's worker: a restart waits 30 s and cuts all streams at once"
+        return ok("restart", "the streams end normally when a worker stops")
+    seen = "another handler of SIGTERM hides gunicorn's worker: a restart waits 30 s and then cuts all streams at once"
     return warn("restart", seen, "gunicorn -c python:ssehub.integrations.gunicorn")

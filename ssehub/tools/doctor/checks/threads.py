@@ -1,4 +1,4 @@
-"""Threads: is there room for so many streams, and for ordinary requests beside them?"""
+"""Threads: checks whether the server can handle many streams, and ordinary requests at the same time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from ssehub.tools.doctor.finding import Finding, fail, ok, skip
 from ssehub.tools.doctor.session import Session
 
 _ROOM = (
-    "Hub(detach=True), so that streams hold no thread; or more threads than streams: gunicorn -k gthread --threads 200"
+    "Hub(detach=True), so that streams use no thread; or more threads than streams: gunicorn -k gthread --threads 200"
     " --worker-connections 1200, Hub(max_connections=180)"
 )
 
 
 def ask(session: Session) -> Iterator[Finding]:
-    """Open the streams, and make an ordinary request beside one and beside all."""
+    """Open the streams, and make an ordinary request while one is open and while all are open."""
     where = bare(session.service.stats_url)
     if not session.alone.is_there:
-        yield skip("other requests", f"{where} is not answered even without a stream", "--stats-url URL")
+        yield skip("other requests", f"{where} does not respond even without a stream", "--stats-url URL")
         return
     session.beside = session.service.ask(session.patience)
     if not session.beside.is_there:
         session.is_stuck = True
-        seen = f"with one stream open, {where} is not answered in {session.patience:.1f} s"
-        yield fail("other requests", seen, f"the stream holds the only thread. {_ROOM}")
+        seen = f"with one stream open, {where} does not respond within {session.patience:.1f} s"
+        yield fail("other requests", seen, f"the stream uses the only thread. {_ROOM}")
         return
     count = session.target.streams
     if count == 1:
-        yield ok("other requests", f"{where} is answered beside a stream")
+        yield ok("other requests", f"{where} responds while a stream is open")
         return
     session.others = [session.open() for _ in range(count - 1)]
     deadline = time.monotonic() + session.patience
@@ -39,10 +39,10 @@ def ask(session: Session) -> Iterator[Finding]:
     answer = session.beside = session.service.ask(session.patience)
     if not answer.is_there:
         session.is_stuck = True
-        seen = f"with {count} streams open, {where} is not answered in {session.patience:.1f} s"
-        yield fail("other requests", seen, f"{_ROOM}; nginx and others limit connections, too")
+        seen = f"with {count} streams open, {where} does not respond within {session.patience:.1f} s"
+        yield fail("other requests", seen, f"{_ROOM}; nginx and other proxies also limit connections")
     else:
-        yield ok("other requests", f"{where} is answered in {1000 * answer.seconds:.0f} ms beside {count} streams")
+        yield ok("other requests", f"{where} responds in {1000 * answer.seconds:.0f} ms with {count} streams open")
 
 
 def _opened(session: Session, count: int) -> Finding:
@@ -52,7 +52,7 @@ def _opened(session: Session, count: int) -> Finding:
     waiting = sum(one.response is None and one.error is None for one in session.others)
     refused = count - len(begun) - waiting
     limit = (session.facts or {}).get("max_connections")
-    told = [f"{waiting} wait for an answer"] * bool(waiting) + [f"{refused} were refused"] * bool(refused)
+    told = [f"{waiting} wait for a response"] * bool(waiting) + [f"{refused} were refused"] * bool(refused)
     raised = f"max_connections={limit}, or the limit of a proxy: raise it, and the limit of open files (ulimit -n)"
     fix = raised if refused else _ROOM
     return fail("streams", f"of {count} only {len(begun)} are open: {', '.join(told)}", fix)

@@ -1,4 +1,4 @@
-"""``manage.py ssehub_send``: send to the clients of this site."""
+"""``manage.py ssehub_send``: sends a message to the clients of this site."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ssehub.integrations.settings import send_and_close
 
 
 class Command(BaseCommand):
-    """Send a message to everyone, a zone or a client."""
+    """Sends a message to all clients, a zone or a client."""
 
-    help = "Send a message to everyone, a zone or a client; it needs a shared log."
+    help = "Send a message to all clients, a zone or a client; it needs a shared log."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Say what it takes."""
+        """Add the arguments."""
         parser.add_argument("text")
         parser.add_argument("--zone", help="only to this zone")
         parser.add_argument("--client-id", help="only to this client")
-        parser.add_argument("--event", default="message", help="the event's type")
-        parser.add_argument("--id", help="the event's id")
+        parser.add_argument("--event", default="message", help="the event type")
+        parser.add_argument("--id", help="the event id")
 
     def handle(self, *arguments: Any, **options: Any) -> None:
-        """Send it, and print its id."""
+        """Send the message, and print its id."""
         if not hub().is_shared:
             raise CommandError("the log is in the memory of the server's process: set LOG in settings.SSEHUB")
         given = {name: options[name] for name in ("text", "zone", "client_id", "event", "id")}
