@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from ssehub.client.responses import bare
+from ssehub.client.transport import check_url
 from ssehub.integrations.settings import open_log
 from ssehub.log import Log
 
@@ -57,14 +59,16 @@ def split_http(url: str) -> SplitResult:
 
     :raises ValueError: if it is not an HTTP URL.
     """
+    check_url(url)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"not an http URL: {url!r}; perhaps it is http://{url}")
+        hint = "" if "://" in url or "@" in url else f"; perhaps it is http://{bare(url)}"
+        raise ValueError(f"not an http URL: {bare(url)}{hint}")
     return parts
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f"not 'NAME: VALUE': {text!r}")
+        raise argparse.ArgumentTypeError("it is not like 'NAME: VALUE'")
     return name.strip(), value.strip()

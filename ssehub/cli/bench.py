@@ -59,6 +59,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> Plan:
     parts = split_http(options.url)
+    for url in filter(None, (options.send_url, options.stats_url)):
+        split_http(url)
     zones = [value for name, value in parse_qsl(parts.query) if name == "zone"]
     if options.zone and zones and zones != [options.zone]:
         raise ValueError("the URL and --zone name different zones")

@@ -13,7 +13,6 @@ import requests
 import urllib3
 
 from ssehub.client.bounded_response import Bounded
-from ssehub.client.watched import keep
 
 #: Maximum number of bytes that one read returns.
 _PIECE = 65536
@@ -76,6 +75,14 @@ def beginning(response: requests.Response, size: int, seconds: float) -> bytes:
             below.close()  # the connection can be reused
     keep(response, read)
     return read
+
+
+def keep(response: requests.Response, content: bytes) -> None:
+    """Make this the content of a response, and end it; ``requests`` would read all of it, and undo its compression."""
+    response._content = content
+    response._content_consumed = True  # type: ignore[attr-defined]
+    if not getattr(response.raw, "closed", True):
+        response.raw.close()
 
 
 def limiter(response: requests.Response) -> Callable[[float | None], None]:

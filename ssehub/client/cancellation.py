@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import os
 import queue
 import socket
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import connection, connectionpool
+from urllib3 import PoolManager, connection, connectionpool
 
+from ssehub.client.body import beginning
 from ssehub.client.bounded_response import BoundedResponse
+
+#: Bytes that are read of the body of a challenge, and seconds to wait for them, at the most. A connection on which more
+#: is left is closed, and NTLM needs the same one for its answer.
+_CHALLENGE, _SOON = 65_536, 1.0
 
 
 class Cancellation:
@@ -87,9 +94,6 @@ def _watch(connected: Any) -> None:
         cancellation.watch(connected)
 
 
-# These classes have urllib3's names, because urllib3's error messages show them.
-
-
 class HTTPConnection(connection.HTTPConnection):
     """A connection whose socket is watched from its creation, before the TLS handshake."""
 
@@ -107,54 +111,74 @@ class HTTPConnection(connection.HTTPConnection):
         super().request(*args, **kwargs)
 
 
-class HTTPSConnection(HTTPConnection, connection.HTTPSConnection):
-    """A watched connection with TLS."""
-
-
 class HTTPConnectionPool(connectionpool.HTTPConnectionPool):
-    """A pool of watched connections."""
+    """A pool of watched connections. A stream does not wait until another one leaves it a place."""
 
-    ConnectionCls = HTTPConnection
-
-
-class HTTPSConnectionPool(connectionpool.HTTPSConnectionPool):
-    """A pool of watched connections with TLS."""
-
-    ConnectionCls = HTTPSConnection
-
-
-_POOLS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.pop("block", None)
+        super().__init__(*args, **options)
 
 
 class WatchedAdapter(HTTPAdapter):
-    """A ``requests`` adapter whose connections can be aborted in every phase except name lookup and TCP connect.
+    """The methods that replace those of a session's adapter: connections can be cut off, and their heads are bounded.
 
-    A :class:`~ssehub.Client` replaces each plain ``HTTPAdapter`` by one.
+    Connections cannot be cut off during the name lookup and the TCP connect. The class of an object derives from this
+    one and from the adapter's class, and the object shares the adapter's state (:func:`ssehub.client.watched.sharing`).
     """
 
-    @classmethod
-    def instead_of(cls, adapter: HTTPAdapter) -> WatchedAdapter:
-        """Return an adapter with the settings of a plain one: its retries, pool sizes and TLS context."""
-        ours: Any = cls.__new__(cls)
-        ours.__setstate__(adapter.__getstate__())
-        ours.poolmanager.connection_pool_kw.update(adapter.poolmanager.connection_pool_kw)
-        return cast("WatchedAdapter", ours)
+    _original: HTTPAdapter
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Create the pool manager. Called by ``requests``."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+    @property
+    def poolmanager(self) -> Any:
+        """The adapter's pool manager, with pools of watched connections."""
+        return _watched(self._original.poolmanager)
+
+    @poolmanager.setter
+    def poolmanager(self, manager: Any) -> None:
+        """Set the adapter's pool manager."""
+        self._original.poolmanager = manager
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request. Called by ``requests``."""
         answer = super().send(*args, **kwargs)
         if (cancellation := _current.get()) is not None:
             cancellation.answer = answer
+        if answer.status_code in (401, 407) and answer.request.hooks["response"]:
+            # Authentication works in hooks, which read all of the body before they answer the challenge.
+            beginning(answer, _CHALLENGE, _SOON)
         return answer
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Create the pool manager of a proxy. Called by ``requests``. A SOCKS proxy has its own kind of connections."""
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = _POOLS
+        """Return a proxy's pool manager, with pools of watched connections; called by ``requests``."""
+        return _watched(super().proxy_manager_for(proxy, **kwargs))
+
+    def __del__(self) -> None:
+        """Leave open what the user's adapter still has."""
+
+
+def _watched(manager: Any) -> Any:
+    """Return a pool manager that makes watched pools, and keeps them under keys of their own among those of another.
+
+    So whoever closes the other one closes these pools, and whoever uses it gets none of them.
+    """
+    if not isinstance(manager, PoolManager):
         return manager
+    ours = copy.copy(manager)
+    ours.pool_classes_by_scheme = {
+        scheme: _watched_pool(kind) for scheme, kind in manager.pool_classes_by_scheme.items()
+    }
+    ours.key_fn_by_scheme = {
+        scheme: functools.partial(_own_key, key) for scheme, key in manager.key_fn_by_scheme.items()
+    }
+    return ours
+
+
+def _own_key(key: Any, context: dict[str, Any]) -> Any:
+    return WatchedAdapter, key(context)
+
+
+@functools.cache
+def _watched_pool(kind: Any) -> Any:
+    # urllib3's error messages show these names.
+    made = type(kind.ConnectionCls.__name__, (HTTPConnection, kind.ConnectionCls), {})
+    return type(kind.__name__, (HTTPConnectionPool, kind), {"ConnectionCls": made})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import requests
 
 from ssehub.client.body import beginning
-from ssehub.client.responses import veil
+from ssehub.client.cancellation import Cancellation
+from ssehub.client.printable import printable
+from ssehub.client.responses import bare
+from ssehub.client.transport import Timeout, Transport
 
-_TIMEOUT = (3.05, 30.0)
-#: Maximum number of bytes of a response that are read, and of characters of a reason in it.
+_TIMEOUT = Timeout()
+#: Seconds that reading the answer may take in total.
+_READING = 30.0
+#: Bytes of an answer that are read, and characters of a reason in it, at the most.
 _LONGEST, _LONGEST_REASON = 65_536, 2000
 
 
@@ -35,16 +41,14 @@ def publish(
     :raises requests.RequestException: if the service does not respond, or refuses the message. The text has the reason.
     """
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
-    post = session.post if session is not None else requests.post
-    headers = {**authorization, **(headers or {})}
-    # A redirected POST may turn into a GET without the message, so redirects are not followed.
-    try:
-        response = post(url, json=dict(fields), headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True)
-    except requests.RequestException as error:
-        veil(error, url)
-        raise
-    with response:
-        content = beginning(response, _LONGEST, _TIMEOUT[1])
+    # A redirected POST may become a GET, without the message.
+    options = {"json": dict(fields), "headers": {**authorization, **(headers or {})}, "allow_redirects": False}
+    with (
+        contextlib.closing(Transport(session, _TIMEOUT)) as transport,
+        transport.open(Cancellation(), "POST", url, **options) as stream,
+    ):
+        response = stream.response
+        content = beginning(response, _LONGEST, _READING)
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
@@ -52,8 +56,11 @@ def publish(
     if response.status_code != 200:
         reason = str(answer.get("error") or "")[:_LONGEST_REASON] if isinstance(answer, dict) else ""
         if response.is_redirect:
-            reason = f"{response.status_code}, the service is now at {response.headers['Location']}: use that address"
-        raise requests.HTTPError(reason or f"{response.status_code} {response.reason}", response=response)
+            reason = (
+                f"{response.status_code}, the service is now at {bare(response.headers['Location'])}: use that address"
+            )
+        text = printable(reason or f"{response.status_code} {response.reason}")
+        raise requests.HTTPError(text, response=response)
     if not isinstance(answer, dict):
         raise requests.HTTPError("the response is not that of an ssehub service", response=response)
     return answer

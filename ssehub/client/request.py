@@ -54,6 +54,7 @@ class Request:
             _check_headers(self.headers)
         if not callable(self.body):
             _check_body(self.body)
+        _check_auth(self.auth)
         if self.body is not None and self.json is not None:
             raise ValueError("a request has one body, but body and json were both given")
 
@@ -117,9 +118,9 @@ def checked_id(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"last_event_id must be a str, not {type(value).__name__}")
     if "\n" in value or "\r" in value or "\0" in value:
-        raise ValueError(f"last_event_id has a line break or a NUL, which no event id contains: {value!r}")
+        raise ValueError("last_event_id has a line break or a NUL, which no event id contains")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"last_event_id has half of a surrogate pair, which UTF-8 cannot encode: {value!r}")
+        raise ValueError("last_event_id has half of a surrogate pair, which UTF-8 cannot encode")
     return value
 
 
@@ -145,11 +146,22 @@ def _check_headers(headers: object) -> None:
     for name, value in headers.items():
         if not isinstance(name, str | bytes) or not isinstance(value, str | bytes):
             raise TypeError(f"a header must be str or bytes; {name!r} is {type(value).__name__}")
-        try:
-            "".join(part for part in (name, value) if isinstance(part, str)).encode("latin-1")
-        except UnicodeEncodeError:
-            raise ValueError(f"the header {name!r} is not latin-1; pass it as bytes") from None
+        _check_latin_1(f"the header {name!r}", name, value)
         check_header(name, value)
+
+
+def _check_auth(auth: object) -> None:
+    """Refuse a name and a password of which ``requests`` cannot make a header."""
+    names = (auth.username, auth.password) if isinstance(auth, requests.auth.HTTPBasicAuth) else auth
+    if isinstance(names, tuple):
+        _check_latin_1("auth", *names)
+
+
+def _check_latin_1(what: str, *values: object) -> None:
+    try:
+        "".join(value for value in values if isinstance(value, str)).encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is not latin-1; pass it as bytes") from None
 
 
 def _check_body(body: object) -> None:

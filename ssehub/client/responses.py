@@ -35,6 +35,9 @@ _TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 _LAST_PART = re.compile(r": (?![A-Z0-9_]+\])")
 #: A URL within a text.
 _ADDRESS = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]*")
+#: What urllib3 says of an address that it cannot parse, with what it took for the host and the port. That is a part of
+#: the password, if there is a slash in it.
+_UNPARSED = re.compile(r"Failed to parse: .*", re.DOTALL)
 
 
 class StreamRefused(SSEHubError, requests.HTTPError):
@@ -140,8 +143,8 @@ def bare(url: str) -> str:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises an error if there is a password with a slash
         if parts.netloc:
-            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return "(not shown, because it may contain a password)" if "@" in url else url.partition("?")[0].partition("#")[0]
+            return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+    return "(not shown, because it may contain a password)" if "@" in url else printable(re.split("[?#]", url)[0])
 
 
 def reason(error: BaseException) -> str:
@@ -158,8 +161,13 @@ def reason(error: BaseException) -> str:
         host = urlsplit(request.url).netloc.rpartition("@")[2] if request is not None and request.url else "the server"
         return printable(f"{host}: {_LAST_PART.split(str(below))[-1]}")
     if isinstance(error, requests.RequestException):
-        return printable(_ADDRESS.sub(lambda found: bare(found[0]), str(error)))
+        return printable(_without_secrets(str(error)))
     return printable(str(error))
+
+
+def _without_secrets(text: str) -> str:
+    text = _UNPARSED.sub("an address, perhaps that of a proxy, cannot be parsed", text)
+    return _ADDRESS.sub(lambda found: bare(found[0]), text)
 
 
 def veil(error: requests.RequestException, url: str) -> None:
@@ -169,11 +177,12 @@ def veil(error: requests.RequestException, url: str) -> None:
     """
     below = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(error, requests.exceptions.InvalidHeader):
-        text = "a header of the request contains a line break, or starts with whitespace"
+        unfit = "has a line break in it, begins with a blank, or does not fit latin-1"
+        text = f"a header of the request, perhaps that of auth, {unfit}"
     else:
         text = reason(error) if below is not None else str(error).replace(url, bare(url))
-        text = _ADDRESS.sub(lambda found: bare(found[0]), text)
-    error.args = (text,)
-    # The cause would show the query again; the cause of the cause does not.
+        text = _without_secrets(text)
+    error.args = (printable(text),)
+    # What it was made of shows the query again; what is below that does not.
     error.__cause__ = below if isinstance(below, BaseException) else None
     error.__suppress_context__ = True

@@ -17,7 +17,7 @@ import ssehub
 from ssehub.client.body import limiter, missing, reader, socket_of
 from ssehub.client.cancellation import Cancellation, connecting
 from ssehub.client.responses import StreamRefused, bare, veil
-from ssehub.client.watched import Watched, trim
+from ssehub.client.watched import trim, watched
 
 
 class Timeout(NamedTuple):
@@ -41,7 +41,7 @@ class Transport:
     def __init__(self, session: requests.Session | None, timeout: Timeout) -> None:
         self._session = session or requests.Session()
         self._is_ours = session is None
-        self._watched = Watched(self._session)
+        self._watched = watched(self._session)
         self._timeout = timeout
 
     def open(self, cancellation: Cancellation, method: str, url: str, **options: Any) -> Stream:
@@ -59,14 +59,13 @@ class Transport:
         timeout = (self._timeout.connect, self._timeout.headers)
         try:
             with connecting(cancellation):
-                response = self._watched.session.request(method, url, stream=True, timeout=timeout, **options)
+                response = self._watched.request(method, url, stream=True, timeout=timeout, **options)
             return Stream(response, cancellation, self._timeout.idle)
         except BaseException as error:
             if cancellation.answer is not None:
                 cancellation.answer.close()
             cancellation.release()
-            if _is_garbled(error):
-                error = requests.ConnectionError(f"the response is not valid HTTP: {error}")
+            error = _translated(error, cancellation.answer)
             if isinstance(error, requests.RequestException):
                 veil(error, url)
             raise error
@@ -86,8 +85,7 @@ class Transport:
         return named
 
     def close(self) -> None:
-        """Close the session, if it belongs to the transport."""
-        self._watched.close()
+        """Close what is ours."""
         if self._is_ours:
             self._session.close()
 
@@ -151,27 +149,39 @@ class Stream:
         self.close()
 
 
-def _is_garbled(error: BaseException) -> bool:
-    """Return whether an error means that the response was not valid HTTP. ``requests`` does not convert all of them."""
-    if isinstance(error, requests.exceptions.InvalidHeader) and error.args:
-        return isinstance(error.args[0], urllib3.exceptions.HTTPError)  # about the response, not about our own header
-    if isinstance(error, requests.RequestException):
-        return False
-    # An invalid redirect target raises a plain ValueError, or a UnicodeError.
-    return isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | ValueError)
+def _translated(error: BaseException, answer: requests.Response | None) -> BaseException:
+    """Return an error of ``requests`` in the place of those that it lets through, or that mean something else here.
+
+    :param answer: the last answer, if there was one.
+    """
+    if isinstance(error, UnicodeEncodeError):
+        return requests.exceptions.InvalidHeader(error.reason)
+    if isinstance(error, requests.exceptions.InvalidHeader) and isinstance(error.args[0], urllib3.exceptions.HTTPError):
+        error = error.args[0]  # it is about the response's headers
+    if isinstance(error, ValueError) and answer is not None and answer.is_redirect:
+        # Unlike an address of the user's, the server may mend it.
+        place = bare(answer.headers["Location"])
+        return requests.ConnectionError(f"a redirect leads to an address that cannot work: {place}", response=answer)
+    if isinstance(error, urllib3.exceptions.LocationValueError):
+        return requests.exceptions.InvalidURL(str(error))
+    known = isinstance(error, requests.RequestException)
+    if not known and isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | ValueError):
+        return requests.ConnectionError(f"the answer cannot be understood: {error}")
+    return error
 
 
 def check_url(url: str) -> None:
     """Check a URL. ``requests`` reports an invalid host as not found, which would lead to endless retries.
 
-    :raises requests.exceptions.InvalidURL: a ``ValueError``, if the host contains whitespace or is invalid.
+    :raises requests.exceptions.InvalidURL: a ``ValueError``; if the host has a blank in it, or host or port are none.
     """
     try:
-        host = urlsplit(url).netloc
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises, if it is none
     except ValueError:
-        raise requests.exceptions.InvalidURL(f"not a valid URL: {bare(url)}") from None
-    if any(letter.isspace() for letter in host):
-        raise requests.exceptions.InvalidURL(f"the host contains whitespace: {bare(url)}")
+        raise requests.exceptions.InvalidURL(f"not an address: {bare(url)}") from None
+    if any(letter.isspace() for letter in parts.netloc):
+        raise requests.exceptions.InvalidURL(f"the host has a blank in it: {bare(url)}")
 
 
 def check_header(name: str | bytes, value: str | bytes) -> None:

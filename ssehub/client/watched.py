@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from http.cookiejar import CookieJar
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+from ssehub.client.body import keep
 from ssehub.client.cancellation import WatchedAdapter
 
 #: Maximum number of cookies, and of bytes in one: a server may set new ones in each response. Precedent: RFC 6265 6.1
@@ -17,40 +19,53 @@ _COOKIES = 100
 _COOKIE_SIZE = 4096
 
 
-class Watched:
-    """A session that equals the user's, except for its plain adapters. It belongs to the thread that reads.
+class WatchedSession(requests.Session):
+    """The methods that replace those of a user's session."""
 
-    The user's session is not changed, and may be used by other threads at the same time.
+    def get_adapter(self, url: str) -> Any:
+        """Return an adapter whose connections are watched; called by ``requests``."""
+        adapter = super().get_adapter(url)
+        return sharing(adapter, WatchedAdapter) if isinstance(adapter, HTTPAdapter) else adapter
 
-    :param session: the user's session. Later changes to it take effect, and its methods still change it.
-    :ivar session: the same session, with adapters whose connections are watched.
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where a redirect leads to; called by ``requests``."""
+        target: str | None = super().get_redirect_target(resp)
+        if target is not None:
+            # requests would read the body, which may be endless, before it goes on.
+            keep(resp, b"")
+        return target
+
+    def resolve_redirects(self, resp: requests.Response, *args: Any, **options: Any) -> Any:
+        """Follow redirects; called by ``requests``, also to work out where one leads to that is not followed."""
+        if not options.get("yield_requests"):
+            yield from super().resolve_redirects(resp, *args, **options)
+        elif resp.is_redirect:
+            keep(resp, b"")
+
+    def __del__(self) -> None:
+        """Leave open what the user's session still has."""
+
+
+def watched(session: requests.Session) -> requests.Session:
+    """Return a session that is the user's, except that its connections are watched (:class:`WatchedAdapter`).
+
+    The user's session is not changed, and may be used by others meanwhile. What is set on it later counts, and what its
+    own methods set is set on it. The same holds for its adapters. Closing the user's session closes the connections.
     """
-
-    def __init__(self, session: requests.Session) -> None:
-        self._adapters: dict[HTTPAdapter, WatchedAdapter] = {}
-        self.session: requests.Session = object.__new__(_kind_of(session, self._replaced))
-        self.session.__dict__ = session.__dict__
-
-    def close(self) -> None:
-        """Close the adapters that belong to this object."""
-        for adapter in self._adapters.values():
-            adapter.close()
-
-    def _replaced(self, adapter: Any) -> Any:
-        if type(adapter) is not HTTPAdapter:
-            return adapter
-        ours = self._adapters.get(adapter)
-        if ours is None:
-            ours = self._adapters[adapter] = WatchedAdapter.instead_of(adapter)
-        return ours
+    made: requests.Session = sharing(session, WatchedSession)
+    return made
 
 
-def keep(response: requests.Response, content: bytes) -> None:
-    """Set the content of a response, and end it. ``requests`` would read the whole body and decompress it."""
-    response._content = content
-    response._content_consumed = True  # type: ignore[attr-defined]
-    if not getattr(response.raw, "closed", True):
-        response.raw.close()
+def sharing(original: Any, replacing: type) -> Any:
+    """Make an object that shares the state of another one.
+
+    :param replacing: the class whose methods replace those of the other's class.
+    """
+    kind: Any = type(original)
+    made: Any = object.__new__(_kind(kind, replacing))
+    made._original = original
+    made.__dict__ = original.__dict__
+    return made
 
 
 def trim(cookies: CookieJar) -> None:
@@ -62,36 +77,22 @@ def trim(cookies: CookieJar) -> None:
         cookies.clear(one.domain, one.path, one.name)
 
 
-def _kind_of(session: requests.Session, replaced: Any) -> type[requests.Session]:
-    """Return a class of sessions that share the state of one session."""
-    kind: Any = type(session)
-
-    class _Sharing(kind):  # type: ignore[misc]
-        def get_adapter(self, url: str) -> Any:
-            return replaced(super().get_adapter(url))
-
-        def get_redirect_target(self, resp: requests.Response) -> str | None:
-            target: str | None = super().get_redirect_target(resp)
-            if target is not None:
-                # requests would read the body, which may be endless, before it follows the redirect.
-                keep(resp, b"")
-            return target
-
-        def __del__(self) -> None:
-            """Leave everything open that the user's session still uses."""
-
-    for base in kind.__mro__:
-        for name, member in vars(base).items():
-            if isinstance(member, types.MemberDescriptorType):  # attributes in __slots__ are not in __dict__
-                setattr(_Sharing, name, _shared(session, member))
-    return _Sharing
+@functools.cache
+def _kind(kind: Any, replacing: Any) -> type:
+    shared = {
+        name: _shared(member)
+        for base in reversed(kind.__mro__)
+        for name, member in vars(base).items()
+        if isinstance(member, types.MemberDescriptorType)  # of __slots__, which no __dict__ holds
+    }
+    return type(kind.__name__, (replacing, kind), {**shared, "__slots__": ("_original",)})
 
 
-def _shared(session: requests.Session, member: Any) -> property:
-    def _read(_: object) -> Any:
-        return member.__get__(session)
+def _shared(member: Any) -> property:
+    def _read(self: Any) -> Any:
+        return member.__get__(self._original)
 
-    def _write(_: object, value: object) -> None:
-        member.__set__(session, value)
+    def _write(self: Any, value: object) -> None:
+        member.__set__(self._original, value)
 
     return property(_read, _write)

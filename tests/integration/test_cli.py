@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ssehub.cli import main
 from ssehub.cli.serve import _OpenResponses
 from tests.redis_server import RedisServer
 from tests.scripted import REFUSED, Exchange, Server, bodies
@@ -347,6 +348,20 @@ def test_send_finds_the_service_where_it_is_mounted(scripted: Callable[..., Serv
         assert server.requests[0].target == target
 
 
+def test_send_takes_no_interim_response_for_the_answer(scripted: Callable[..., Server]) -> None:
+    accepted = b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"id":"a","queued":1}'
+    sent = run("send", scripted(bodies(b"HTTP/1.1 103 Early Hints\r\n\r\n" + accepted)).url, "x")
+    assert sent.returncode == 0 and sent.stdout.startswith("a queued for 1")
+
+    def script(exchange: Exchange) -> None:
+        with contextlib.suppress(OSError):
+            while True:  # until the other side leaves
+                exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+    sent = run("send", scripted(script).url, "x")
+    assert sent.returncode == 1 and "longer than" in sent.stderr
+
+
 def test_send_takes_no_answer_without_an_end(scripted: Callable[..., Server]) -> None:
     def script(exchange: Exchange) -> None:
         exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
@@ -403,6 +418,33 @@ def test_no_password_and_no_token_of_an_address_is_shown(scripted: Callable[...,
             assert listener.stderr is not None
             said = listener.stderr.readline()
             assert said and "geheim" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["htp://u:geheim@127.0.0.1:1/", "u:geheim@127.0.0.1/", "http://u:geheim/x@127.0.0.1/", "http://u:geheim@h:x/"],
+)
+@pytest.mark.parametrize(
+    "arguments", [("listen",), ("send", "x"), ("bench",), ("doctor",), ("bench", "http://127.0.0.1:1/", "--send-url")]
+)
+def test_an_address_that_is_refused_is_shown_without_its_password(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], url: str
+) -> None:
+    command, *more = arguments
+    assert main([command, url, *more] if command == "send" else [command, *more, url]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ssehub: ") and "geheim" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("bench", "http://127.0.0.1:1/", "--header", "A: geheim\nx"), ("listen", "http://h/", "--header", "geheim")],
+)
+def test_a_header_that_is_refused_is_not_shown(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    with contextlib.suppress(SystemExit):
+        main(arguments)
+    said = capsys.readouterr().err
+    assert "header" in said and "geheim" not in said
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "x", "65536"])

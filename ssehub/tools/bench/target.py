@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ssehub.client.responses import bare
+from ssehub.client.transport import check_url
 from ssehub.exceptions import SSEHubError
 
 #: Maximum number of seconds for each address of a name when the working one is determined.
@@ -34,15 +36,16 @@ class Target:
     """
 
     def __init__(self, url: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        check_url(url)
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an http URL: {_shown(url)!r}; it begins with http:// or https://")
+            raise ValueError(f"not an http address: {bare(url)}; it begins with http:// or https://")
         tls = parts.scheme == "https"
         self.host: str = parts.hostname
         port = parts.port or (443 if tls else 80)
         self.path: str = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        #: The URL without a password and without the query, which may contain a token.
-        self.shown: str = _shown(url)
+        #: As it may be shown: without a password, and without the query, which may hold a token.
+        self.shown: str = bare(url)
         self.tls: ssl.SSLContext | None = None
         if tls:
             self.tls = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE"))
@@ -91,10 +94,5 @@ def raise_file_limit(needed: int = 0) -> int:
 
 def _line(name: str, value: str) -> str:
     if any(break_ in name + value for break_ in "\r\n\0"):
-        raise ValueError(f"not a header: {name!r}: {value!r}")
+        raise ValueError(f"not a header, for it has a line break or a NUL in it: {name!r}")
     return f"{name}: {value}"
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else url

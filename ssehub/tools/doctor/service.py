@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import requests
 
 from ssehub.client.cancellation import Cancellation
-from ssehub.client.transport import Stream
+from ssehub.client.transport import Stream, Timeout, Transport
 from ssehub.tools.doctor.target import Target
 
 #: Requests a response without compression, because a short compressed one may expand to any length.
@@ -55,17 +55,15 @@ class Service:
         """
         began = time.monotonic()
         options = self._target.options(self.stats_url, **PLAIN, **self._authorization())
-        with requests.Session() as session:
-            try:
-                timeout = (min(_CONNECT, patience), patience)
-                response = session.get(self.stats_url, stream=True, timeout=timeout, **options)
-            except requests.RequestException as error:
-                return Answer(time.monotonic() - began, error=error)
-            with response:
-                # A response that is not JSON may be a stream without an end.
+        try:
+            with self._open("GET", self.stats_url, patience, options) as stream:
+                response = stream.response
+                # What is no JSON may be a stream, without an end.
                 is_json = "json" in response.headers.get("Content-Type", "")
                 value = _object(response, patience) if is_json else None
                 return Answer(time.monotonic() - began, response.status_code, response.headers, value)
+        except requests.RequestException as error:
+            return Answer(time.monotonic() - began, error=error)
 
     def send(self, client_id: str, data: str, patience: float) -> None:
         """Send a message to one client.
@@ -75,15 +73,21 @@ class Service:
         """
         fields = {"client_id": client_id, "data": data, "event": "ssehub-doctor"}
         options = self._target.options(self.send_url, **self._authorization())
-        timeout = (min(_CONNECT, patience), patience)
-        with requests.Session() as session:
-            # After a redirect it would be a GET, and the response to that may be a stream.
-            response = session.post(
-                self.send_url, json=fields, stream=True, timeout=timeout, allow_redirects=False, **options
-            )
-            with response:
-                if response.status_code != 200:
-                    raise requests.HTTPError(f"{response.status_code} {response.reason}", response=response)
+        # Redirected it would be a GET, and what answers that perhaps a stream.
+        options.update(json=fields, allow_redirects=False)
+        with self._open("POST", self.send_url, patience, options) as stream:
+            response = stream.response
+            if response.status_code != 200:
+                raise requests.HTTPError(f"{response.status_code} {response.reason}", response=response)
+
+    @contextlib.contextmanager
+    def _open(self, method: str, url: str, patience: float, options: dict[str, Any]) -> Iterator[Stream]:
+        transport = Transport(None, Timeout(min(_CONNECT, patience), patience, patience))
+        with (
+            contextlib.closing(transport),
+            transport.open(Cancellation(), method, url, **options) as stream,
+        ):
+            yield stream
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._target.token}"} if self._target.token else {}

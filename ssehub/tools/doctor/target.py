@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from ssehub.client.responses import bare
 from ssehub.client.transport import check_url
 
 #: Maximum number of open streams. Each uses a thread here.
@@ -73,5 +74,6 @@ def _check_http(url: str) -> None:
     check_url(url)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise requests.exceptions.InvalidURL(f"not an http URL such as http://host/events: {url!r}")
-    _ = parts.port  # raises an error if it is invalid
+        raise requests.exceptions.InvalidURL(
+            f"not an address of the web, which is like http://host/events: {bare(url)}"
+        )

@@ -22,7 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from ssehub import Backoff, Client, Message, StreamRefused, Timeout
-from ssehub.client import reason
+from ssehub.client import publish, reason
 from ssehub.client.bounded_response import Bounded
 from tests.scripted import NO_MORE, QUICK, REFUSED, STREAM, Exchange, Server, bodies, held
 from tests.servers import free_port
@@ -909,22 +909,82 @@ def test_a_gap_that_is_nested_too_deeply_does_not_end_the_client(follow: Callabl
     assert data(client) == ["x"] and gaps == [("unknown", None)]
 
 
-@pytest.mark.parametrize("location", [b"http://[::", b"\xff\xfe", b"http://a b/", b"//"])
-def test_an_invalid_redirect_target_is_a_failed_attempt(follow: Callable[..., Client], location: bytes) -> None:
-    head = b"HTTP/1.1 302 Go\r\nLocation: " + location + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    client = follow(bodies(head, "data: x\n\n"))
+BAD_PLACES = [b"http://[::", b"\xff\xfe", b"file:///x", b"ftp://host/", b"http://host:99999/",
+              b"http://host:x/", b"http://" + b"a" * 70 + b".host/"]  # fmt: skip
+
+
+def moved(location: bytes) -> bytes:
+    return b"HTTP/1.1 302 Go\r\nLocation: " + location + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("location", BAD_PLACES)
+def test_a_redirect_to_an_address_that_cannot_work_is_tried_again(
+    follow: Callable[..., Client], location: bytes
+) -> None:
+    client = follow(bodies(moved(location), "data: x\n\n"))
     troubles = Troubles(client)
     with warnings.catch_warnings():
         # With requests, only the garbage collector closes such a response.
         warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            assert data(client) == ["x"]
-        except requests.exceptions.InvalidURL:
-            assert location == b"http://a b/"
-        assert all(isinstance(error, requests.RequestException) for error, _ in troubles)
+        assert data(client) == ["x"]
+        assert all(isinstance(error, requests.ConnectionError) for error, _ in troubles)
+        assert "a redirect leads to an address that cannot work" in str(troubles[0][0])
         troubles.clear()
-        client._error = None
         gc.collect()
+
+
+@pytest.mark.parametrize("location", BAD_PLACES)
+def test_a_redirect_that_is_not_followed_may_lead_anywhere(follow: Callable[..., Client], location: bytes) -> None:
+    client = follow(bodies(moved(location)), allow_redirects=False)
+    with pytest.raises(StreamRefused, match=r"302 Go .* it is at ") as caught:
+        client.run()
+    assert caught.value.response.text == ""
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://host:99999/", "http://host:x/", "http://" + "a" * 70 + ".host/"]
+)
+def test_an_address_that_can_never_work_is_a_final_error(url: str) -> None:
+    for make in (lambda: Client(url), lambda: Client(lambda: url)):
+        with pytest.raises(requests.exceptions.InvalidURL, match="address"):
+            make().run()
+
+
+@pytest.mark.parametrize("place", ["auth", "basic", "session", "session header", "url", "digest"])
+def test_a_name_that_fits_no_header_is_a_final_error_about_the_request(scripted: Serve, place: str) -> None:
+    challenge = b'HTTP/1.1 401 No\r\nContent-Length: 0\r\nWWW-Authenticate: Digest realm="x", nonce="y"\r\n\r\n'
+    url, options = scripted(bodies(challenge)).url, {}
+    with requests.Session() as session:
+        if place == "session":
+            session.auth = ("user", "geheim\u1234")
+        elif place == "session header":
+            session.headers["X"] = "geheim\u1234"
+        elif place == "url":
+            url = url.replace("//", "//user:geheim\u1234@")
+        else:
+            kinds = {"basic": requests.auth.HTTPBasicAuth, "digest": requests.auth.HTTPDigestAuth}
+            options["auth"] = kinds.get(place, lambda *both: both)("geheim\u1234", "geheim")
+        with pytest.raises(ValueError, match=r"auth.*latin-1") as caught:
+            Client(url, session=session, **options).run()
+    assert "understood" not in str(caught.value) and SECRET not in str(caught.value)
+
+
+def test_the_text_of_an_error_has_no_control_characters(follow: Callable[..., Client]) -> None:
+    place = b"http://127.0.0.1:x/\x1b[31m"
+    texts: list[str] = []
+    for options in ({}, {"allow_redirects": False}):
+        client = follow(bodies(moved(place)), max_attempts=1, **options)
+        with pytest.raises(requests.RequestException) as caught:
+            client.run()
+        texts.append(str(caught.value))
+    with pytest.raises(requests.RequestException) as caught:
+        publish(follow(bodies(moved(place))).server.url, {})  # type: ignore[attr-defined]
+    assert all("x/\\u001b[31m" in text for text in (*texts, str(caught.value)))
+    for answer in (b"500 \x1b[31m\r\nContent-Length: 0\r\n\r\n",
+                   b'400 No\r\nContent-Length: 23\r\n\r\n{"error": "\\u001b[31m"}'):  # fmt: skip
+        with pytest.raises(requests.HTTPError) as caught:
+            publish(follow(bodies(b"HTTP/1.1 " + answer)).server.url, {})  # type: ignore[attr-defined]
+        assert "\\u001b[31m" in str(caught.value) and str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -1037,6 +1097,7 @@ def test_an_error_of_the_connection_shows_no_secrets(
         "http://me:geheim@host name/",
         "http://me:geheim@[::1/",
         "http://me:ge/heim@host/geheim",
+        "http://me:geheim/x@host/",
         "http://me:geheim@host:port/",
         "ftp://me:geheim@host/?token=geheim",
         "me:geheim@host/",
@@ -1050,6 +1111,27 @@ def test_an_invalid_url_is_refused_without_showing_secrets(url: str, caplog: pyt
     for make in (lambda: Client(url), lambda: Client(lambda: url)):
         with pytest.raises((ValueError, requests.RequestException)) as caught:
             make().run()
+        assert SECRET not in shown_by(caught.value, caplog)
+
+
+@pytest.mark.parametrize("proxy", ["http://me:geheim/x@host:1", "http://me:geheim@host:port", "me:geheim/@host"])
+def test_a_proxys_address_that_is_none_is_refused_without_its_secrets(
+    proxy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with requests.Session() as session:
+        session.proxies = {"http": proxy}
+        for use in (Client("http://host.invalid/", session=session).run,
+                    lambda: publish("http://host.invalid/send", {}, session=session)):  # fmt: skip
+            with pytest.raises(requests.exceptions.InvalidURL, match=r"parsed|malformed") as caught:
+                use()
+            assert SECRET not in shown_by(caught.value, caplog)
+
+
+@pytest.mark.parametrize("id", ["geheim\n", "geheim\0", "geheim\ud800"])
+def test_a_last_event_id_that_is_refused_is_not_shown(id: str, caplog: pytest.LogCaptureFixture) -> None:
+    for use in (lambda: Client("http://127.0.0.1/", last_event_id=id), lambda: Client("http://127.0.0.1/").restart(id)):
+        with pytest.raises(ValueError, match="last_event_id") as caught:
+            use()
         assert SECRET not in shown_by(caught.value, caplog)
 
 

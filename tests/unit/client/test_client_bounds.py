@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib
 import json
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 from ssehub import Client, StreamRefused, Timeout
 from ssehub.client import publish
 from tests.scripted import NO_MORE, STREAM, Exchange, Server, bodies, held
-from tests.streams import until
+from tests.streams import GUARD, until
 
 Follow = Callable[..., Client]
 #: Maximum number of bytes of memory that a hostile response may use.
@@ -92,7 +95,47 @@ def test_the_bodies_of_redirects_are_not_read(follow: Follow) -> None:
         client.run()
 
 
-def test_a_response_with_a_location_that_is_not_a_redirect_keeps_its_body(follow: Follow) -> None:
+CHALLENGE = 'WWW-Authenticate: Digest realm="x", nonce="y", qop="auth"'
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_body_of_a_challenge_is_read_a_little(follow: Follow, session: requests.Session, packed: bool) -> None:
+    head = f"HTTP/1.1 401 No\r\n{CHALLENGE}\r\n".encode()
+    refuse = endless(head + b"\r\n", b"x" * 65536)
+    if packed:
+        refuse = bodies(answer(401, bomb(1), CHALLENGE, "Content-Encoding: gzip"))
+
+    def script(exchange: Exchange) -> None:
+        if "authorization" in exchange.headers:
+            exchange.send(STREAM + b"data: x\n\n" if len(exchange.server.requests) == 2 else NO_MORE)
+        else:
+            refuse(exchange)
+
+    client = follow(script, session=session, auth=requests.auth.HTTPDigestAuth("user", "password"))
+    with little_memory():
+        assert data(client) == ["x"]
+
+
+def test_a_challenge_that_drips_is_waited_for_a_moment(follow: Follow) -> None:
+    head = f"HTTP/1.1 401 No\r\n{CHALLENGE}\r\nContent-Length: 1000\r\n\r\n".encode()
+    client = follow(endless(head, b"x", 0.05), auth=requests.auth.HTTPDigestAuth("user", "password")).start()
+    until(lambda: client.error)
+    assert isinstance(client.error, StreamRefused)
+
+
+def test_a_challenge_is_answered_on_its_connection_and_keeps_its_reason(follow: Follow) -> None:
+    def script(exchange: Exchange) -> bool:
+        exchange.send(answer(401, b'{"error": "who are you"}' + b" " * 10_000, CHALLENGE, JSON))
+        return True
+
+    client = follow(script, auth=requests.auth.HTTPDigestAuth("user", "password"))
+    with pytest.raises(StreamRefused, match="who are you"):
+        client.run()
+    server: Server = client.server  # type: ignore[attr-defined]
+    assert len(server.requests) == 2 and server.accepted == 1
+
+
+def test_an_answer_that_is_no_redirect_though_it_has_a_place_keeps_its_body(follow: Follow) -> None:
     client = follow(bodies(STREAM[:-2] + b"Location: /elsewhere\r\n\r\ndata: x\n\n"))
     assert data(client) == ["x"]
 
@@ -121,11 +164,23 @@ def test_the_body_of_an_error_response_is_awaited_only_briefly(follow: Follow) -
 # Timeouts are limits for the total time
 
 
+class OwnAdapter(HTTPAdapter):
+    """An adapter of the user's, which uses urllib3 as requests does."""
+
+
+@pytest.fixture(params=[HTTPAdapter, OwnAdapter])
+def session(request: pytest.FixtureRequest) -> Iterator[requests.Session]:
+    with requests.Session() as one:
+        one.mount("http://", request.param())
+        yield one
+
+
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 100 Continue\r\nX: ", b"HT"], ids=["header", "interim", "status"]
 )
-def test_a_head_that_arrives_slowly_times_out(follow: Follow, head: bytes) -> None:
-    client = follow(endless(head, b"x", 0.02), timeout=Timeout(headers=0.3), max_attempts=1).start()
+def test_a_head_that_drips_is_given_up(follow: Follow, session: requests.Session, head: bytes) -> None:
+    script = endless(head, b"x", 0.02)
+    client = follow(script, session=session, timeout=Timeout(headers=0.3), max_attempts=1).start()
     until(lambda: client.error)
     assert isinstance(client.error, requests.ReadTimeout)
 
@@ -142,8 +197,8 @@ def test_a_proxy_response_that_arrives_slowly_times_out(
 
 
 @pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"])
-def test_a_flood_of_interim_responses_is_an_error(follow: Follow, piece: bytes) -> None:
-    client = follow(endless(b"", piece * 100), max_attempts=1)
+def test_a_flood_of_interim_responses_is_given_up(follow: Follow, session: requests.Session, piece: bytes) -> None:
+    client = follow(endless(b"", piece * 100), session=session, max_attempts=1)
     with pytest.raises(requests.ConnectionError, match="longer than"):
         client.run()
 
@@ -193,6 +248,37 @@ def test_only_a_little_of_the_response_to_a_message_is_read(scripted: Callable[.
             publish(f"{server.url}/send", {"data": "x"})
     fine = scripted(lambda exchange: exchange.send(answer(200, json.dumps({"id": "1"}).encode(), JSON)))
     assert publish(f"{fine.url}/send", {"data": "x"}) == {"id": "1"}
+
+
+ACCEPTED = answer(200, b'{"id": "1"}', JSON)
+
+
+def test_interim_answers_to_a_sent_message_are_skipped(scripted: Callable[..., Server]) -> None:
+    server = scripted(bodies(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ACCEPTED))
+    assert publish(f"{server.url}/send", {"data": "x"}) == {"id": "1"}
+
+
+def test_a_flood_of_interim_answers_to_a_sent_message_is_given_up(
+    scripted: Callable[..., Server], session: requests.Session
+) -> None:
+    server = scripted(endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100))
+    with pytest.raises(requests.ConnectionError, match="longer than"):
+        publish(f"{server.url}/send", {"data": "x"}, session=session)
+
+
+def test_half_a_head_is_no_answer_to_a_sent_message(scripted: Callable[..., Server]) -> None:
+    with pytest.raises(requests.ConnectionError):
+        publish(scripted(bodies(b"HTTP/1.1 200 OK\r\n")).url, {"data": "x"})
+
+
+def test_an_answer_to_a_sent_message_that_drips_is_given_up(
+    scripted: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("ssehub.client.publish"), "_TIMEOUT", Timeout(headers=0.3))
+    server = scripted(endless(b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.02))
+    with ThreadPoolExecutor() as pool, contextlib.closing(server):
+        sent = pool.submit(publish, f"{server.url}/send", {"data": "x"})
+        assert isinstance(sent.exception(GUARD), requests.ReadTimeout)
 
 
 def test_a_session_sends_many_messages_through_one_connection(scripted: Callable[..., Server]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from ssehub import Client, StreamRefused
-from tests.scripted import CERTIFICATE, NO_MORE, QUICK, STREAM, Exchange, Server, bodies
+from tests.scripted import CERTIFICATE, NO_MORE, QUICK, STREAM, Exchange, Server, bodies, held
+from tests.streams import GUARD
 
 Follow = Callable[..., Client]
 Serve = Callable[..., Server]
@@ -75,10 +77,39 @@ def test_a_session_that_closes_itself_in_del_stays_open(follow: Follow) -> None:
     session.close()
 
 
-def test_an_adapters_tls_context_and_pool_are_used(scripted: Serve, session: requests.Session) -> None:
+class Adapter(HTTPAdapter):
+    """An adapter with a state of its own, some of it in slots, that changes what it may of its connections."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seen: list[Any] = []
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        options["block"] = True
+        super().init_poolmanager(*args, **options)
+
+    def cert_verify(self, *args: Any) -> None:
+        self.seen = [*self.seen, args[1]]
+        super().cert_verify(*args)
+
+    def send(self, request: Any, *args: Any, **options: Any) -> requests.Response:
+        self.calls += 1
+        options["timeout"] = 30
+        request.headers["X-Calls"] = str(self.calls)
+        return super().send(request, *args, **options)
+
+
+@pytest.mark.parametrize("kind", [HTTPAdapter, Adapter])
+def test_an_adapters_tls_context_and_pool_are_used(
+    scripted: Serve, session: requests.Session, kind: type[HTTPAdapter]
+) -> None:
     context = ssl.create_default_context(cafile=str(CERTIFICATE))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    adapter = HTTPAdapter(max_retries=2)
+    adapter = kind()
+    adapter.max_retries = Retry(2)
     adapter.init_poolmanager(1, 1, ssl_context=context)
     session.mount("https://", adapter)
     session.verify = str(CERTIFICATE)
@@ -92,6 +123,53 @@ def test_an_adapters_tls_context_and_pool_are_used(scripted: Serve, session: req
     server = scripted(script, tls=True)
     Client(server.url, session=session, backoff=QUICK, reconnect_delay=0).run()
     assert versions == ["TLSv1.2"]
+
+
+def test_what_an_adapter_sets_on_itself_stays_set(follow: Follow, session: requests.Session) -> None:
+    adapter = Adapter()
+    session.mount("http://", adapter)
+    client = follow(bodies("data: x\n\n", "data: y\n\n"), session=session)
+    assert data(client) == ["x", "y"]
+    assert adapter.calls == 3 and len(adapter.seen) == 3 and session.get_adapter("http://x") is adapter
+    assert [one.headers["x-calls"] for one in client.server.requests] == ["1", "2", "3"]  # type: ignore[attr-defined]
+
+
+def test_the_users_own_requests_get_none_of_the_watched_connections(follow: Follow, session: requests.Session) -> None:
+    def script(exchange: Exchange) -> bool:
+        exchange.send(NO_MORE)
+        return True
+
+    session.mount("http://", Adapter())
+    client = follow(script, session=session)
+    assert data(client) == []
+    server: Server = client.server  # type: ignore[attr-defined]
+    session.get(server.url, timeout=30)
+    assert server.accepted == 2
+    assert {pool.ConnectionCls.response_class.__name__ for pool in _pools(session)} == {
+        "HTTPResponse",
+        "BoundedResponse",
+    }
+    session.close()
+    assert not _pools(session)
+
+
+def _pools(session: requests.Session) -> list[Any]:
+    pools = session.get_adapter("http://x").poolmanager.pools
+    return [pools[key] for key in pools.keys()]  # noqa: SIM118 - it cannot be iterated
+
+
+def test_streams_do_not_wait_for_each_others_place_in_a_pool(scripted: Serve, session: requests.Session) -> None:
+    adapter = Adapter()
+    adapter.init_poolmanager(1, 1)
+    session.mount("http://", adapter)
+    server = scripted(held(STREAM + b"data: x\n\n"))
+    clients = [Client(server.url, session=session) for _ in range(3)]
+    arrived = [client.subscribe() for client in clients]
+    for client in clients:
+        client.start()
+    assert [one.get(GUARD).data for one in arrived] == ["x"] * 3
+    for client in clients:
+        assert client.stop(GUARD)
 
 
 @pytest.mark.parametrize("verify", [False, str(CERTIFICATE)])

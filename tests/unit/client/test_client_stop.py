@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 from ssehub import Backoff, Client
 from tests.phases import PHASES, in_phase
@@ -29,11 +31,24 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
 
 
-@pytest.mark.parametrize("session", [None, requests.Session], ids=["own session", "the user's session"])
+class OwnAdapter(HTTPAdapter):
+    """An adapter of the user's, which uses urllib3 as requests does."""
+
+
+def with_own_adapter() -> requests.Session:
+    session = requests.Session()
+    session.mount("http://", OwnAdapter())
+    session.mount("https://", OwnAdapter())
+    return session
+
+
+@pytest.mark.parametrize(
+    "session", [None, requests.Session, with_own_adapter], ids=["own session", "the user's", "the user's adapter"]
+)
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("phase", [*PHASES, "handshake"])
 def test_stop_from_another_thread_ends_each_phase(
-    scripted: Serve, trusted: None, phase: str, tls: bool, session: type[requests.Session] | None
+    scripted: Serve, trusted: None, phase: str, tls: bool, session: Callable[[], requests.Session] | None
 ) -> None:
     if phase == "handshake":
         server = scripted(lambda exchange: None, tls=True, handshake=False)
@@ -49,6 +64,23 @@ def test_stop_from_another_thread_ends_each_phase(
         assert client.stop(GUARD)
     assert client.error is None and errors == []
     assert not [thread for thread in threading.enumerate() if thread.name == "ssehub-client"]
+
+
+def test_stop_ends_the_wait_for_headers_behind_a_socks_proxy(scripted: Serve) -> None:
+    pytest.importorskip("socks")
+    server = scripted(held())
+    with socket.create_server(("127.0.0.1", 0)) as proxy, requests.Session() as session:
+        session.proxies = {"http": f"socks5h://127.0.0.1:{proxy.getsockname()[1]}"}
+        client = Client(server.url, session=session, timeout=(3600, 3600, 3600)).start()
+        connected, _ = proxy.accept()
+        with connected, socket.create_connection(("127.0.0.1", server.port)) as behind:
+            connected.recv(100)  # which ways to log in (RFC 1928 3)
+            connected.sendall(b"\5\0")
+            connected.recv(100)  # where to connect to
+            connected.sendall(b"\5\0\0\1" + bytes(6))
+            behind.sendall(connected.recv(65536))
+            until(lambda: server.requests)
+            assert client.stop(GUARD) and client.error is None
 
 
 @pytest.mark.parametrize("hook", ["on_connection", "on_event", "on_comment", "on_gap", "on_disconnect", "on_error"])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import requests
 
 from ssehub.client.printable import printable
-from ssehub.tools.doctor.service import PLAIN, read_json
-from tests.scripted import Exchange, Server, bodies
+from ssehub.tools.doctor.service import PLAIN, Service, read_json
+from ssehub.tools.doctor.target import Target
+from tests.scripted import Exchange, Script, Server, bodies
 from tests.streams import GUARD
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -71,3 +74,34 @@ def test_printed_text_contains_no_terminal_commands() -> None:
     assert printable("one\ntwo\tthree\r", lines=True) == "one\ntwo\tthree\\u000d"
     text = "ä \u2603 \U0001f600 \ud800"
     assert printable(text) == text
+
+
+def heads(start: bytes, piece: bytes) -> Callable[[Exchange], None]:
+    """Return a script that never ends the head of its answer."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.send(start)
+        while True:  # until the other side leaves
+            exchange.send(piece)
+            time.sleep(0.01)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        heads(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        heads(b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        bodies(*[b"HTTP/1.1 200 OK\r\n"] * 2),
+        bodies(*[b"HTTP/1.1 302 Go\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n"] * 2),
+    ],
+    ids=["interim", "drip", "half", "redirect"],
+)
+def test_a_head_that_has_no_end_is_given_up(scripted: Callable[..., Server], script: Script) -> None:
+    server = scripted(script)
+    service = Service(Target(f"{server.url}/events"))
+    with ThreadPoolExecutor() as pool, contextlib.closing(server):
+        asked, sent = pool.submit(service.ask, 0.3), pool.submit(service.send, "a", "x", 0.3)
+        assert asked.result(GUARD).status is None and isinstance(asked.result().error, requests.RequestException)
+        assert isinstance(sent.exception(GUARD), requests.RequestException)
