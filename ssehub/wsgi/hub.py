@@ -29,7 +29,7 @@ from ssehub.wsgi.response import (
 )
 from ssehub.wsgi.source import NO_REQUEST, source_of
 from ssehub.wsgi.streams import REFUSAL
-from ssehub.wsgi.warnings import note_sent, note_served, warn_of
+from ssehub.wsgi.warnings import note_sent, note_served, warn_of, warn_of_hidden_worker
 
 #: Maximum number of zones of one connection. Zone names may come from a request, and each takes memory in the registry.
 MAX_ZONES = 100
@@ -133,7 +133,7 @@ class Hub(Directory):
         body = own.streams.body(zones, client_id, metadata, start, source, max_age)
         _end_streams_at_exit()
         if not source.detaches and "gunicorn.socket" in environ:
-            _end_streams_with_worker(own.streams.limit(source))
+            _end_streams_with_worker(environ, own.streams.limit(source))
         if self._refuse_with == 503 and own.dispatcher.is_full(client_id, own.streams.limit(source)):
             return unavailable(REFUSAL * self._settings.retry // 1000)
         return stream_response(body, self._headers)
@@ -281,12 +281,14 @@ def _check_one(client_id: object) -> None:
         raise TypeError(f"client_id is {client_id!r}; to send to everyone, use hub.broadcast(message)")
 
 
-def _end_streams_with_worker(limit: int) -> None:
+def _end_streams_with_worker(environ: dict[str, Any], limit: int) -> None:
     """End the streams that stay on threads when gunicorn's worker is told to stop."""
     worker = gunicorn_worker.find()
     if worker is not None:
         gunicorn_worker.watch(worker, end_all_streams)
         gunicorn_worker.check_threads(worker, limit)
+    elif environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
+        warn_of_hidden_worker()
 
 
 @functools.cache

@@ -185,6 +185,28 @@ def test_streams_that_may_take_all_threads_are_warned_of(
     assert warned in log.read_text()
 
 
+HIDING = """
+import signal
+from ssehub import Hub
+signal.signal(signal.SIGTERM, lambda number, frame: None)
+hub = Hub()
+def app(environ, start_response):
+    return hub.connect(environ)(environ, start_response)
+"""
+
+
+@pytest.mark.parametrize("hook", [(), HOOK], ids=["alone", "hooks"])
+def test_an_application_that_hides_the_worker_is_warned_unless_the_hooks_name_it(
+    hook: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "hiding.py").write_text(HIDING)
+    port, log = free_port(), tmp_path / "log"
+    with process(*gunicorn("gthread", port, "--chdir", str(tmp_path), *hook, app="hiding:app"), log=log):
+        for _ in range(2):
+            until(lambda: opened_stream(port)).close()
+    assert log.read_text().count("the application handles SIGTERM itself") == (not hook)
+
+
 def opened_stream(port: int) -> Stream | None:
     """Open a stream; None if the server does not listen yet."""
     try:
