@@ -43,8 +43,8 @@ def warn_of(environ: dict[str, Any], is_shared: bool) -> None:
 def warn_of_hidden_worker() -> None:
     """Warn, once per process, if the hub cannot find out when gunicorn stops the worker."""
     _warn(
-        "the application handles SIGTERM itself, so the hub cannot find gunicorn's worker. When the worker stops, it waits"
-        " for the streams on its threads, by default for 30 s, and then cuts them. Start gunicorn with"
+        "the application handles SIGTERM itself, so the hub cannot find gunicorn's worker. When the worker stops, it"
+        " waits for the streams on its threads, by default for 30 s, and then cuts them. Start gunicorn with"
         " -c python:ssehub.integrations.gunicorn, or use Hub(detach=True)"
     )
 
