@@ -945,7 +945,7 @@ def test_a_redirect_that_is_not_followed_may_lead_anywhere(follow: Callable[...,
     "url", ["http://[::1", "http://host:99999/", "http://host:x/", "http://" + "a" * 70 + ".host/"]
 )
 def test_an_address_that_can_never_work_is_a_final_error(url: str) -> None:
-    for make in (lambda: Client(url), lambda: Client(lambda: url)):
+    for make in (lambda: Client(url, max_attempts=1), lambda: Client(lambda: url, max_attempts=1)):
         with pytest.raises(requests.exceptions.InvalidURL, match="address"):
             make().run()
 
@@ -965,7 +965,7 @@ def test_a_name_that_fits_no_header_is_a_final_error_about_the_request(scripted:
             kinds = {"basic": requests.auth.HTTPBasicAuth, "digest": requests.auth.HTTPDigestAuth}
             options["auth"] = kinds.get(place, lambda *both: both)("geheim\u1234", "geheim")
         with pytest.raises(ValueError, match=r"auth.*latin-1") as caught:
-            Client(url, session=session, **options).run()
+            Client(url, session=session, max_attempts=1, **options).run()
     assert "understood" not in str(caught.value) and SECRET not in str(caught.value)
 
 
@@ -1120,7 +1120,7 @@ def test_a_proxys_address_that_is_none_is_refused_without_its_secrets(
 ) -> None:
     with requests.Session() as session:
         session.proxies = {"http": proxy}
-        for use in (Client("http://host.invalid/", session=session).run,
+        for use in (Client("http://host.invalid/", session=session, max_attempts=1).run,
                     lambda: publish("http://host.invalid/send", {}, session=session)):  # fmt: skip
             with pytest.raises(requests.exceptions.InvalidURL, match=r"parsed|malformed") as caught:
                 use()
