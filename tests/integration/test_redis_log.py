@@ -489,8 +489,14 @@ def test_what_will_not_work_later_is_an_error_at_once(server: RedisServer) -> No
     server.client.config_set("maxmemory", "1")
     with pytest.raises(LogError, match=r"OOM|maxmemory"):
         hub.broadcast("x")
+    assert server.client.exists("{ssehub}:log") == 0
     server.client.config_set("maxmemory", "0")
     hub.broadcast("x")
+    server.client.config_set("maxmemory", "1")
+    with pytest.raises(LogError, match=r"OOM|maxmemory"):
+        hub.broadcast("y")
+    assert entries(server) == ["x"]
+    server.client.config_set("maxmemory", "0")
     with pytest.raises(LogError, match="invalid username"):
         Hub(RedisLog(server.url.replace("//", "//nobody:wrong@"), timeout=3600)).broadcast("x")
     hub.close()

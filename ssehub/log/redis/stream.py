@@ -34,10 +34,14 @@ local function begin(after)
   local epoch = now[1] * 1000 + math.floor(now[2] / 1000)
   local first = math.max(epoch, string.match(after or '0', '^(%d+)') + 1)
   local id, link = string.format('%.0f', first) .. '-0', '00000000|00000000'
-  if redis.pcall('XADD', KEYS[1], id, 'h', link).err then
-    -- The id of a stranger is so large that no other can follow it.
-    redis.call('DEL', KEYS[1])
-    id = string.format('%.0f', epoch) .. '-0'
+  local added = redis.pcall('XADD', KEYS[1], id, 'h', link)
+  if added.err then
+    -- The id of a stranger is so large that no other can follow it. If the server refuses writes, the error is not ERR:
+    -- then XADD fails again. It must not follow a DEL, because after one write, a script may exceed maxmemory.
+    if string.find(added.err, '^ERR') then
+      redis.call('DEL', KEYS[1])
+      id = string.format('%.0f', epoch) .. '-0'
+    end
     redis.call('XADD', KEYS[1], id, 'h', link)
   end
   return {id, {'h', link}}
