@@ -34,7 +34,7 @@ import redis
 
 from benchmarks.table import table
 from ssehub import Backoff, Client, Hub, LogError, RedisLog
-from ssehub.log.redis.log import stream_key
+from ssehub.log.redis.stream import stream_key
 from tests.apps.shared import zone_of
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, children, free_port, gunicorn, process

@@ -17,9 +17,9 @@ import threading
 from typing import Any
 
 from ssehub.wsgi import gunicorn_worker
+from ssehub.wsgi.capacity import most_streams
 from ssehub.wsgi.hub_core import end_all_streams, hubs
 from ssehub.wsgi.sockets import raise_descriptor_limit
-from ssehub.wsgi.streams import most_streams
 
 
 def post_worker_init(worker: Any) -> None:

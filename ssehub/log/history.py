@@ -14,16 +14,13 @@ import collections
 import itertools
 import threading
 import time
-from array import array
 from collections.abc import Sequence
 
 from ssehub.log.base import Gap, Interest, Page
 from ssehub.log.index import Index
+from ssehub.log.nonces import Nonces
 from ssehub.log.packet import Command, Entry
 from ssehub.log.position import GENESIS, Place, Position
-
-#: How many nonces of dropped entries are remembered, at four bytes each, if the log can be rolled back and rewritten.
-_NONCES = 1 << 18
 
 
 class History:
@@ -56,9 +53,8 @@ class History:
         self._spare: collections.deque[int] = collections.deque()
         #: The largest offset of a dropped entry.
         self._dropped_to = end.offset
-        #: The nonces of dropped entries, in order and without holes. The first belongs to offset ``_nonces_from``.
-        self._nonces: array[int] | None = array("I") if can_fork else None
-        self._nonces_from = end.offset + 1
+        #: The nonces of dropped entries; None if nonces do not have to be compared.
+        self._nonces: Nonces | None = Nonces(end.offset + 1) if can_fork else None
 
     def renew_lock(self) -> None:
         """Replace the lock in a forked child, because a thread of the parent may have held it at the fork."""
@@ -102,7 +98,7 @@ class History:
         after = place.parts[0]
         with self._lock:
             self._expire()
-            end = self.end if upto is None else min(upto.parts[0], self.end, key=_epoch_and_offset)
+            end = self.end if upto is None else min(upto.parts[0], self.end, key=lambda place: place[:2])
             end = end if end.epoch == self.end.epoch else self.end
             gap, covered = self._judge(after, interest, None if known is None else known.parts[0])
             if gap is not None:
@@ -257,8 +253,7 @@ class History:
         if after.offset > end.offset:
             return Gap("ahead", None, end)
         nonce = self._nonce(after.offset)
-        if nonce is not None and nonce != after.nonce:
-            # Another entry was written at this offset. It is unknown which of the other entries the reader has seen.
+        if nonce is not None and nonce != after.nonce:  # another entry was written at this offset
             return Gap("fork", None, end)
         if nonce is None and self._nonces is not None and after.offset > self._begin.offset:
             return Gap("trimmed", None, self._before_next(after.offset, None))
@@ -274,8 +269,7 @@ class History:
             return self.end.nonce
         if offset == self._begin.offset:
             return self._begin.nonce
-        at = offset - self._nonces_from
-        return f"{self._nonces[at]:08x}" if self._nonces is not None and 0 <= at < len(self._nonces) else None
+        return None if self._nonces is None else self._nonces.get(offset)
 
     def _at(self, offset: int) -> Position:
         return Position(self.end.epoch, offset, GENESIS, self.end.partition)
@@ -301,13 +295,6 @@ class History:
         if entry.packet.message.id and self._chosen_ids.get(entry.id) == offset:
             del self._chosen_ids[entry.id]
         if self._nonces is not None:
-            self._nonces.append(int(entry.position.nonce, 16))
-            if len(self._nonces) > 2 * _NONCES:
-                del self._nonces[:_NONCES]
-                self._nonces_from += _NONCES
+            self._nonces.append(entry.position.nonce)
         if not isinstance(entry.packet, Command):
             self._index.drop(entry.packet, offset)
-
-
-def _epoch_and_offset(position: Position) -> tuple[int, int]:
-    return position.epoch, position.offset

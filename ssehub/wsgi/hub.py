@@ -16,6 +16,7 @@ from ssehub.server.connection import as_message
 from ssehub.server.settings import check_number
 from ssehub.server.start_position import Since, StartPosition
 from ssehub.wsgi import gunicorn_worker
+from ssehub.wsgi.capacity import REFUSAL
 from ssehub.wsgi.directory import Directory
 from ssehub.wsgi.hub_core import end_all_streams
 from ssehub.wsgi.response import (
@@ -28,7 +29,6 @@ from ssehub.wsgi.response import (
     unavailable,
 )
 from ssehub.wsgi.source import NO_REQUEST, source_of
-from ssehub.wsgi.streams import REFUSAL
 from ssehub.wsgi.warnings import note_sent, note_served, warn_of, warn_of_hidden_worker
 
 #: Maximum number of zones of one connection. Zone names may come from a request, and each takes memory in the registry.

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -27,10 +26,10 @@ from ssehub.logger import logger
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.registry import Expected
-from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
 from ssehub.wsgi import sockets
 from ssehub.wsgi.body import Bodies, Body, OnClose
+from ssehub.wsgi.capacity import REFUSAL, most_streams
 from ssehub.wsgi.hook_pool import HookPool, StreamHooks
 from ssehub.wsgi.source import NO_REQUEST, Source
 from ssehub.wsgi.stream import Stream
@@ -41,11 +40,6 @@ from ssehub.wsgi.writer import Writer
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-#: A full hub asks clients to wait this many times ``retry`` (at most twice as long, at random).
-REFUSAL = 5
-#: Descriptors reserved for other uses: the minimum, and one in this many of those that the process may open.
-_SPARE, _SPARE_SHARE = 64, 8
 
 
 class Streams:
@@ -87,9 +81,8 @@ class Streams:
 
     def limit(self, source: Source) -> int:
         """Return the maximum number of streams."""
-        if source is NO_REQUEST and self._settings.max_connections is None:
-            return sys.maxsize  # a stream needs no descriptor of its own
-        return most_streams(self._settings, 1 if source.detaches else 2)
+        each = 0 if source is NO_REQUEST else 1 if source.detaches else 2
+        return most_streams(self._settings, each)
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers of open streams that were taken over and that are detached, and the tasks that fail."""
@@ -290,23 +283,6 @@ class Streams:
     def _count(self, detached: bool, number: int) -> None:
         with self._lock:
             self._taken_over[detached] += number
-
-
-def most_streams(settings: HubSettings, each: int) -> int:
-    """Return how many streams a process may have, with descriptors reserved for other uses.
-
-    :param each: descriptors that a stream uses.
-    """
-    if settings.max_connections is not None:
-        return settings.max_connections
-    try:
-        import resource
-    except ImportError:  # Windows has no limit
-        return sys.maxsize
-    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if may_open == resource.RLIM_INFINITY:
-        may_open = 1 << 20
-    return max(1, (may_open - max(_SPARE, may_open // _SPARE_SHARE)) // each)
 
 
 def _preamble(connection: Connection, retry: int) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from werkzeug.test import create_environ
 
 from ssehub import ALL, Gap, Hub, LogError, Message, Packet, RedisLog
-from ssehub.log.redis.log import stream_key
+from ssehub.log.redis.stream import stream_key
 from tests.followers import Follower
 from tests.redis_server import RedisCluster, RedisServer, ask
 from tests.streams import until
@@ -132,7 +132,7 @@ def test_one_partition_that_is_lost_is_told_and_the_others_go_on(make: MakeHub, 
     both.wait_for("before")
     log = hub._log
     assert isinstance(log, RedisLog)
-    log._sending.delete(log._key(partition_of("a")))
+    log._sending.delete(stream_key(log._name, partition_of("a"), PARTITIONS))
     both.wait_for("before", "gap epoch None")
     hub.broadcast("after", zone="a")
     hub.broadcast("there", zone=other)
@@ -270,10 +270,10 @@ def test_a_partition_that_was_rolled_back_is_told_while_another_is_busy(
     assert isinstance(log, RedisLog)
     quiet, busy = Follower(hub, zone="a"), Follower(hub, zone=other_than("a"))
     hub.broadcast("kept", zone="a")
-    dump = log._sending.dump(log._key(partition_of("a")))
+    dump = log._sending.dump(stream_key(log._name, partition_of("a"), PARTITIONS))
     hub.broadcast("lost", zone="a")
     quiet.wait_for("kept", "lost")
-    log._sending.restore(log._key(partition_of("a")), 0, dump, replace=True)  # type: ignore[arg-type]
+    log._sending.restore(stream_key(log._name, partition_of("a"), PARTITIONS), 0, dump, replace=True)  # type: ignore[arg-type]
     until(lambda: hub.broadcast("x", zone=other_than("a")) and quiet.texts == ["kept", "lost", "gap ahead None"])
     assert set(busy.texts) == {"x"}
 
@@ -285,13 +285,13 @@ def test_a_partition_that_cannot_be_read_does_not_stop_the_others(
     log = hub._log
     assert isinstance(log, RedisLog)
     both, fine = Follower(hub, zone=["a", other_than("a")]), Follower(hub, zone=other_than("a"))
-    log._sending.set(log._key(partition_of("a")), "not a stream")
+    log._sending.set(stream_key(log._name, partition_of("a"), PARTITIONS), "not a stream")
     for n in range(3):
         hub.broadcast(str(n), zone=other_than("a"))
     for one in (both, fine):
         one.wait_for("0", "1", "2")
     until(lambda: "cannot be read" in caplog.text)
-    log._sending.delete(log._key(partition_of("a")))
+    log._sending.delete(stream_key(log._name, partition_of("a"), PARTITIONS))
     until(lambda: both.texts[-1] == "gap epoch None")
     hub.broadcast("again", zone="a")
     both.wait_for("0", "1", "2", "gap epoch None", "again")

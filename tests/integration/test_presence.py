@@ -423,10 +423,10 @@ from ssehub import Hub, RedisLog
 hub = Hub(RedisLog(sys.argv[1], name=sys.argv[2]))
 mine = hub.stream()
 next(mine)
-log = hub._log
+log, outbox = hub._log, hub._log._sender.outbox
 held, fork = threading.Event(), threading.Event()
 def hold():
-    with log._followed._lock, log._connecting._lock, log._opening._lock, log._presence._changed, log._outbox._changed:
+    with log._followed._lock, log._connecting._lock, log._opening._lock, log._presence._changed, outbox._changed:
         held.set()
         fork.wait()
 threading.Thread(target=hold).start()

@@ -64,7 +64,7 @@ def test_after_a_thousand_and_a_hundred_failures_in_a_row_all_goes_on(
     threads = [
         log._presence._background,
         *(one._background for one in log._followed._followers.values()),
-        *(one.sender for one in log._outbox._queues.values()),
+        *(one.sender for one in log._sender.outbox._queues.values()),
     ]
     assert len(threads) == 3
     until(lambda: all(one._failures > 1100 for one in threads), "many failures", 6 * GUARD)
@@ -217,7 +217,7 @@ def test_closing_takes_no_longer_than_it_may(server: RedisServer, make_hub: Make
 
     sending = threading.Thread(target=send)
     sending.start()
-    until(lambda: hub._log._writer is not None)  # type: ignore[attr-defined]
+    until(lambda: hub._log._sender._writer is not None)  # type: ignore[attr-defined]
     before = time.monotonic()
     hub.close(0.5)
     assert time.monotonic() - before < GUARD
@@ -412,7 +412,7 @@ def test_a_log_handler_that_sends_through_the_hub_neither_hangs_nor_recurses(ser
 def test_senders_that_were_killed_take_no_turn_from_others(server: RedisServer) -> None:
     hub = Hub(RedisLog(server.url, timeout=2.0))
     hub.broadcast("before")
-    writer = hub._log._writer  # type: ignore[attr-defined]
+    writer = hub._log._sender._writer  # type: ignore[attr-defined]
     writer._turns.update({-number: time.monotonic() - 1 for number in range(1, 100)})  # greenlets that are gone
     assert hub.broadcast("after").id and entries(server) == ["before", "after"]
     hub.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -14,12 +13,12 @@ from ssehub.log.base import Gap, Interest, Log, Page, Readable
 from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt, check_name
 from ssehub.log.position import MAX_PARTITIONS, Place, Places, Position, new_nonce
 from ssehub.log.redis.link import ERRORS, Client, Link, disconnect
-from ssehub.log.redis.outbox import Outbox
 from ssehub.log.redis.partition import Partition
 from ssehub.log.redis.partitions import Partitions
 from ssehub.log.redis.presence import RedisPresence
-from ssehub.log.redis.stream import route_of
-from ssehub.log.redis.writer import Letter, Unreachable, Writer
+from ssehub.log.redis.sender import Sender
+from ssehub.log.redis.stream import stream_key
+from ssehub.log.redis.writer import Unreachable, Writer
 from ssehub.process_local import ProcessLocal
 from ssehub.single_flight import SingleFlight
 
@@ -30,8 +29,6 @@ _LEAVE = 0.1
 _ECHO = 1.0
 #: A command may take ``timeout`` divided by this number, so that there is time for further attempts.
 _ATTEMPTS = 4
-#: Slots of a Redis Cluster.
-_SLOTS = 16384
 
 
 class RedisLog(ProcessLocal, Log):
@@ -104,12 +101,16 @@ class RedisLog(ProcessLocal, Log):
     def _renew(self) -> None:
         """Make the objects of this process."""
         self._connecting: SingleFlight[Client] = SingleFlight()
-        self._keys: dict[int, str] = {}
         self._client: Client | None = None
-        self._writer: Writer | None = None
-        self._outbox = Outbox(self._outbox_size, lambda letter: self._write().append(letter, 0.0), self._timeout)
+        self._sender = Sender(
+            lambda: Writer(self._sending, self._name, self._count, self._size, self._timeout / _ATTEMPTS),
+            lambda number: stream_key(self._name, number, self._count),
+            self._outbox_size,
+            self._timeout,
+            self._link.is_cluster,
+        )
         self._presence = RedisPresence(lambda: self._sending, self._name, self._lease)
-        self._followed = Partitions(self._link, self._make_partition, lambda: self._write().agree(), self._timeout)
+        self._followed = Partitions(self._link, self._make_partition, self._sender.check, self._timeout)
         self._opening: SingleFlight[Readable] = SingleFlight()
         self._whole: Readable | None = None
         self._closed = False
@@ -152,17 +153,19 @@ class RedisLog(ProcessLocal, Log):
         numbers = range(self._count) if packet.zone is ALL else self.partitions((packet.zone,))
         here = self._followed.held(numbers)
         for partition in here:
-            partition.expect(nonce)
+            partition.progress.expect(nonce)
         try:
             with self._translating():
-                places = self._post(packet, numbers, nonce, deadline)
+                places = self._sender.post(packet, numbers, nonce, deadline)
             if here:
                 self._followed.hasten()
             deadline = min(deadline, time.monotonic() + _ECHO * bool(places))
-            queued = sum(partition.await_echo(nonce, max(0.0, deadline - time.monotonic())) for partition in here)
+            queued = 0
+            for partition in here:
+                queued += partition.progress.await_echo(nonce, max(0.0, deadline - time.monotonic()))
         finally:
             for partition in here:
-                partition.forget(nonce)
+                partition.progress.forget(nonce)
         own_id = packet.message.id
         return Receipt(own_id if own_id is not None else str(places or ""), queued)
 
@@ -170,7 +173,7 @@ class RedisLog(ProcessLocal, Log):
     def unsent(self) -> int:
         """The number of messages that wait in the outbox."""
         self._begin()
-        return len(self._outbox)
+        return len(self._sender.outbox)
 
     @property
     def unreadable(self) -> int:
@@ -184,7 +187,7 @@ class RedisLog(ProcessLocal, Log):
         self._begin()
         failures = {
             "follower": self._followed.failure,
-            "outbox": self._outbox.failure,
+            "outbox": self._sender.outbox.failure,
             "presence": self._presence.failure,
         }
         return {name: failure for name, failure in failures.items() if failure is not None}
@@ -276,7 +279,7 @@ class RedisLog(ProcessLocal, Log):
         """
         self._begin()
         self._closed = True
-        outbox, followed, presence, client = self._outbox, self._followed, self._presence, self._client
+        outbox, followed, presence, client = self._sender.outbox, self._followed, self._presence, self._client
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         outbox.close(max(0.0, deadline - time.monotonic()))
         followed.close(max(_LEAVE, deadline - time.monotonic()))
@@ -314,54 +317,13 @@ class RedisLog(ProcessLocal, Log):
                 raise LogError(f"the log cannot be read: {error}") from error
             raise
 
-    # Sending
-
-    def _post(self, packet: Packet, numbers: Sequence[int], nonce: str, deadline: float) -> Places | None:
-        """Send a packet to some partitions. Return its places; None if it waits in the outbox."""
-        body, places, now = packet.encode(), Places(), time.time()
-        for number in numbers:
-            letter = Letter(self._key(number), nonce, route_of(packet, now), body)
-            place = self._put(number, letter, max(0.0, deadline - time.monotonic()))
-            if place is not None:
-                place = place._replace(partition=number)
-                places = Places((*places, place))
-                if isinstance(packet, Command):
-                    packet = packet.versioned_by(place)
-        return places if len(places) == len(numbers) else None
-
-    def _put(self, number: int, letter: Letter, patience: float) -> Position | None:
-        """Send an entry to a partition. Return its place; None if it waits in the outbox."""
-        group = number if self._link.is_cluster else 0
-        if not (self._outbox.holds(group) or (self._outbox_size and not patience)):
-            try:
-                return self._write().append(letter, patience)
-            except Unreachable:
-                if not self._outbox_size:
-                    raise
-        self._outbox.put(group, letter)
-        return None
-
-    def _write(self) -> Writer:
-        writer = self._writer
-        if writer is None:
-            writer = self._writer = Writer(
-                self._sending, self._name, self._count, self._size, self._timeout / _ATTEMPTS
-            )
-        return writer
-
-    def _key(self, number: int) -> str:
-        key = self._keys.get(number)
-        if key is None:
-            key = self._keys[number] = stream_key(self._name, number, self._count)
-        return key
-
     def _place(self, number: int) -> Position:
         held = self._followed.held((number,))
         with self._translating():
             return held[0].end() if held else self._make_partition(number).fetch_end()
 
     def _make_partition(self, number: int) -> Partition:
-        return Partition(number, self._key(number), self._size, self._sending, self._timeout)
+        return Partition(number, self._sender.key(number), self._size, self._sending, self._timeout)
 
     def _follow_all(self) -> Readable:
         self._begin()
@@ -374,16 +336,3 @@ class RedisLog(ProcessLocal, Log):
         if self._whole is None:
             self._whole = self._followed.open(range(self._count))
         return self._whole
-
-
-def stream_key(name: str, number: int, partitions: int) -> str:
-    """Return the key of a partition. The keys are spread evenly over the slots of a cluster.
-
-    Specification: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
-    """
-    if partitions == 1:
-        return f"{{{name}}}:log"
-    n = 0
-    while crc_hqx(f"{name}:{number}/{partitions}:{n}".encode(), 0) % _SLOTS * partitions // _SLOTS != number:
-        n += 1
-    return f"{{{name}:{number}/{partitions}:{n}}}:log"

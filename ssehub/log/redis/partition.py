@@ -18,6 +18,7 @@ from ssehub.log.history import History
 from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Place, Position, parse_parts
 from ssehub.log.redis.link import ERRORS, Client
+from ssehub.log.redis.progress import Progress
 from ssehub.log.redis.stream import TOP, entry_of, follows, position_of, unreadable
 from ssehub.logger import logger
 from ssehub.single_flight import SingleFlight
@@ -53,13 +54,8 @@ class Partition(Held):
         self._timeout = timeout
         self._history: History | None = None
         self._delivered: Position
-        #: The nonces of entries that this process appends and waits for. The value is the number of connections to
-        #: which the entry was addressed; None until the entry was delivered.
-        self._echoes: dict[str, int | None] = {}
-        #: The number of threads that wait for new entries.
-        self._waiting = 0
-        self._moved = threading.Condition()
-        self._closed = False
+        #: The threads that wait until entries are read or delivered.
+        self.progress: Progress = Progress()
         #: Makes sure that only one thread opens the partition.
         self.opening: SingleFlight[None] = SingleFlight()
         #: The number of entries that ssehub did not write, or that cannot be read.
@@ -123,24 +119,6 @@ class Partition(Held):
         delivered, end = self._delivered, self.fetch_end()
         return max(0, end.offset - delivered.offset) if end.epoch == delivered.epoch else end.offset
 
-    # For appending
-
-    def expect(self, nonce: str) -> None:
-        """Begin to wait for an entry. Call this before the entry is appended."""
-        with self._moved:
-            self._echoes[nonce] = None
-
-    def await_echo(self, nonce: str, timeout: float) -> int:
-        """Wait until an entry is delivered. Return the number of its connections; 0 if it does not come in time."""
-        with self._moved:
-            self._moved.wait_for(lambda: self._echoes.get(nonce) is not None or self._closed, timeout)
-            return self._echoes.get(nonce) or 0
-
-    def forget(self, nonce: str) -> None:
-        """Stop waiting for an entry."""
-        with self._moved:
-            self._echoes.pop(nonce, None)
-
     # For the follower
 
     @property
@@ -172,8 +150,8 @@ class Partition(Held):
         self._skipped = None
         queued = deliver(entry)
         self._delivered = position
-        if position.nonce in self._echoes or self._waiting:
-            self._tell_moved({position.nonce: queued})
+        if self.progress.concerns(position.nonce):
+            self.progress.tell({position.nonce: queued})
 
     def resume(self, client: Client, deliver: Callable[[Entry], int]) -> None:
         """Add and deliver the entries after the end of the history.
@@ -198,7 +176,7 @@ class Partition(Held):
         new = list(_new_in(history, old))
         self._history, self._delivered = history, history.end
         broken(history.end, [entry.packet for entry in new if isinstance(entry.packet, Command)])
-        self._tell_moved({entry.position.nonce: 0 for entry in new})
+        self.progress.tell({entry.position.nonce: 0 for entry in new})
 
     def has_read(self, entry: tuple[bytes, dict[bytes, bytes]]) -> bool:
         """Return whether an entry of the stream is the entry that was read last."""
@@ -207,9 +185,7 @@ class Partition(Held):
 
     def close(self) -> None:
         """Wake all waiting threads. The history can still be read."""
-        with self._moved:
-            self._closed = True
-            self._moved.notify_all()
+        self.progress.close()
 
     def _fetch(self, client: Client) -> History:
         """Read the whole stream. Return its newest entries, as far back as each entry follows the one before.
@@ -257,11 +233,6 @@ class Partition(Held):
     def _hold_from(self, place: Position) -> History:
         return History(self._size, None, place, can_fork=True)
 
-    def _tell_moved(self, delivered: dict[str, int]) -> None:
-        with self._moved:
-            self._echoes.update({nonce: queued for nonce, queued in delivered.items() if nonce in self._echoes})
-            self._moved.notify_all()
-
     def _find(self, last_event_id: str) -> Position | None:
         return (parse_parts(last_event_id) or {}).get(self.number) or self.history.find(last_event_id)
 
@@ -278,14 +249,14 @@ class Partition(Held):
     def _await_end(self) -> Exception | None:
         """Wait until this process has read up to the current end of the stream. Return None, or why it did not."""
         deadline = time.monotonic() + self._timeout
-        while (left := deadline - time.monotonic()) > 0 and not self._closed:
+        while (left := deadline - time.monotonic()) > 0 and not self.progress.closed:
             try:
                 end = self.fetch_end()
             except ERRORS as error:
                 return error
             if self._await(end, left):
                 return None
-        return LogError("the log is closed") if self._closed else TimeoutError("this process lags behind it")
+        return LogError("the log is closed") if self.progress.closed else TimeoutError("this process lags behind it")
 
     def _await(self, end: Position, timeout: float) -> bool:
         """Wait until this process has read up to a place. Return whether it has.
@@ -293,12 +264,7 @@ class Partition(Held):
         The wait also ends when the whole stream is read again: a stream that was rolled back may not have this place.
         """
         history = self.history
-        with self._moved:
-            self._waiting += 1
-            try:
-                self._moved.wait_for(lambda: self._closed or self.history is not history or history.holds(end), timeout)
-            finally:
-                self._waiting -= 1
+        self.progress.wait_for(lambda: self.history is not history or history.holds(end), timeout)
         return self.history.holds(end)
 
     def _position(self, id: bytes, link: bytes | None) -> tuple[Position, str | None]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from binascii import crc_hqx
 from typing import Any
 
 from ssehub.events import Message
@@ -23,6 +24,8 @@ from ssehub.log.packet import ALL, Command, Entry, Packet
 from ssehub.log.position import GENESIS, Position
 
 _LINK = re.compile(rb"([0-9a-f]{8})\|([0-9a-f]{8})")
+#: Slots of a Redis Cluster.
+_SLOTS = 16384
 
 #: A Lua function, ``last()``, that returns the newest entry that ssehub wrote. Later entries, which other programs
 #: wrote, are deleted, because the next entry may need their ids. If there is no entry of ssehub, ``begin()`` begins a
@@ -161,3 +164,16 @@ def _packet_of(route: dict[str, Any], body: bytes, position: Position) -> Packet
         version = (int(version[0]), int(version[1])) if version else (position.epoch, position.offset)
         return Command(message, zone, client_id, what=what, session_id=session_id, data=data, version=version)
     return Packet(message, zone, client_id, client_id is None, frozenset(route.get("x", ())))
+
+
+def stream_key(name: str, number: int, partitions: int) -> str:
+    """Return the key of a partition. The keys are spread evenly over the slots of a cluster.
+
+    Specification: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
+    """
+    if partitions == 1:
+        return f"{{{name}}}:log"
+    n = 0
+    while crc_hqx(f"{name}:{number}/{partitions}:{n}".encode(), 0) % _SLOTS * partitions // _SLOTS != number:
+        n += 1
+    return f"{{{name}:{number}/{partitions}:{n}}}:log"

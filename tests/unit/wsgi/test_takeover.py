@@ -13,8 +13,8 @@ import pytest
 
 from ssehub import Hub
 from ssehub.server.settings import HubSettings
+from ssehub.wsgi.capacity import most_streams
 from ssehub.wsgi.source import source_of
-from ssehub.wsgi.streams import most_streams
 from ssehub.wsgi.takeover import NotTaken, Takeover, judge, why_not
 from ssehub.wsgi.timers import Timers
 from tests.followers import Follower

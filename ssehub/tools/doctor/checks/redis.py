@@ -198,6 +198,6 @@ def _log(target: Target, log: Any) -> Finding:
 
 
 def _keys(target: Target) -> list[str]:
-    from ssehub.log.redis.log import stream_key
+    from ssehub.log.redis.stream import stream_key
 
     return [stream_key(target.log_name, number, target.partitions) for number in range(target.partitions)]

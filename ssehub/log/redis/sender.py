@@ -1,0 +1,89 @@
+"""Sender: sends packets to the partitions of a log, or leaves them in the outbox while Redis is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ssehub.log.packet import Command, Packet
+from ssehub.log.position import Places, Position
+from ssehub.log.redis.outbox import Outbox
+from ssehub.log.redis.stream import route_of
+from ssehub.log.redis.writer import Letter, Unreachable, Writer
+
+
+class Sender:
+    """Sends packets. Safe to use from any thread. Methods raise the errors of redis-py and of the writer.
+
+    :param connect: connects to Redis and makes the writer, when the first packet is sent.
+    :param key: returns the key of a partition.
+    :param outbox_size: the maximum number of entries that may wait while Redis is away; 0 for no outbox.
+    :param timeout: the maximum number of seconds that the exit of the process is delayed until the outbox is empty.
+    :param is_cluster: whether the partitions are on several nodes, which can fail independently.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Writer],
+        key: Callable[[int], str],
+        outbox_size: int,
+        timeout: float,
+        is_cluster: bool,
+    ) -> None:
+        self._connect = connect
+        self._key = key
+        self._outbox_size = outbox_size
+        self._is_cluster = is_cluster
+        self._writer: Writer | None = None
+        self._keys: dict[int, str] = {}
+        #: The entries that wait. The owner of the log closes it.
+        self.outbox: Outbox = Outbox(outbox_size, lambda letter: self._write().append(letter, 0.0), timeout)
+
+    def check(self) -> None:
+        """Check, once, that all processes use the same number of partitions.
+
+        :raises LogError: if they do not.
+        """
+        self._write().agree()
+
+    def key(self, number: int) -> str:
+        """Return the key of a partition."""
+        key = self._keys.get(number)
+        if key is None:
+            key = self._keys[number] = self._key(number)
+        return key
+
+    def post(self, packet: Packet, numbers: Sequence[int], nonce: str, deadline: float) -> Places | None:
+        """Send a packet to some partitions. Return its places; None if it waits in the outbox.
+
+        :param nonce: the nonce of the entry, the same in all partitions.
+        :param deadline: when the last attempt must have ended (``time.monotonic()``).
+        """
+        body, places, now = packet.encode(), Places(), time.time()
+        for number in numbers:
+            letter = Letter(self.key(number), nonce, route_of(packet, now), body)
+            place = self._put(number, letter, max(0.0, deadline - time.monotonic()))
+            if place is not None:
+                place = place._replace(partition=number)
+                places = Places((*places, place))
+                if isinstance(packet, Command):
+                    packet = packet.versioned_by(place)
+        return places if len(places) == len(numbers) else None
+
+    def _put(self, number: int, letter: Letter, patience: float) -> Position | None:
+        """Send an entry to a partition. Return its place; None if it waits in the outbox."""
+        group = number if self._is_cluster else 0
+        if not (self.outbox.holds(group) or (self._outbox_size and not patience)):
+            try:
+                return self._write().append(letter, patience)
+            except Unreachable:
+                if not self._outbox_size:
+                    raise
+        self.outbox.put(group, letter)
+        return None
+
+    def _write(self) -> Writer:
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = self._connect()
+        return writer
