@@ -161,7 +161,7 @@ def test_what_a_service_does_wrong_is_found(fault: str, found: str) -> None:
             "--duration",
             "0.5",
             "--patience",
-            "0.2",
+            "2",
         )
     assert code == 1
     wrong = {name: told[name] for name in ("lost", "doubled", "out_of_order")}
@@ -183,7 +183,7 @@ def test_a_server_that_dies_midway_is_reported() -> None:
     port = free_port()
     with process(*gunicorn("gthread", port)) as server:
         until(lambda: _listens_to_all(port))
-        arguments = ("--streams", "10", "--rate", "50", "--duration", "1.5", "--patience", "0.2", "--json")
+        arguments = ("--streams", "10", "--rate", "50", "--duration", "3", "--patience", "5", "--json")
         with bench(f"http://127.0.0.1:{port}/events", *arguments) as started:
             until(lambda: call(port, "GET", "/stats")[1]["stats"]["delivered"] > 50)
             os.killpg(server.pid, signal.SIGKILL)
@@ -400,7 +400,7 @@ def test_streams_that_follow_another_zone_are_a_hint_in_the_table(
 
     here = site(app)
     url = f"http://127.0.0.1:{here.port}"
-    code, table, _ = said(f"{url}/events", "--streams", "1", "--rate", "50", "--duration", "0.1", "--patience", "0.5")
+    code, table, _ = said(f"{url}/events", "--streams", "1", "--rate", "50", "--duration", "0.1", "--patience", "3")
     assert code == 1 and "nothing arrived" in table and "--zone" in table
     code, _, errors = said(f"{url}/events", "--streams", "1", "--send-url", f"{url}/other", *QUICK)
     assert code == 1 and f"{url}/other: 404" in errors and "mounted beside your own routes" in errors
