@@ -17,8 +17,8 @@ class Hook(Generic[P]):
     """A list of callbacks that are called in the order in which they were added.
 
     Use a hook as a decorator (``@hub.on_connection``), or call it with a function. A hook holds strong references to
-    its callbacks. Safe to use from any thread. Callbacks run in the thread that calls :meth:`fire`, never under a lock
-    of ssehub.
+    its callbacks. Safe to use from any thread. Callbacks run in the thread that reports the event, never under a
+    lock of ssehub.
 
     :param name: the hook's name in log records.
     """
