@@ -148,7 +148,7 @@ class Storm:
         self._proxy = Proxy(port)
         self.seen = [Seen(n) for n in range(clients)]
         self._clients = [self._follow(one) for one in self.seen]
-        until(lambda: all(one.last_event_id for one in self._clients))
+        until(lambda: all(one.last_event_id for one in self._clients), "all clients to connect", guard=60.0)
         self._publishers = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.apps.shared", self._server.url, str(k), "1000000", "0.004"],
