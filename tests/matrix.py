@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.servers import answers, free_port, gunicorn, missing, process
+from tests.servers import answers, free_port, gunicorn, missing, nginx, process
 from tests.streams import GUARD, Stream, call, opened_streams, until
 
 APP = "tests.apps.matrix:app"
@@ -21,16 +21,6 @@ THREADS = 40
 
 NO_SOCKET = "the server does not show the client's socket"
 
-_NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    upstream behind {{ server 127.0.0.1:{behind}; keepalive 8; }}
-    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://behind; {version} }} }}
-}}
-"""
 _VERSIONS = {"nginx-1.0": "", "nginx-1.1": 'proxy_http_version 1.1; proxy_set_header Connection "";'}
 
 
@@ -211,12 +201,14 @@ def _commands(kind: str, port: int, folder: Path) -> list[tuple[str, ...]]:
     if kind == "waitress":
         return [(sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", f"--threads={THREADS}", APP)]
     if kind.startswith("nginx"):
-        if not any(Path(one, "nginx").exists() for one in os.environ["PATH"].split(":")):
-            missing("nginx")
         behind = free_port()
-        configuration = folder / "nginx.conf"
-        configuration.write_text(_NGINX.format(folder=folder, port=port, behind=behind, version=_VERSIONS[kind]))
-        return [*_commands("gthread", behind, folder), ("nginx", "-p", str(folder), "-c", str(configuration))]
+        location = f"proxy_pass http://behind; {_VERSIONS[kind]}"
+        command = nginx(
+            folder,
+            f"upstream behind {{ server 127.0.0.1:{behind}; keepalive 8; }}"
+            f" server {{ listen 127.0.0.1:{port}; location / {{ {location} }} }}",
+        )
+        return [*_commands("gthread", behind, folder), command]
     return [(sys.executable, "-m", "tests.apps.run", kind, str(port), APP)]
 
 

@@ -30,11 +30,9 @@ _NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{
-    access_log off; client_body_buffer_size 1m;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    server {{ listen 127.0.0.1:{port}; location / {{
-        proxy_pass http://127.0.0.1:{behind}; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
+    access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    {http}
 }}
 """
 
@@ -109,6 +107,29 @@ def gunicorn(
     return (*command, *(("--threads", str(threads)) if worker == "gthread" else ()), app)
 
 
+def nginx(folder: Path, http: str) -> tuple[str, ...]:
+    """Return the command for nginx. Skip the test if nginx is missing.
+
+    :param folder: the folder for the configuration and temporary files.
+    :param http: what the ``http`` block of the configuration contains.
+    """
+    if shutil.which("nginx") is None:
+        missing("nginx")
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(folder=folder, http=http))
+    return ("nginx", "-p", str(folder), "-c", str(configuration))
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield the sockets of a server and of its client, which are connected."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        with client, server:
+            yield server, client
+
+
 def _commands(kind: str, port: int, threads: int, folder: str) -> list[tuple[str, ...]]:
     worker, _, preload = kind.partition("-")
     if worker in ("gthread", "gevent"):
@@ -117,12 +138,11 @@ def _commands(kind: str, port: int, threads: int, folder: str) -> list[tuple[str
         listen = f"--listen=127.0.0.1:{port}"
         return [(sys.executable, "-m", "waitress", listen, f"--threads={threads}", "tests.apps.service:app")]
     if kind == "nginx":
-        if shutil.which("nginx") is None:
-            missing("nginx")
         behind = free_port()
-        configuration = Path(folder, "nginx.conf")
-        configuration.write_text(_NGINX.format(folder=folder, port=port, behind=behind))
-        return [gunicorn("gthread", behind, threads=threads), ("nginx", "-p", folder, "-c", str(configuration))]
+        proxied = f'proxy_pass http://127.0.0.1:{behind}; proxy_http_version 1.1; proxy_set_header Connection "";'
+        server = f"server {{ listen 127.0.0.1:{port}; location / {{ {proxied} }} }}"
+        command = nginx(Path(folder), f"client_body_buffer_size 1m; {server}")
+        return [gunicorn("gthread", behind, threads=threads), command]
     return [(sys.executable, "-m", "tests.apps.run", kind, str(port))]
 
 

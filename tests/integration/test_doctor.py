@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,22 +29,12 @@ from tests.apps.compressing import compressed
 from tests.conftest import Site
 from tests.redis_server import RedisServer, ask
 from tests.scripted import CERTIFICATE, REFUSED, STREAM, Exchange, Server, held
-from tests.servers import ROOT, answers, free_port, gunicorn, missing, process
+from tests.servers import ROOT, answers, free_port, gunicorn, nginx, process
 from tests.streams import GUARD, until
 
 Serve = Callable[[Any], Site]
 Found = dict[str, Finding]
 
-_NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    ssl_certificate {certificate}; ssl_certificate_key {certificate};
-    {servers}
-}}
-"""
 #: What is wrong with each of nginx's servers.
 _FAULTS = {
     "buffering": "proxy_ignore_headers X-Accel-Buffering;",
@@ -103,8 +92,6 @@ def healthy() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def proxies(healthy: str) -> Iterator[dict[str, str]]:
     """Give addresses of one service behind an nginx with one fault each."""
-    if shutil.which("nginx") is None:
-        missing("nginx")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         slow = stack.enter_context(clinic(heartbeat="30"))
         ports = {name: free_port() for name in _FAULTS}
@@ -115,9 +102,8 @@ def proxies(healthy: str) -> Iterator[dict[str, str]]:
             servers += (
                 f"server {{ listen 127.0.0.1:{ports[name]} {kind}; location / {{ proxy_pass {behind}; {fault} }} }}\n"
             )
-        configuration = Path(folder, "nginx.conf")
-        configuration.write_text(_NGINX.format(folder=folder, certificate=CERTIFICATE, servers=servers))
-        stack.enter_context(process("nginx", "-p", folder, "-c", str(configuration)))
+        http = f"ssl_certificate {CERTIFICATE}; ssl_certificate_key {CERTIFICATE};\n{servers}"
+        stack.enter_context(process(*nginx(Path(folder), http)))
         until(lambda: answers(ports["buffering"]), "nginx to answer")
         yield {
             name: f"http{'s' if name.startswith('ssl') else ''}://127.0.0.1:{port}/events"

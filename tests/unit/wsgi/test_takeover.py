@@ -18,6 +18,7 @@ from ssehub.wsgi.source import source_of
 from ssehub.wsgi.takeover import NotTaken, Takeover, judge, why_not
 from ssehub.wsgi.timers import Timers
 from tests.followers import Follower
+from tests.servers import connected
 
 MakeHub = Callable[..., Hub]
 PREAMBLE = b"event: ssehub.open\ndata: x\n\n"
@@ -98,11 +99,8 @@ def test_some_requests_are_never_taken_over(
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Yield the sockets of a server and of its client."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        server, _ = listener.accept()
-        with client, server:
-            yield server, client
+    with connected() as both:
+        yield both
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])

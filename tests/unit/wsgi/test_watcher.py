@@ -17,6 +17,7 @@ from ssehub.server.settings import HubSettings
 from ssehub.wsgi import sockets
 from ssehub.wsgi.watcher import Watcher
 from tests.conftest import Site
+from tests.servers import connected
 from tests.streams import GUARD, until
 
 MakeHub = Callable[..., Hub]
@@ -40,15 +41,6 @@ class Watched:
         self.reasons.append(reason)
         self.asked.set()
         return True
-
-
-@contextlib.contextmanager
-def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-        with far, near:
-            yield near, far
 
 
 @pytest.fixture(params=["epoll", "selector"])
