@@ -252,7 +252,7 @@ def run(case: Case, streams: int, rate: float) -> Result:
     return result
 
 
-HEAD = ("worker", "signal", "with the hook", "gone s", "all back s", "most at once", "found nobody", "longest wait s",
+HEAD = ("worker", "signal", "with the hook", "gone s", "all back s", "most at once", "refused", "longest wait s",
         "sent", "missed", "doubled", "gaps")  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def create_app(other_site=OTHER_SITE, **settings):
         return token
 
     def who():
-        """Return the user of a stream or a request; None if there is none."""
+        """Return the user who makes the request; None for an unknown user."""
         if request.endpoint == "ssehub.events" and "token" in request.args:
             return read_token()["user"]
         user = session.get("user")

@@ -35,7 +35,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object per line: event, data, id")
     command.add_argument(
         "--idle", type=float, default=Timeout().idle, metavar="SECONDS",
-        help="reconnect after so many seconds without data (%(default)s); 0: never",
+        help="seconds without data after which to reconnect (%(default)s); 0: never",
     )  # fmt: skip
     add_headers(command)
     command.set_defaults(run=_run)

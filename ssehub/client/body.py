@@ -95,7 +95,7 @@ def limiter(response: requests.Response) -> Callable[[float | None], None]:
 
 
 def socket_of(response: requests.Response) -> Any:
-    """Return the socket that a response is read from, or None if the adapter has none."""
+    """Return the socket that a response is read from. Return None if the adapter does not use one."""
     place: Any = response.raw
     for name in ("_fp", "fp", "raw", "_sock"):
         place = getattr(place, name, None)

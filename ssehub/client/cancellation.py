@@ -159,7 +159,7 @@ class WatchedAdapter(HTTPAdapter):
 def _watched(manager: Any) -> Any:
     """Return a pool manager that makes watched pools, and keeps them under keys of their own among those of another.
 
-    So whoever closes the other one closes these pools, and whoever uses it gets none of them.
+    So closing the other manager also closes these pools, but its users never get a watched pool.
     """
     if not isinstance(manager, PoolManager):
         return manager

@@ -173,11 +173,11 @@ def _translated(error: BaseException, answer: requests.Response | None) -> BaseE
 def check_url(url: str) -> None:
     """Check a URL. ``requests`` reports an invalid host as not found, which would lead to endless retries.
 
-    :raises requests.exceptions.InvalidURL: a ``ValueError``; if the host has a blank in it, or host or port are none.
+    :raises requests.exceptions.InvalidURL: a ``ValueError``; if the host contains a blank, or host or port are invalid.
     """
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises, if it is none
+        parts.port  # noqa: B018 - raises ValueError if the port is invalid
     except ValueError:
         raise requests.exceptions.InvalidURL(f"not an address: {bare(url)}") from None
     if any(letter.isspace() for letter in parts.netloc):

@@ -1,7 +1,7 @@
 """Nonces: the nonces of entries that a history has dropped.
 
 If a log can be rolled back and rewritten, a reader's place is compared with the log by its nonce, even if the entry
-there is no longer held. A nonce needs four bytes, so many more nonces are kept than entries.
+there is no longer held. A nonce needs only four bytes, so a history can keep more nonces than entries.
 """
 
 from __future__ import annotations

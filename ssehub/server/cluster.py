@@ -132,7 +132,7 @@ class Cluster:
             raise UnknownClient(f"no client {client_id!r} is connected")
 
     def get_metadata(self, client_id: str) -> Any:
-        """Return a client's metadata, or None if it has none.
+        """Return a client's metadata; None if no metadata was set.
 
         :raises UnknownClient: if the client is not connected.
         """

@@ -71,7 +71,7 @@ class Connection:
         self.partitions: tuple[int, ...] = partitions
         self.connected_at: float = time.time()
         self.closed: str | None = None
-        #: The id of the thread that runs its hooks or serves it now; 0 if there is none.
+        #: The id of the thread that runs its hooks or serves it now; 0 if no thread does.
         self.thread: int = threading.get_ident()
         self.member: Member = Member(self.client_id)
         #: The delivery, which wakes its stream if there is something to send.

@@ -27,7 +27,7 @@ class Chunk(NamedTuple):
     messages: int
     #: The place of a reader after this chunk.
     after: Place
-    #: The first and the last of the messages; None if there are none.
+    #: The first and the last of the messages; None without messages.
     first: Entry | None
     last: Entry | None
     #: Whether the chunk reaches the end of the log.

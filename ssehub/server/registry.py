@@ -158,7 +158,7 @@ class Registry:
                 member.version = (0, 0)
 
     def get_metadata(self, client_id: str) -> Any:
-        """Return the metadata of a client, or None if it has none.
+        """Return the metadata of a client; None if no metadata was set.
 
         :raises UnknownClient: if the client is not connected.
         """

@@ -71,7 +71,7 @@ class Directory(HubCore):
         self._own.dispatcher.cluster.set_metadata(check_name("client_id", client_id), data)
 
     def get_metadata(self, client_id: str) -> Any:
-        """Return the metadata of a client, or None if it has none.
+        """Return the metadata of a client; None if no metadata was set.
 
         :raises UnknownClient: if the client is not connected anywhere.
         :raises LogError: if the client is not connected here, and the other processes cannot be asked.

@@ -425,7 +425,7 @@ class WriterLoop:
     # Time
 
     def _tick(self) -> None:
-        with contextlib.suppress(Exception):  # it logs, and the application's log handlers may raise
+        with contextlib.suppress(Exception):  # an error in the periodic work must not end the writer
             self._look()
         for stream in self._timers.expired(time.monotonic()):
             self._on_timer(stream, time.monotonic())

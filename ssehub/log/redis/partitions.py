@@ -145,7 +145,7 @@ class Partitions:
         partition.open(lambda end: broken(end, ()))
 
     def _follower(self, group: int) -> Follower:
-        """Return the follower of a group of partitions. If there is none, make it."""
+        """Return the follower of a group of partitions. Create it first, if necessary."""
         assert self._callbacks is not None
         with self._lock:
             if (follower := self._followers.get(group)) is not None:

@@ -51,7 +51,7 @@ class Histogram:
             del self._new[:]
 
     def rank(self, share: float) -> float:
-        """Return the duration that this share of all durations does not exceed; 0 if there are none.
+        """Return the duration that this share of all durations does not exceed; 0 without durations.
 
         :param share: 0.5 for the median; 1 for the maximum, which is exact.
         """

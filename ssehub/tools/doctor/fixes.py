@@ -46,7 +46,7 @@ _IDLE = {
 
 
 def proxy_of(headers: Mapping[str, str]) -> str:
-    """Return the name of the known proxy that a response came through, by its headers; empty if there is none."""
+    """Return the name of the known proxy that a response came through, by its headers; empty if no proxy is known."""
     said = f"{headers.get('Server', '')} {headers.get('Via', '')}".lower()
     marks = {"awselb": "awselb", "vegur": "heroku", "heroku": "heroku", "openresty": "nginx"}
     marks |= {name: name for name in ("nginx", "apache", "caddy", "cloudflare")}
