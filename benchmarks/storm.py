@@ -131,13 +131,23 @@ class Storm:
         #: The periods in which the log may have lost data: from taking a dump to the end of restoring it.
         self.rollbacks: list[tuple[float, float]] = []
         self._folder = folder
+        #: What :meth:`close` ends, in the opposite order.
+        self._stack = contextlib.ExitStack()
+        self._clients: list[Client] = []
+        try:
+            self._set_up(folder, clients, publishers, partitions, worker)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, folder: Path, clients: int, publishers: int, partitions: int, worker: str) -> None:
         self._server = RedisServer(folder)
+        self._stack.callback(self._server.close)
         self._keys = [stream_key("ssehub", number, partitions) for number in range(partitions)]
         #: The times of the dumps, and the dump of each key.
         self._dumps: tuple[float, list[Any]] | None = None
         self._partitions = partitions
         environment = {"LOG_SIZE": str(SIZE), "PARTITIONS": str(partitions), "CLIENTS": str(clients)}
-        self._stack = contextlib.ExitStack()
         port = free_port()
         command = list(gunicorn(worker, port, threads=clients + 20))
         command[command.index("-w") + 1] = "4"
@@ -146,23 +156,28 @@ class Storm:
             process(*command, REDIS_URL=self._server.url, HEARTBEAT="0.5", **environment)  # type: ignore[arg-type]
         )
         self._proxy = Proxy(port)
+        self._stack.callback(self._proxy.close)
         self.seen = [Seen(n) for n in range(clients)]
-        self._clients = [self._follow(one) for one in self.seen]
+        self._stack.callback(self._stop_clients)
+        for one in self.seen:
+            self._clients.append(self._follow(one))
         until(lambda: all(one.last_event_id for one in self._clients), "all clients to connect", guard=60.0)
-        self._publishers = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.apps.shared", self._server.url, str(k), "1000000", "0.004"],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            )
-            for k in range(publishers)
-        ]
+        self._publishers = [self._publish(k, environment) for k in range(publishers)]
         self._told: list[dict[str, Any]] = []
         self._readers = [threading.Thread(target=self._note, args=(one,)) for one in self._publishers]
         for reader in self._readers:
             reader.start()
+
+    def _publish(self, seed: int, environment: dict[str, str]) -> subprocess.Popen[str]:
+        publisher = subprocess.Popen(
+            [sys.executable, "-m", "tests.apps.shared", self._server.url, str(seed), "1000000", "0.004"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )
+        self._stack.callback(_end, publisher)
+        return publisher
 
     def _follow(self, seen: Seen) -> Client:
         url = f"http://127.0.0.1:{self._proxy.port}/events?client_id=c{seen.number}&zone={zone_of(seen.number)}"
@@ -268,19 +283,21 @@ class Storm:
         return self._told
 
     def close(self) -> None:
-        """End everything."""
+        """End everything that was started."""
+        self._stack.close()
+
+    def _stop_clients(self) -> None:
         for client in self._clients:
             client.stop()
         for client in self._clients:
             client.stop(10)
-        self._proxy.close()
-        for publisher in self._publishers:
-            publisher.kill()
-            publisher.wait()
-            if publisher.stdout is not None:
-                publisher.stdout.close()
-        self._stack.close()
-        self._server.close()
+
+
+def _end(publisher: subprocess.Popen[str]) -> None:
+    publisher.kill()
+    publisher.wait()
+    if publisher.stdout is not None:
+        publisher.stdout.close()
 
 
 def _sent(hub: Hub) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -615,8 +616,9 @@ def test_four_workers_four_hundred_streams_eight_publishers_twenty_thousand_mess
     received: list[list[str]] = [[] for _ in range(CLIENTS)]
     workers: set[str] = set()
     opened = threading.Semaphore(0)
-    clients = []
-    with process(*command, REDIS_URL=server.url):
+    clients: list[Client] = []
+    with process(*command, REDIS_URL=server.url), contextlib.ExitStack() as stack:
+        stack.callback(lambda: [client.stop() for client in clients])
         for n, got in enumerate(received):
             client = Client(
                 f"http://127.0.0.1:{port}/events?client_id=c{n}&zone={zone_of(n)}",
@@ -642,7 +644,7 @@ def test_four_workers_four_hundred_streams_eight_publishers_twenty_thousand_mess
         told = [json.loads(line) for one in publishers for line in one.communicate(timeout=120)[0].splitlines()]
         assert len(told) == 20_000 and all(one["ok"] for one in told)
         Hub(RedisLog(server.url, size=100_000)).broadcast("end")
-        until(lambda: all(got[-1:] == ["end"] for got in received))
+        until(lambda: all(got[-1:] == ["end"] for got in received), "all clients to receive the last", 6 * GUARD)
         for client in clients:
             client.stop()
         for client in clients:
