@@ -14,7 +14,8 @@ from ssehub.background import Background
 from ssehub.log.packet import Command, Entry
 from ssehub.log.position import Position
 from ssehub.log.redis.link import ERRORS, Client, disconnect
-from ssehub.log.redis.partition import PAGE, Broken, Partition
+from ssehub.log.redis.partition import PAGE, Partition
+from ssehub.log.replica import Broken
 from ssehub.logger import logger
 
 #: Milliseconds that a read waits for the next entry. If no entry comes in this time, the end of the stream is checked:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ssehub.exceptions import LogError
-from ssehub.log.base import Gap, Interest, Log, Page, Readable
+from ssehub.log.base import Log, Readable
+from ssehub.log.delegating import Delegating
 from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt, check_name
 from ssehub.log.position import MAX_PARTITIONS, Place, Places, Position, new_nonce
 from ssehub.log.redis.link import ERRORS, Client, Link, disconnect
@@ -31,7 +32,7 @@ _ECHO = 1.0
 _ATTEMPTS = 4
 
 
-class RedisLog(ProcessLocal, Log):
+class RedisLog(ProcessLocal, Delegating, Log):
     """A log in a stream on Redis. Any number of processes can append to the stream and follow it.
 
     Each process follows the stream with one connection. It keeps the newest entries in memory, and its clients are
@@ -227,49 +228,6 @@ class RedisLog(ProcessLocal, Log):
         places = Places(self._place(number) for number in numbers)
         return places[0] if len(places) == 1 else places
 
-    def read(
-        self,
-        after: Place,
-        limit: int,
-        interest: Interest | None = None,
-        upto: Place | None = None,
-        known: Place | None = None,
-    ) -> Page:
-        """Read the entries after a place; see :meth:`Log.read`."""
-        return self._follow_all().read(after, limit, interest, upto, known)
-
-    def catch_up(self, place: Place) -> None:
-        """Wait until this process holds the log up to a place; see :meth:`Log.catch_up`."""
-        self._follow_all().catch_up(place)
-
-    def count(self, after: Place, interest: Interest | None = None) -> int:
-        """Return how many entries a reader would read after a place."""
-        return self._follow_all().count(after, interest)
-
-    def is_at_end(self, place: Place) -> bool:
-        """Return whether a place is the end of the log."""
-        return self._follow_all().is_at_end(place)
-
-    def is_addressed(self, interest: Interest, after: Place, upto: Place | None = None) -> bool:
-        """Return whether there are, or were, messages to the client alone between two places."""
-        return self._follow_all().is_addressed(interest, after, upto)
-
-    def locate(self, last_event_id: str) -> Place | Gap:
-        """Find the place of an id; see :meth:`Log.locate`."""
-        return self._follow_all().locate(last_event_id)
-
-    def end(self) -> Place:
-        """Return the place of the newest entry delivered in this process."""
-        return self._follow_all().end()
-
-    def oldest(self) -> Place:
-        """Return the place before the oldest entry that this process holds."""
-        return self._follow_all().oldest()
-
-    def before_last(self, count: int, interest: Interest) -> Place:
-        """Return the place after which a reader reads its last ``count`` entries."""
-        return self._follow_all().before_last(count, interest)
-
     def close(self, timeout: float | None = None) -> None:
         """Stop following the streams, and close the connections. Entries in memory can still be read. Idempotent.
 
@@ -324,6 +282,11 @@ class RedisLog(ProcessLocal, Log):
 
     def _make_partition(self, number: int) -> Partition:
         return Partition(number, self._sender.key(number), self._size, self._sending, self._timeout)
+
+    @property
+    def view(self) -> Readable:
+        """All partitions together. They are followed from the first use until :meth:`close`."""
+        return self._follow_all()
 
     def _follow_all(self) -> Readable:
         self._begin()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 
 from ssehub.log.packet import Command, Packet
 from ssehub.log.position import Places, Position
 from ssehub.log.redis.outbox import Outbox
-from ssehub.log.redis.stream import route_of
 from ssehub.log.redis.writer import Letter, Unreachable, Writer
+from ssehub.log.route import route_of
 
 
 class Sender:
@@ -61,7 +62,7 @@ class Sender:
         """
         body, places, now = packet.encode(), Places(), time.time()
         for number in numbers:
-            letter = Letter(self.key(number), nonce, route_of(packet, now), body)
+            letter = Letter(self.key(number), nonce, json.dumps(route_of(packet, now), ensure_ascii=False), body)
             place = self._put(number, letter, max(0.0, deadline - time.monotonic()))
             if place is not None:
                 place = place._replace(partition=number)

@@ -6,21 +6,16 @@ An entry's id is ``<epoch>-<offset>``. It has these fields:
 Field  Content
 =====  ================================================================================
 ``h``  The entry's nonce and that of the entry before: ``<nonce>|<previous nonce>``.
-``r``  The route: the packet's address, the time, and the command, if it is one; JSON.
+``r``  The route (:mod:`ssehub.log.route`); JSON.
 ``d``  The encoded message.
 =====  ================================================================================
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from binascii import crc_hqx
-from typing import Any
 
-from ssehub.events import Message
-from ssehub.log.packet import ALL, Command, Entry, Packet
 from ssehub.log.position import GENESIS, Position
 
 _LINK = re.compile(rb"([0-9a-f]{8})\|([0-9a-f]{8})")
@@ -103,14 +98,6 @@ return {id, link}
 )
 
 
-def follows(position: Position, previous: str | None, tail: Position) -> bool:
-    """Return whether an entry is the next one after the tail.
-
-    :param previous: the nonce of the entry before it.
-    """
-    return position[:2] == (tail.epoch, tail.offset + 1) and previous == tail.nonce
-
-
 def position_of(id: bytes, link: bytes | None) -> tuple[Position, str | None]:
     """Decode an entry's position, and the nonce of the entry before.
 
@@ -122,48 +109,6 @@ def position_of(id: bytes, link: bytes | None) -> tuple[Position, str | None]:
     if nonces is None:
         return Position(int(epoch), int(offset), GENESIS), None
     return Position(int(epoch), int(offset), nonces[1].decode()), nonces[2].decode()
-
-
-def route_of(packet: Packet, sent: float) -> str:
-    """Return the field ``r``: the address of a packet, and when it was sent, in seconds since 1970."""
-    route: dict[str, Any] = {
-        "t": round(sent, 4),
-        "z": None if packet.zone is ALL else packet.zone,
-        "c": packet.client_id,
-        "x": sorted(packet.exclude),
-    }
-    if isinstance(packet, Command):
-        route["o"] = [packet.what, packet.session_id, packet.data, packet.version]
-    return json.dumps({name: value for name, value in route.items() if value}, ensure_ascii=False)
-
-
-def entry_of(position: Position, previous: str, fields: dict[bytes, bytes]) -> Entry:
-    """Decode an entry.
-
-    :raises Exception: of any type, if another program wrote the entry, because its fields may contain anything.
-    """
-    body, route = fields[b"d"], json.loads(fields[b"r"])
-    sent = float(route.get("t", 0))
-    if not math.isfinite(sent):
-        raise ValueError("the time is not a number of seconds")
-    return Entry(_packet_of(route, body, position), position, previous, body, sent)
-
-
-def unreadable(position: Position, previous: str) -> Entry:
-    """Return a replacement for an entry that cannot be read: a command that does nothing."""
-    command = Command.nothing()
-    return Entry(command, position, previous, command.encode())
-
-
-def _packet_of(route: dict[str, Any], body: bytes, position: Position) -> Packet:
-    message, zone, client_id = Message.decode(body), route.get("z", ALL), route.get("c")
-    if "o" in route:
-        what, session_id, data, version = route["o"]
-        if what not in ("disconnect", "metadata"):
-            raise ValueError(f"there is no command {what!r}")
-        version = (int(version[0]), int(version[1])) if version else (position.epoch, position.offset)
-        return Command(message, zone, client_id, what=what, session_id=session_id, data=data, version=version)
-    return Packet(message, zone, client_id, client_id is None, frozenset(route.get("x", ())))
 
 
 def stream_key(name: str, number: int, partitions: int) -> str:
