@@ -10,81 +10,16 @@ consequences:
 
 from __future__ import annotations
 
-import collections
 import itertools
-import threading
-import time
 from collections.abc import Sequence
 
 from ssehub.log.base import Gap, Interest, Page
-from ssehub.log.index import Index
-from ssehub.log.nonces import Nonces
-from ssehub.log.packet import Command, Entry
+from ssehub.log.holdings import Holdings
 from ssehub.log.position import GENESIS, Place, Position
 
 
-class History:
-    """The newest entries of one epoch of one partition. Safe to use from any thread; never blocks for long.
-
-    :param size: the maximum number of entries to hold.
-    :param ttl: seconds that an entry is held; None for no limit.
-    :param end: the place after which the first entry is added. Earlier entries are unknown.
-    :param zone_size: the newest entries of each channel that are protected from being dropped; None for no protection.
-    :param can_fork: whether the log can be rolled back and rewritten, so that nonces have to be compared.
-    """
-
-    def __init__(
-        self, size: int, ttl: float | None, end: Position, zone_size: int | None = None, can_fork: bool = False
-    ) -> None:
-        #: The place of the newest entry.
-        self.end: Position = end
-        self._begin = end
-        self._size = size
-        self._ttl = ttl
-        self._zone_size = zone_size
-        self._lock = threading.Lock()
-        #: The entries by offset, oldest first.
-        self._entries: collections.OrderedDict[int, Entry] = collections.OrderedDict()
-        #: When each entry was added (``time.monotonic()``). Empty if there is no ``ttl``.
-        self._times: dict[int, float] = {}
-        self._chosen_ids: dict[str, int] = {}
-        self._index = Index(size, end.offset)
-        #: The offsets of entries that are not protected, because their channel has ``zone_size`` newer entries.
-        self._spare: collections.deque[int] = collections.deque()
-        #: The largest offset of a dropped entry.
-        self._dropped_to = end.offset
-        #: The nonces of dropped entries; None if nonces do not have to be compared.
-        self._nonces: Nonces | None = Nonces(end.offset + 1) if can_fork else None
-
-    def renew_lock(self) -> None:
-        """Replace the lock in a forked child, because a thread of the parent may have held it at the fork."""
-        self._lock = threading.Lock()
-
-    # Writing
-
-    def keep(self, entry: Entry) -> None:
-        """Add an entry at the end, and drop an old entry if there are too many."""
-        offset = entry.position.offset
-        with self._lock:
-            self._entries[offset] = entry
-            if not isinstance(entry.packet, Command):
-                self._put(entry, offset)
-            if self._ttl is not None:
-                self._times[offset] = time.monotonic()
-            if entry.packet.message.id:
-                self._chosen_ids[entry.id] = offset
-            self.end = entry.position
-            if len(self._entries) > self._size:
-                self._drop_one()
-            self._expire()
-
-    def clear(self) -> None:
-        """Drop all entries. The end stays where it is."""
-        with self._lock:
-            while self._entries:
-                self._drop(next(iter(self._entries)))
-
-    # Reading
+class History(Holdings):
+    """The newest entries of one epoch of one partition. Safe to use from any thread; never blocks for long."""
 
     def read(
         self,
@@ -165,13 +100,6 @@ class History:
             return self._lineage(place) is None
 
     # The methods below run under the lock.
-
-    def _put(self, entry: Entry, offset: int) -> None:
-        channel = self._index.put(entry.packet, offset)
-        if self._zone_size is not None and len(channel.held) > self._zone_size:
-            self._spare.append(channel.held.from_end(self._zone_size))
-            while self._spare[0] not in self._entries:
-                self._spare.popleft()
 
     def _offsets_after(self, after: int) -> Sequence[int]:
         """Return the offsets of all entries after an offset, in order."""
@@ -273,28 +201,3 @@ class History:
 
     def _at(self, offset: int) -> Position:
         return Position(self.end.epoch, offset, GENESIS, self.end.partition)
-
-    def _expire(self) -> None:
-        if self._ttl is not None:
-            limit = time.monotonic() - self._ttl
-            while self._times and self._times[oldest := next(iter(self._entries))] < limit:
-                self._drop(oldest)
-
-    def _drop_one(self) -> None:
-        """Drop the oldest entry that is not protected; if all are protected, the oldest one."""
-        while self._spare:
-            offset = self._spare.popleft()
-            if offset in self._entries:
-                return self._drop(offset)
-        return self._drop(next(iter(self._entries)))
-
-    def _drop(self, offset: int) -> None:
-        entry = self._entries.pop(offset)
-        self._times.pop(offset, None)
-        self._dropped_to = max(self._dropped_to, offset)
-        if entry.packet.message.id and self._chosen_ids.get(entry.id) == offset:
-            del self._chosen_ids[entry.id]
-        if self._nonces is not None:
-            self._nonces.append(entry.position.nonce)
-        if not isinstance(entry.packet, Command):
-            self._index.drop(entry.packet, offset)

@@ -1,4 +1,4 @@
-"""Nonces: the nonces of entries that a history has dropped.
+"""Nonces: the nonces of the entries that a history holds or has dropped.
 
 If a log can be rolled back and rewritten, a reader's place is compared with the log by its nonce, even if the entry
 there is no longer held. A nonce needs only four bytes, so a history can keep more nonces than entries.
@@ -13,7 +13,7 @@ _KEPT = 1 << 18
 
 
 class Nonces:
-    """The nonces of dropped entries, by offset, without holes. Not thread-safe.
+    """The nonces of entries, by offset, without holes. Not thread-safe.
 
     :param first: the offset of the first nonce.
     """
