@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
     from ssehub.log.redis import RedisLog
+    from ssehub.log.sqlite import SQLiteLog
     from ssehub.server.connection import Connection
     from ssehub.wsgi.hub import Hub
     from ssehub.wsgi.hub_core import close_all, end_all_streams
@@ -46,6 +47,7 @@ __all__ = [
     "Receipt",
     "Received",
     "RedisLog",
+    "SQLiteLog",
     "SSEHubError",
     "Session",
     "StreamRefused",
@@ -77,6 +79,7 @@ _HOMES = {
     ),
     "ssehub.log": ("ALL", "Gap", "Log", "MemoryLog", "Packet", "Process", "Receipt", "Session"),
     "ssehub.log.redis": ("RedisLog",),
+    "ssehub.log.sqlite": ("SQLiteLog",),
     "ssehub.server.connection": ("Connection",),
     "ssehub.wsgi.hub": ("Hub",),
     "ssehub.wsgi.hub_core": ("close_all", "end_all_streams"),

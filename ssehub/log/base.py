@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ssehub.log.packet import ALL, All, Command, Entry, Packet, Receipt
 from ssehub.log.position import Place, Position
@@ -208,6 +208,19 @@ class Log(Readable):
 
         :raises LogError: if the log did not accept the packet, or is closed, or is neither started nor shared.
         """
+
+    def append_within(self, packet: Packet, connection: Any) -> Receipt:
+        """Add a packet in a transaction of the caller. Readers get it after the commit, and never after a rollback.
+
+        :param connection: the caller's connection to the database of the log.
+        :returns: a receipt without an id, because the entry has no place yet.
+        :raises TypeError: if this log cannot do this, or not with this connection.
+        :raises LogError: if the database did not accept the message, or the log is closed.
+        """
+        raise TypeError(
+            f"a {type(self).__name__} cannot send within a transaction; send after the commit, or use a SQLiteLog or a"
+            " PostgresLog in the database of the transaction"
+        )
 
     @abstractmethod
     def close(self, timeout: float | None = None) -> None:

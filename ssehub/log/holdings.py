@@ -13,7 +13,7 @@ from ssehub.log.position import Position
 
 
 class Holdings:
-    """The newest entries of one epoch of one partition; :class:`~ssehub.log.history.History` adds the methods of readers.
+    """The newest entries of one epoch of one partition. :class:`~ssehub.log.history.History` adds the read methods.
 
     Safe to use from any thread; never blocks for long.
 

@@ -7,10 +7,11 @@ import random
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from ssehub import ALL, Gap, Log, LogError, MemoryLog, Message, Packet
+from ssehub import ALL, Gap, Log, LogError, MemoryLog, Message, Packet, SQLiteLog
 from ssehub.log import All, Entry, Interest, Place, Position
 from ssehub.log.redis import RedisLog
 from tests.redis_server import RedisServer
@@ -18,13 +19,18 @@ from tests.redis_server import RedisServer
 MakeLog = Callable[[int], Log]
 
 
-@pytest.fixture(params=["memory", "redis"])
-def make_log(request: pytest.FixtureRequest) -> Iterator[MakeLog]:
+@pytest.fixture(params=["memory", "redis", "sqlite"])
+def make_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeLog]:
     logs: list[Log] = []
     server: RedisServer | None = request.getfixturevalue("redis_server") if request.param == "redis" else None
 
     def make(size: int) -> Log:
-        logs.append(RedisLog(server.url, name=secrets.token_hex(8), size=size) if server else MemoryLog(size))
+        if server:
+            logs.append(RedisLog(server.url, name=secrets.token_hex(8), size=size))
+        elif request.param == "sqlite":
+            logs.append(SQLiteLog(tmp_path / f"{secrets.token_hex(8)}.db", size=size))
+        else:
+            logs.append(MemoryLog(size))
         return logs[-1]
 
     yield make

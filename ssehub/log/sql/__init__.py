@@ -1,0 +1,1 @@
+"""What the logs in SQL databases share: :mod:`ssehub.log.sqlite` and :mod:`ssehub.log.postgres`."""

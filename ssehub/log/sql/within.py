@@ -1,0 +1,55 @@
+"""Within: executes statements in a transaction of the application, on whatever object stands for its connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ssehub.exceptions import LogError
+
+
+def run_within(connection: Any, database: str, statements: Sequence[tuple[str, Sequence[Any]]], place: str) -> None:
+    """Execute statements on a connection of the application. Nothing is committed or rolled back.
+
+    :param connection: a connection or cursor of :mod:`sqlite3` or psycopg, Django's ``connection``, or a session or
+        connection of SQLAlchemy.
+    :param database: the kind of the database that is needed: ``sqlite`` or ``postgresql``.
+    :param statements: the statements, with ``?`` for each parameter.
+    :param place: the end of the error text if the statements fail.
+    :raises TypeError: if the object is not a connection to a database of this kind.
+    :raises LogError: if the database rejects a statement. On PostgreSQL the transaction can then only be rolled back.
+    """
+    execute, mark = _execute_of(connection, database)
+    for statement, parameters in statements:
+        try:
+            execute(statement.replace("?", mark), tuple(parameters))
+        except Exception as error:
+            raise LogError(f"the message was not accepted within the transaction: {error}; {place}") from error
+
+
+def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
+    """Return a function that executes a statement, and the mark of its parameters."""
+    kind = type(connection)
+    if hasattr(connection, "get_bind") and callable(getattr(connection, "connection", None)):
+        connection = connection.connection()  # a session of SQLAlchemy
+    if hasattr(connection, "exec_driver_sql"):  # a connection of SQLAlchemy
+        _check(connection.dialect.name, database, kind)
+        return connection.exec_driver_sql, "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    if hasattr(connection, "vendor") and hasattr(connection, "in_atomic_block"):  # a connection of Django
+        _check(connection.vendor, database, kind)
+        return connection.cursor().execute, "%s"
+    driver = kind.__module__.partition(".")[0]
+    for base in kind.__mro__:
+        if base.__module__.partition(".")[0] in ("sqlite3", "psycopg", "psycopg2"):
+            driver = base.__module__.partition(".")[0]
+    _check({"sqlite3": "sqlite", "psycopg": "postgresql", "psycopg2": "postgresql"}.get(driver), database, kind)
+    cursor = connection.cursor() if hasattr(connection, "cursor") else connection
+    return cursor.execute, "?" if driver == "sqlite3" else "%s"
+
+
+def _check(found: str | None, database: str, kind: type) -> None:
+    if found != database:
+        raise TypeError(
+            f"within must be a connection to the {database} database of the log, not"
+            f" {kind.__module__}.{kind.__qualname__}{f' ({found})' if found else ''}"
+        )

@@ -1,0 +1,102 @@
+"""The tables of a log in a SQLite file. No connections.
+
+The table ``head`` has one row: the version of the tables, and the epoch, offset and nonce of the newest entry. An entry
+is inserted and the head is moved in one transaction. SQLite has one writer at a time, from its first write to its
+commit. So offsets have no holes and are in the order of the commits, also if the entry is part of a transaction of the
+application.
+
+Any program can send with ``INSERT INTO ssehub_send (zone, client_id, event, data)``. A NULL means all zones, all
+clients, or an event of type ``message``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ssehub.log.sql.row import COLUMNS, LETTER, Letter
+
+#: The version of the tables.
+VERSION = 1
+_PREFIX = re.compile("[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+#: The statements that create the tables. ``$`` is the prefix.
+CREATE = """
+CREATE TABLE IF NOT EXISTS $_head (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    version INTEGER NOT NULL, epoch INTEGER NOT NULL, number INTEGER NOT NULL, nonce TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS $_entries (
+    number INTEGER PRIMARY KEY, previous TEXT NOT NULL, nonce TEXT NOT NULL, zone TEXT, client_id TEXT,
+    sent REAL NOT NULL, extra TEXT, body BLOB
+);
+CREATE TABLE IF NOT EXISTS $_processes (process TEXT PRIMARY KEY, itself TEXT NOT NULL, expires REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS $_clients (
+    process TEXT NOT NULL, client_id TEXT NOT NULL, metadata TEXT NOT NULL, PRIMARY KEY (process, client_id)
+);
+CREATE INDEX IF NOT EXISTS $_clients_by_id ON $_clients (client_id);
+CREATE TABLE IF NOT EXISTS $_sessions (
+    process TEXT NOT NULL, session_id TEXT NOT NULL, client_id TEXT NOT NULL, zones TEXT NOT NULL,
+    connected_at REAL NOT NULL, PRIMARY KEY (process, session_id)
+);
+CREATE INDEX IF NOT EXISTS $_sessions_by_client ON $_sessions (client_id);
+CREATE TABLE IF NOT EXISTS $_zones (
+    process TEXT NOT NULL, zone TEXT NOT NULL, connections INTEGER NOT NULL, PRIMARY KEY (process, zone)
+);
+CREATE VIEW IF NOT EXISTS $_send AS SELECT NULL AS zone, NULL AS client_id, NULL AS event, NULL AS data WHERE 0;
+CREATE TRIGGER IF NOT EXISTS $_send_insert INSTEAD OF INSERT ON $_send BEGIN
+    SELECT raise(ABORT, 'data is NULL') WHERE new.data IS NULL;
+    SELECT raise(ABORT, 'event contains a line break')
+        WHERE instr(new.event, char(10)) OR instr(new.event, char(13));
+    INSERT INTO $_entries (number, previous, nonce, zone, client_id, sent, body)
+        SELECT number + 1, nonce, lower(hex(randomblob(4))), new.zone, new.client_id,
+            (julianday('now') - 2440587.5) * 86400.0,
+            CAST(CASE WHEN new.event IS NULL THEN '' ELSE 'event: ' || new.event || char(10) END || 'data: '
+                || replace(replace(replace(new.data, char(13, 10), char(10)), char(13), char(10)),
+                           char(10), char(10) || 'data: ')
+                || char(10, 10) AS BLOB)
+        FROM $_head;
+    UPDATE $_head SET number = number + 1, nonce = (SELECT nonce FROM $_entries WHERE number = $_head.number + 1);
+END
+"""
+
+
+def check_prefix(name: str) -> str:
+    """Check the name of a log, with which the names of tables begin.
+
+    :raises ValueError: if it is empty, too long, or contains other characters than letters, digits and ``_``.
+    :raises TypeError: if it is not a string.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if not _PREFIX.fullmatch(name):
+        raise ValueError(f"name must be 1 to 40 letters, digits and '_', and not begin with a digit: {name!r}")
+    return name
+
+
+def create(prefix: str) -> list[str]:
+    """Return the statements that create the tables, if they do not exist."""
+    # The statements inside a trigger end with a semicolon, too; they are indented.
+    return re.split(r";\n(?! )(?!END)", CREATE.strip().replace("$", prefix))
+
+
+class Statements:
+    """The statements of a log.
+
+    :param prefix: the beginning of the names of its tables.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        marks = ", ".join("?" * len(Letter._fields))
+        self.create: list[str] = create(prefix)
+        self.version: str = f"SELECT version FROM {prefix}_head"
+        self.begin: str = f"INSERT OR IGNORE INTO {prefix}_head VALUES (1, {VERSION}, ?, 0, ?)"
+        self.head: str = f"SELECT epoch, number, nonce FROM {prefix}_head"
+        self.insert: str = f"INSERT INTO {prefix}_entries (number, previous, {LETTER}) VALUES (?, ?, {marks})"
+        self.move: str = f"UPDATE {prefix}_head SET number = ?, nonce = ?"
+        self.read: str = f"SELECT {COLUMNS} FROM {prefix}_entries WHERE number > ? ORDER BY number LIMIT ?"
+        #: The same as ``insert`` and ``move``, without reading the head first.
+        self.insert_next: str = (
+            f"INSERT INTO {prefix}_entries (number, previous, {LETTER})"
+            f" SELECT number + 1, nonce, {marks} FROM {prefix}_head"
+        )
+        self.move_next: str = f"UPDATE {prefix}_head SET number = number + 1, nonce = ?"
