@@ -9,8 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from ssehub.client.responses import bare
 from ssehub.client.transport import check_url
-from ssehub.integrations.settings import open_log
 from ssehub.log import Log
+from ssehub.log.urls import open_log
 
 if TYPE_CHECKING:
     #: The type that :meth:`argparse.ArgumentParser.add_subparsers` returns.
@@ -39,19 +39,29 @@ def add_log(command: argparse.ArgumentParser, meaning: str) -> None:
         "--log",
         metavar="URL",
         default=os.environ.get("SSEHUB_LOG"),
-        help=f"{meaning}, for instance redis://localhost:6379/0 ($SSEHUB_LOG)",
+        help=f"{meaning}, for instance sqlite:hub.db or redis://localhost:6379/0 ($SSEHUB_LOG)",
     )
     command.add_argument(
-        "--name", default="ssehub", help="name of the shared log; each hub on a server needs its own (%(default)s)"
+        "--name",
+        default="ssehub",
+        help="name of the shared log; each hub on a server or in a file needs its own (%(default)s)",
     )
     command.add_argument(
-        "--partitions", type=int, default=1, metavar="N", help="number of partitions of the shared log (1)"
+        "--partitions", type=int, default=1, metavar="N", help="number of partitions of a log on Redis (1)"
     )
 
 
 def shared_log(options: argparse.Namespace, size: int) -> Log | None:
-    """Return the log that the arguments describe, or None."""
-    return open_log(options.log, {"name": options.name, "size": size, "partitions": options.partitions})
+    """Return the log that the arguments describe, or None.
+
+    :raises ValueError: if its URL is invalid, or it has no partitions and the arguments ask for some.
+    """
+    if not options.log:
+        return None
+    chosen = {"name": options.name} if options.name != "ssehub" else {}
+    if options.partitions != 1:
+        chosen["partitions"] = options.partitions
+    return open_log(options.log, size=size, **chosen)
 
 
 def split_http(url: str) -> SplitResult:

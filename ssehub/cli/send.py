@@ -99,7 +99,10 @@ def _to_service(options: argparse.Namespace, stack: contextlib.ExitStack) -> Cal
 
 def _to_log(options: argparse.Namespace, stack: contextlib.ExitStack) -> Callable[[dict[str, Any]], dict[str, Any]]:
     # The size is so large that this hub trims nothing. Trimming is left to the processes that serve streams.
-    hub = stack.enter_context(contextlib.closing(Hub(shared_log(options, 2**31))))
+    log = shared_log(options, 2**31)
+    if log is None or not log.shared:
+        raise ValueError("a log in memory cannot be reached from another process: send through the service")
+    hub = stack.enter_context(contextlib.closing(Hub(log)))
     return lambda fields: hub.send_message(packet_of(fields))._asdict()
 
 

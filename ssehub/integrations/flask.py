@@ -35,7 +35,7 @@ class SSEHub:
 
     The configuration, all optional:
 
-    * ``SSEHUB_LOG``: a URL (``redis://...``) or a log. By default the log is in memory.
+    * ``SSEHUB_LOG``: a URL (``sqlite:hub.db``, ``redis://...``) or a log. By default the log is in memory.
     * ``SSEHUB_LOG_OPTIONS``: more arguments for a log that is given by its URL.
     * ``SSEHUB_URL``: the path of a stream, such as ``/events``. Without it, write a view and decorate it with
       :meth:`stream`.
@@ -111,9 +111,12 @@ class SSEHub:
         event: str | None = None,
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
+        within: Any = None,
     ) -> Receipt:
         """Send a message to all clients, or to the clients in a zone; see :meth:`ssehub.Hub.broadcast`."""
-        return self.hub.broadcast(message, zone=zone, exclude=exclude, event=event, id=id, default=default)
+        return self.hub.broadcast(
+            message, zone=zone, exclude=exclude, event=event, id=id, default=default, within=within
+        )
 
     def send(
         self,
@@ -126,10 +129,19 @@ class SSEHub:
         event: str | None = None,
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
+        within: Any = None,
     ) -> Receipt:
         """Send a message to a client; see :meth:`ssehub.Hub.send`."""
         return self.hub.send(
-            client_id, message, zone=zone, exclude=exclude, require=require, event=event, id=id, default=default
+            client_id,
+            message,
+            zone=zone,
+            exclude=exclude,
+            require=require,
+            event=event,
+            id=id,
+            default=default,
+            within=within,
         )
 
     def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:

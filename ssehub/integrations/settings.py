@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ssehub.events import Message
-from ssehub.log import ALL, Log, Packet, Receipt
+from ssehub.log import ALL, Packet, Receipt
+from ssehub.log.urls import open_log
 from ssehub.wsgi.hub import Hub
 
 #: The arguments of a hub except its log.
@@ -40,24 +41,13 @@ def make_hub(given: Mapping[str, Any], others: Collection[str], prefix: str = ""
     options = hub_options(given, ("HUB", "LOG", "LOG_OPTIONS", *others), prefix)
     hub = given.get("HUB")
     if hub is None:
-        return Hub(open_log(given.get("LOG"), given.get("LOG_OPTIONS") or {}), **options)
+        log = given.get("LOG")
+        if isinstance(log, str):
+            log = open_log(log, **(given.get("LOG_OPTIONS") or {}))
+        return Hub(log, **options)
     if not isinstance(hub, Hub):
         raise TypeError(f"{prefix}HUB must be a Hub, not {type(hub).__name__}")
     return hub
-
-
-def open_log(where: str | Log | None, options: Mapping[str, Any]) -> Log | None:
-    """Return a log. If an address is given, create the log; its package is an extra.
-
-    :raises ValueError: if the address is invalid, or the package is missing.
-    """
-    if where is None or isinstance(where, Log):
-        return where
-    try:
-        from ssehub.log.redis import RedisLog
-    except ImportError:
-        raise ValueError("a log on Redis needs another package: pip install 'ssehub[redis]'") from None
-    return RedisLog(where, **options)
 
 
 def send_and_close(hub: Hub, text: str, zone: str | None, client_id: str | None, event: str, id: str | None) -> Receipt:

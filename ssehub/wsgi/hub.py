@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import atexit
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ssehub.exceptions import HubClosed, LogError, UnknownClient
-from ssehub.log import ALL, All, Packet, Receipt
-from ssehub.log.packet import check_name, warn_of_type
+from ssehub.exceptions import LogError
+from ssehub.log import ALL, All
+from ssehub.log.packet import check_name
 from ssehub.log.position import NOWHERE
 from ssehub.logger import logger
-from ssehub.server.connection import as_message
 from ssehub.server.settings import check_number
 from ssehub.server.start_position import Since, StartPosition
 from ssehub.wsgi import gunicorn_worker
 from ssehub.wsgi.capacity import REFUSAL
-from ssehub.wsgi.directory import Directory
 from ssehub.wsgi.hub_core import end_all_streams
+from ssehub.wsgi.publisher import Publisher
 from ssehub.wsgi.response import (
     Request,
     Response,
@@ -29,7 +28,7 @@ from ssehub.wsgi.response import (
     unavailable,
 )
 from ssehub.wsgi.source import NO_REQUEST, source_of
-from ssehub.wsgi.warnings import note_sent, note_served, warn_of, warn_of_hidden_worker
+from ssehub.wsgi.warnings import note_served, warn_of, warn_of_hidden_worker
 
 #: Maximum number of zones of one connection. Zone names may come from a request, and each takes memory in the registry.
 MAX_ZONES = 100
@@ -38,14 +37,15 @@ MAX_ZONES = 100
 MAX_READ_PARTITIONS = 32
 
 
-class Hub(Directory):
+class Hub(Publisher):
     """Sends messages to the clients that are connected, and to clients that reconnect later.
 
     All public methods are thread-safe, and none of them waits for a client. A new hub starts no threads, so you can
     make it before a server forks; each process then has its own state. If a hub is garbage collected, its threads end
     after its last stream. :meth:`close` ends them at once.
 
-    :param log: where messages are kept. The default is a new :class:`~ssehub.MemoryLog`.
+    :param log: where messages are kept: a log, or its URL, such as ``"sqlite:hub.db"``; see
+        :func:`~ssehub.log.urls.open_log`. The default is a new :class:`~ssehub.MemoryLog`.
     :param heartbeat: seconds of silence after which the client is sent a comment, which shows that the stream is alive.
         It has to be less than the time after which a proxy closes a silent connection (nginx: 60 s).
     :param retry: milliseconds that a client waits before it reconnects.
@@ -84,8 +84,6 @@ class Hub(Directory):
     for its own hooks; other streams do not. If a hook takes longer than ten seconds in a thread of the hub, this is
     logged.
     """
-
-    # Clients
 
     def connect(
         self,
@@ -196,89 +194,6 @@ class Hub(Directory):
         if (count := len(self._log.partitions(zones))) > MAX_READ_PARTITIONS:
             raise ValueError(f"these zones are in {count} partitions of the log; a stream reads {MAX_READ_PARTITIONS}")
         return zones
-
-    # Messages
-
-    def broadcast(
-        self,
-        message: Any,
-        *,
-        zone: str | All = ALL,
-        exclude: Iterable[str] = (),
-        event: str | None = None,
-        id: str | None = None,
-        default: Callable[[Any], Any] | None = None,
-    ) -> Receipt:
-        """Send a message to all clients, or to the clients in a zone.
-
-        :param message: a text, any other value (a dict, a list, a number), which is sent as JSON, or a
-            :class:`Message`.
-        :param zone: the name of the zone, or :data:`ALL` for all clients.
-        :param exclude: ids of sessions that do not get the message.
-        :param event: the event type, ``"message"`` by default. A :class:`Message` has its own.
-        :param id: the event id. By default the log assigns one. A :class:`Message` has its own.
-        :param default: called with each value that JSON cannot represent, such as a ``datetime``, and returns one that
-            it can. ``default=str`` sends such values as text. See :meth:`Message.from_json`.
-        :raises TypeError: if the message is None, or contains a value that JSON cannot represent.
-        :raises ValueError: if the message cannot be sent, or a name is invalid.
-        :raises HubClosed: after :meth:`close`.
-        :raises LogError: if the log did not accept the message, or it is not known whether it did. If the log has
-            several partitions, some of them may have accepted it.
-        """
-        made = as_message(message, event, id, default)
-        return self.send_message(Packet(made, zone, broadcast=True, exclude=exclude))  # type: ignore[arg-type]
-
-    def send(
-        self,
-        client_id: str,
-        message: Any,
-        *,
-        zone: str | All = ALL,
-        exclude: Iterable[str] = (),
-        require: bool = False,
-        event: str | None = None,
-        id: str | None = None,
-        default: Callable[[Any], Any] | None = None,
-    ) -> Receipt:
-        """Send a message to all sessions of a client, or to its sessions in a zone.
-
-        If the client is not connected, it gets the message from the log when it reconnects with its last event id.
-
-        :param exclude: ids of sessions that do not get the message, for example the sender's own.
-        :param require: True to raise an error if the client is not connected. The other parameters are those of
-            :meth:`broadcast`.
-        :raises UnknownClient: with ``require``, if the client is not connected to any process that shares the log.
-        :raises TypeError: if the client id is not a text, or the message is None, or it contains a value that JSON
-            cannot represent.
-        :raises ValueError: if the message cannot be sent, or a name is invalid.
-        :raises HubClosed: after :meth:`close`.
-        :raises LogError: if the log did not accept the message.
-        """
-        _check_one(client_id)
-        packet = Packet(as_message(message, event, id, default), zone, client_id, exclude=exclude)  # type: ignore[arg-type]
-        if require and not self.is_present(client_id, zone):
-            raise UnknownClient(f"client {client_id!r} is not connected")
-        return self.send_message(packet)
-
-    def send_message(self, packet: Packet) -> Receipt:
-        """Send a packet. :meth:`broadcast` and :meth:`send` call this."""
-        own = self._own
-        if not own.dispatcher.takes_messages:
-            raise HubClosed("the hub is closed")
-        if not isinstance(packet, Packet):
-            raise TypeError(f"a Packet is needed, not {type(packet).__name__}")
-        warn_of_type(packet.message)
-        if not self._log.shared and not own.dispatcher.is_started:
-            note_sent()
-            own.dispatcher.start()
-        receipt = self._log.append(packet)
-        own.streams.give_way()
-        return receipt
-
-
-def _check_one(client_id: object) -> None:
-    if client_id is None or client_id is ALL:
-        raise TypeError(f"client_id is {client_id!r}; to send to everyone, use hub.broadcast(message)")
 
 
 def _end_streams_with_worker(environ: dict[str, Any], limit: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from ssehub.hooks import Hook
 from ssehub.log import Gap, Log, MemoryLog
+from ssehub.log.urls import open_log
 from ssehub.process_local import ProcessLocal
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher, Hooks
@@ -22,7 +23,7 @@ class HubCore(ProcessLocal):
 
     def __init__(
         self,
-        log: Log | None = None,
+        log: Log | str | None = None,
         *,
         heartbeat: float = 15.0,
         retry: int = 2000,
@@ -42,9 +43,10 @@ class HubCore(ProcessLocal):
         self.on_connection: Hook[[Connection]] = self._hooks.on_connection
         self.on_disconnect: Hook[[Connection]] = self._hooks.on_disconnect
         self.on_gap: Hook[[Connection, Gap]] = self._hooks.on_gap
+        if isinstance(log, str):
+            log = open_log(log)
         if log is not None and not isinstance(log, Log):
-            # The value is not part of the text: it may be an address with a password.
-            raise TypeError(f"log must be a Log, RedisLog(address) for instance, not {type(log).__name__}")
+            raise TypeError(f"log must be a Log or the URL of one, such as 'sqlite:hub.db', not {type(log).__name__}")
         self._log = MemoryLog() if log is None else log
         self._settings = HubSettings(
             heartbeat, retry, max_pending, max_replay, max_connections, max_per_client, max_age, stall_timeout, detach

@@ -20,8 +20,8 @@ import redis
 
 from benchmarks import storm
 from ssehub import Backoff, Client, Hub, HubClosed, LogError, Message, Packet, RedisLog
-from ssehub.integrations.settings import open_log
 from ssehub.log import Position
+from ssehub.log.urls import open_log
 from ssehub.wsgi.access import check_origins
 from tests.apps.shared import CLIENTS, zone_of
 from tests.followers import Follower
@@ -684,12 +684,13 @@ def test_the_storm(worker: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Hub("redis://user:s3cret@localhost"),  # type: ignore[arg-type]
+        lambda: Hub("redis://user:s3cret/x@localhost"),
+        lambda: Hub("mysql://user:s3cret@localhost"),
         lambda: RedisLog("redis://user:s3cret/x@localhost"),
         lambda: RedisLog("user:s3cret@localhost:6379"),
         lambda: RedisLog("redis://user:s3cret@[localhost"),
         lambda: RedisLog("redis+cluster://user:s3cret?x@localhost"),
-        lambda: open_log("redis:/user:s3cret@localhost", {}),
+        lambda: open_log("redis:/user:s3cret@localhost"),
         lambda: check_origins(["https://user:s3cret@app.example"]),
     ],
 )

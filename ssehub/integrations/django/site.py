@@ -33,7 +33,7 @@ def read_settings() -> Settings:
 
     ``settings.SSEHUB`` is a dictionary. All keys are optional:
 
-    * ``LOG``: a URL (``redis://...``) or a log. By default the log is in memory.
+    * ``LOG``: a URL (``sqlite:hub.db``, ``redis://...``) or a log. By default the log is in memory.
     * ``LOG_OPTIONS``: more arguments for a log that is given by its URL.
     * ``CLIENT_ID``: a function, or its dotted path. It is called with the request, and returns the id of the client, or
       None. By default it is the primary key of the logged-in user.
