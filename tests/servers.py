@@ -159,7 +159,7 @@ def running(kind: str, threads: int = 40, **environment: str) -> Iterator[int]:
         yield port
 
 
-def children(running: subprocess.Popen[bytes]) -> set[int]:
+def children(running: subprocess.Popen[Any]) -> set[int]:
     """Return the ids of a process's children, for example gunicorn's workers."""
     listed = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text()
     return {int(number) for number in listed.split()}

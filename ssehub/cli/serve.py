@@ -18,6 +18,7 @@ from werkzeug.wsgi import ClosingIterator
 from ssehub.cli.arguments import add_log, add_token, shared_log
 from ssehub.cli.arrivals import Arrivals
 from ssehub.cli.terminal import say
+from ssehub.cli.workers import Workers
 from ssehub.log import MemoryLog
 from ssehub.service import create_app
 from ssehub.wsgi.hub import Hub
@@ -37,6 +38,9 @@ def add_to(commands: Commands) -> None:
         "--allow-host", action="append", default=[], metavar="NAME", help="a host name of the service; may be repeated"
     )
     add_log(command, "a log that several processes share")
+    command.add_argument(
+        "--workers", type=_workers, default=1, metavar="N", help="number of processes, which need --log (%(default)s)"
+    )
     command.add_argument("--history", type=int, default=10_000, help="messages to keep for reconnection (%(default)s)")
     command.add_argument("--heartbeat", type=float, default=15.0, help="maximum seconds of silence (%(default)s)")
     command.add_argument("--max-connections", type=int, help="maximum number of streams (by the limit of descriptors)")
@@ -103,6 +107,28 @@ class _OpenResponses:
 
 def _run(options: argparse.Namespace) -> int:
     raise_descriptor_limit()
+    signal.signal(signal.SIGTERM, _interrupt)
+    if options.workers == 1:
+        return _serve(options, None)
+    log = shared_log(options, options.history)
+    if log is None or not log.shared:
+        raise ValueError("several workers need a log that they share: add --log sqlite:hub.db")
+    server = _make_server(options, _no_app)
+    if server is None:
+        return 1
+    _announce(server.port, options)
+    try:
+        Workers(options.workers, lambda: _serve(options, server.fileno())).run()
+    finally:
+        server.server_close()
+    return 0
+
+
+def _serve(options: argparse.Namespace, descriptor: int | None) -> int:
+    """Serve until this process is interrupted.
+
+    :param descriptor: the descriptor of the listening socket; None to make one.
+    """
     log = shared_log(options, options.history) or MemoryLog(options.history)
     hub = Hub(log, heartbeat=options.heartbeat, max_connections=options.max_connections, detach=True)
     public = not _is_loopback(options.host)
@@ -111,17 +137,15 @@ def _run(options: argparse.Namespace) -> int:
     open_responses = _OpenResponses(app)
     arrivals = Arrivals(open_responses, options.request_timeout)
     handler = type("Handler", (_Handler,), {"arrivals": arrivals})
-    try:
-        server = make_server(options.host, options.port, arrivals, threaded=True, request_handler=handler)
-    except SystemExit:  # werkzeug has printed the reason
-        say("ssehub: choose another port with --port, or any free one with --port 0")
+    server = _make_server(options, arrivals, handler, descriptor)
+    if server is None:
         return 1
     server.service_actions = arrivals.enforce  # type: ignore[method-assign]  # called twice a second
-    signal.signal(signal.SIGTERM, _interrupt)
     # Not in this thread, because a signal here could interrupt it while it passes a request on.
     serving = threading.Thread(target=server.serve_forever, name="ssehub-serve", daemon=True)
     serving.start()
-    _announce(server, options)
+    if descriptor is None:
+        _announce(server.port, options)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             serving.join()
@@ -132,9 +156,28 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _announce(server: BaseWSGIServer, options: argparse.Namespace) -> None:
+def _make_server(
+    options: argparse.Namespace,
+    app: Callable[..., Iterable[bytes]],
+    handler: type[WSGIRequestHandler] = _Handler,
+    descriptor: int | None = None,
+) -> BaseWSGIServer | None:
+    """Return a server; None if it cannot listen. The reason is printed."""
+    try:
+        return make_server(options.host, options.port, app, threaded=True, request_handler=handler, fd=descriptor)
+    except SystemExit:  # werkzeug has printed the reason
+        say("ssehub: choose another port with --port, or any free one with --port 0")
+        return None
+
+
+def _no_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The application of the process that only starts the workers: it answers no request."""
+    raise NotImplementedError
+
+
+def _announce(port: int, options: argparse.Namespace) -> None:
     host = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"ssehub is at http://{host}:{server.port}/ (console) and /events (stream); Ctrl-C to stop", flush=True)
+    print(f"ssehub is at http://{host}:{port}/ (console) and /events (stream); Ctrl-C to stop", flush=True)
     if options.token is None and not _is_loopback(options.host):
         say("ssehub: other machines can reach the service, so sending is not allowed without --token")
 
@@ -149,6 +192,12 @@ def _is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(address == "::1" or str(address).startswith("127.") for address in addresses)
+
+
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:4]) <= 64):
+        raise argparse.ArgumentTypeError(f"not a number of processes, 1 to 64: {text!r}")
+    return int(text)
 
 
 def _port(text: str) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from ssehub.cli import main
 from ssehub.cli.serve import _OpenResponses
 from tests.redis_server import RedisServer
 from tests.scripted import REFUSED, Exchange, Server, bodies
-from tests.servers import ROOT, free_port
+from tests.servers import ROOT, children, free_port
 from tests.streams import GUARD, Stream, call, until
 
 SSEHUB = (sys.executable, "-m", "ssehub")
@@ -108,6 +109,45 @@ def test_streams_hold_no_thread_of_the_service() -> None:
 
 def _threads(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def test_workers_share_one_hub_in_a_file_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
+    with serving("--workers", "3", "--log", f"sqlite:{tmp_path}/hub.db") as (running, port):
+        streams = [Stream(port, "/events?zone=a") for _ in range(9)]
+        for stream in streams:
+            stream.opened()
+        assert run("send", f"http://127.0.0.1:{port}", "to all", "--zone", "a").returncode == 0
+        assert [stream.message().data for stream in streams] == ["to all"] * 9
+        workers = children(running)
+        assert len(workers) == 3
+        dead = workers.pop()
+        os.kill(dead, signal.SIGKILL)
+        until(lambda: len(children(running) - {dead}) == 3)
+        assert children(running) > workers
+        for stream in streams:
+            stream.close()
+        Stream(port, "/events?zone=a").opened()
+        workers = children(running)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(3 * GUARD) == 0
+        assert running.stderr is not None and f"worker {dead} has ended (SIGKILL)" in running.stderr.read()
+        until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    with serving("--workers", "2", "--log", f"sqlite:{tmp_path}/hub.db") as (running, port):
+        Stream(port, "/events").opened()
+        workers = children(running)
+        running.kill()
+        until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
+
+
+def test_workers_need_a_shared_log() -> None:
+    for log in ((), ("--log", "memory:")):
+        result = run("serve", "--port", "0", "--workers", "2", *log)
+        assert result.returncode == 1 and "sqlite:hub.db" in result.stderr
+    for wrong in ("0", "x", "65", "-1"):
+        assert run("serve", "--workers", wrong).returncode == 2
 
 
 def test_ctrl_c_ends_listen_without_a_word() -> None:

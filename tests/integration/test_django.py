@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import io
 import logging
 import secrets
@@ -287,7 +288,7 @@ def test_check_refuses_a_log_that_is_no_address() -> None:
         "execute_from_command_line(['manage.py', 'check'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode != 0 and "ImproperlyConfigured: settings.SSEHUB: not a Redis URL" in done.stderr
+    assert done.returncode != 0 and "ImproperlyConfigured: settings.SSEHUB: no log has" in done.stderr
 
 
 def test_the_hub_is_imported_from_the_package_and_is_anew_where_a_test_overrides_the_settings(
@@ -332,6 +333,35 @@ def test_a_test_case_sees_what_its_views_send_and_nothing_warns(
     assert result.wasSuccessful() and result.testsRun == 3, result.errors + result.failures
     assert caplog.records == []
     sse.hub().close()
+
+
+def test_a_message_is_sent_after_the_commit_and_not_after_a_rollback(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse_site, "_hub", None)
+    get_wsgi_application()
+    try:
+        with testing.capture(sse.hub()) as sent:
+            with transaction.atomic():
+                sse.after_commit({"order": 7}, event="order", zone="orders")
+                with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+                    sse.after_commit("of a savepoint that is rolled back")
+                    raise ZeroDivisionError
+                assert not sent.events()
+            with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+                sse.after_commit("rolled back")
+                raise ZeroDivisionError
+            sse.after_commit("without a transaction")
+            assert [event.data for event in sent.events()] == ['{"order":7}', "without a transaction"]
+        with pytest.raises(TypeError, match="None"):
+            sse.after_commit(None)
+        with transaction.atomic():
+            sse.after_commit("late")
+            sse.hub().close()
+        assert "not sent after its transaction was committed" in caplog.text
+    finally:
+        sse.hub().close()
+        connections.close_all()
 
 
 def test_a_stream_of_a_site_takes_the_cookies_of_the_test_client(monkeypatch: pytest.MonkeyPatch) -> None:

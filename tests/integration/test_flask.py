@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,7 +240,7 @@ def test_a_page_of_a_named_origin_may_read_with_its_cookies(
         ({"SSEHUB_HEARTBEAT": -1}, "heartbeat"),
         ({"SSEHUB_ORIGINS": ["app.example"]}, "not an origin"),
         ({"SSEHUB_ORIGINS": ["https://app.example/"]}, "not an origin"),
-        ({"SSEHUB_LOG": "nothing://x"}, "schemes"),
+        ({"SSEHUB_LOG": "nothing://x"}, "memory:, sqlite:"),
     ],
 )
 def test_settings_that_are_unfit_are_refused(settings: dict[str, Any], text: str) -> None:
@@ -415,3 +416,98 @@ def test_the_test_client_warns_of_no_server(
     with app.test_client().get("/events") as response:
         assert b"ssehub.open" in next(response.response)
     assert caplog.records == []
+
+
+class Database:
+    """An application with Flask-SQLAlchemy, whose session sends messages after the commit."""
+
+    def __init__(self, make: Callable[..., tuple[Flask, SSEHub]], folder: Path) -> None:
+        sqlalchemy = pytest.importorskip("flask_sqlalchemy")
+        self.app, self.sse = make({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{folder}/app.db"})
+        self.database = sqlalchemy.SQLAlchemy(self.app)
+        self.session = self.database.session
+        self.sent: list[str | None] = []
+        self.sse.hub.cursor()
+
+    def texts(self) -> list[str | None]:
+        log = self.sse.hub._log
+        return [entry.packet.message.data for entry in log.read(log.oldest(), 100).entries]
+
+    def query(self) -> None:
+        from sqlalchemy import text
+
+        self.session.execute(text("select 1"))
+
+
+@pytest.fixture
+def database(make: Callable[..., tuple[Flask, SSEHub]], tmp_path: Path) -> Iterator[Database]:
+    one = Database(make, tmp_path)
+    with one.app.app_context():
+        yield one
+        one.session.remove()
+        one.database.engine.dispose()
+
+
+def test_a_message_is_sent_after_the_commit_and_not_after_a_rollback(database: Database) -> None:
+    database.query()
+    database.sse.after_commit("first")
+    database.sse.after_commit("second", zone="a", event="e", client_id="ada")
+    assert database.texts() == []
+    database.session.commit()
+    assert database.texts() == ["first", "second"]
+    database.query()
+    database.sse.after_commit("rolled back")
+    database.session.rollback()
+    database.sse.after_commit("closed")
+    database.query()
+    database.session.remove()
+    database.query()
+    database.session.commit()
+    assert database.texts() == ["first", "second"]
+
+
+def test_a_message_of_the_next_transaction_waits_for_its_commit(database: Database) -> None:
+    database.sse.after_commit("before the first query")
+    database.query()
+    assert database.texts() == []
+    database.session.commit()
+    assert database.texts() == ["before the first query"]
+    database.session.commit()
+    assert database.texts() == ["before the first query"]
+
+
+def test_a_message_of_a_savepoint_shares_its_fate(database: Database) -> None:
+    with database.session.begin_nested():
+        database.sse.after_commit("kept")
+        inner = database.session.begin_nested()
+        database.sse.after_commit("dropped")
+        inner.rollback()
+        with database.session.begin_nested():
+            database.sse.after_commit("kept, too")
+    outer = database.session.begin_nested()
+    with database.session.begin_nested():
+        database.sse.after_commit("released, and then rolled back around")
+    outer.rollback()
+    database.sse.after_commit("last")
+    assert database.texts() == []
+    database.session.commit()
+    assert database.texts() == ["kept", "kept, too", "last"]
+
+
+def test_wrong_messages_and_sessions_are_refused_at_once(
+    database: Database, make: Callable[..., tuple[Flask, SSEHub]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(TypeError, match="None"):
+        database.sse.after_commit(None)
+    with pytest.raises(ValueError, match="control"):
+        database.sse.after_commit("x", zone="a\n")
+    with pytest.raises(TypeError, match="session"):
+        database.sse.after_commit("x", session=object())
+    app, sse = make()
+    with app.app_context(), pytest.raises(RuntimeError, match="Flask-SQLAlchemy"):
+        sse.after_commit("x")
+    database.query()
+    database.sse.after_commit("x")
+    database.sse.hub.close()
+    database.session.commit()
+    assert "not sent after its transaction was committed" in caplog.text

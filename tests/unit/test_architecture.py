@@ -37,8 +37,9 @@ ONLY_IN = {
     "requests": ("client/", "tools/doctor/", "cli/"),
     "urllib3": ("client/", "cli/"),
     "werkzeug": ("wsgi/response.py", "wsgi/access.py", "testing/", "integrations/", "service/", "cli/"),
-    "flask": ("integrations/flask.py",),
+    "flask": ("integrations/flask/",),
     "django": ("integrations/django",),
+    "sqlalchemy": ("integrations/after_commit.py",),
     "prometheus_client": ("integrations/prometheus.py",),
     "pytest": ("integrations/pytest.py",),
 }

@@ -2,9 +2,11 @@
 
 Add ``"ssehub.integrations.django"`` to ``INSTALLED_APPS``, and ``path("events", views.events)`` to the URLs, with
 ``from ssehub.integrations.django import views``. To return a stream from a view of your own, decorate it with
-``views.stream``. To send a message: ``from ssehub.integrations.django import hub``, then ``hub().broadcast(...)``.
+``views.stream``. To send a message: ``from ssehub.integrations.django import hub``, then ``hub().broadcast(...)``. To
+send it only if a transaction is committed: ``after_commit(...)``.
 """
 
+from ssehub.integrations.django.commit import after_commit
 from ssehub.integrations.django.site import hub
 
-__all__ = ["hub"]
+__all__ = ["after_commit", "hub"]

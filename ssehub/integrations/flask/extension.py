@@ -1,4 +1,4 @@
-"""Flask: a hub as a Flask extension. Use ``SSEHub(app)``, or ``SSEHub()`` and ``init_app(app)``."""
+"""Extension: a hub as a Flask extension."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-import click
 from flask import Flask, Response, current_app, request
-from flask.cli import AppGroup
 from flask.typing import ResponseReturnValue
 
-from ssehub.exceptions import LogError
-from ssehub.integrations.settings import make_hub, send_and_close
+from ssehub.integrations.after_commit import packet_of, send_after_commit
+from ssehub.integrations.flask.commands import commands
+from ssehub.integrations.settings import make_hub
 from ssehub.log import ALL, All, Gap, Receipt
 from ssehub.logger import logger
 from ssehub.server.connection import Connection
@@ -88,7 +87,7 @@ class SSEHub:
             app.add_url_rule(own["SCRIPT_URL"], "ssehub.script", lambda: shared_script(request))
         app.before_request(self._preflight)
         app.after_request(self._show_origins)
-        app.cli.add_command(_commands)
+        app.cli.add_command(commands)
 
     @property
     def hub(self) -> Hub:
@@ -143,6 +142,37 @@ class SSEHub:
             default=default,
             within=within,
         )
+
+    def after_commit(
+        self,
+        message: Any,
+        *,
+        session: Any = None,
+        zone: str | All = ALL,
+        client_id: str | None = None,
+        exclude: Iterable[str] = (),
+        event: str | None = None,
+        id: str | None = None,
+        default: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Send a message when the database session is committed. After a rollback it is not sent.
+
+        If the process dies between the commit and the sending, the message is lost. If the log is in the same database,
+        ``within`` of :meth:`broadcast` avoids this.
+
+        :param session: a session of SQLAlchemy. None: the session of Flask-SQLAlchemy.
+        :param client_id: the client that gets the message; None for all clients. The other parameters are those of
+            :meth:`ssehub.Hub.broadcast`.
+        :raises RuntimeError: if the application does not use Flask-SQLAlchemy, and no session is given.
+        :raises TypeError: if ``session`` is not a session, or as for :meth:`ssehub.Hub.broadcast`.
+        :raises ValueError: as for :meth:`ssehub.Hub.broadcast`.
+        """
+        if session is None:
+            database = current_app.extensions.get("sqlalchemy")
+            if database is None:
+                raise RuntimeError("the application does not use Flask-SQLAlchemy: give a session")
+            session = database.session
+        send_after_commit(session, self.hub, packet_of(message, zone, client_id, exclude, event, id, default))
 
     def cursor(self, zone: str | Sequence[str] | All = ALL) -> str:
         """Return the current end of the log as a cursor, for a page; see :meth:`ssehub.Hub.cursor`."""
@@ -255,24 +285,3 @@ def _warn_of_open_transactions(app: Flask) -> None:
     session = getattr(database, "session", None)
     if session is not None and session.registry.has() and (session.new or session.dirty or session.deleted):
         logger.warning("a stream begins while the database session has changes: commit them before, or they are lost")
-
-
-_commands = AppGroup("ssehub", help="Send messages to the clients of this application.")
-
-
-@_commands.command("send")
-@click.argument("text")
-@click.option("--zone", help="Only to this zone.")
-@click.option("--client-id", help="Only to this client.")
-@click.option("--event", default="message", help="The event type.")
-@click.option("--id", help="The event id.")
-def _send(text: str, zone: str | None, client_id: str | None, event: str, id: str | None) -> None:
-    """Send TEXT to all clients, a zone or a client."""
-    hub: Hub = current_app.extensions["ssehub"]
-    if not hub.is_shared:
-        raise click.ClickException("the log is in the memory of the server's process: set SSEHUB_LOG to a shared one")
-    try:
-        receipt = send_and_close(hub, text, zone, client_id, event, id)
-    except (ValueError, LogError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(receipt.id)
