@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.redis_server import RedisServer
 from tests.scripted import bodies
 from tests.servers import ROOT, free_port, missing, process, running
 from tests.streams import GUARD, Stream, call, until
@@ -29,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 FLASK, WSGI, TOUR, LOOP, CHANGED = blocks("python")
 HOOKS = (ROOT / "examples" / "quickstart" / "follow.py").read_text()
-#: The Flask application with the two lines that are different on a shared log.
+#: The Flask application with the line that is different on a shared log.
 SHARED = FLASK
 for line in CHANGED.splitlines():
     if line:
@@ -70,11 +69,9 @@ def _is_there(port: int) -> bool:
         return False
 
 
-def test_with_a_shared_log_four_workers_are_one_hub_and_the_shell_sends_to_it(
-    tmp_path: Path, redis_server: RedisServer
-) -> None:
-    url = redis_server.url.replace("/0", "/2")
-    (tmp_path / "app.py").write_text(SHARED.replace("redis://localhost:6379/0", url))
+def test_with_a_shared_log_four_workers_are_one_hub_and_the_shell_sends_to_it(tmp_path: Path) -> None:
+    assert SHARED.count("sqlite:hub.db") == 1
+    (tmp_path / "app.py").write_text(SHARED)
     command = re.findall(r"^    (gunicorn -w 4) app:app$", README, re.MULTILINE)[0].split()
     port = free_port()
     more = ("--chdir", str(tmp_path), "-b", f"127.0.0.1:{port}", "app:app")
@@ -84,26 +81,23 @@ def test_with_a_shared_log_four_workers_are_one_hub_and_the_shell_sends_to_it(
         for stream in streams:
             stream.opened()
         assert call(port, "POST", "/news", {"text": "from a worker"})[0] == 200
-        script = re.findall(r'^    python -c "(.*)"$', README, re.MULTILINE)[0].replace("redis://localhost:6379/0", url)
-        shell = re.findall(r"^    ssehub (send --log .*)$", README, re.MULTILINE)[0].replace(
-            "redis://localhost:6379/0", url
-        )
-        subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=60)
-        subprocess.run([sys.executable, "-m", "ssehub", *shlex.split(shell)], check=True, cwd=ROOT, timeout=60)
+        script = re.findall(r'^    python -c "(.*)"$', README, re.MULTILINE)[0]
+        shell = re.findall(r"^    ssehub (send --log .*)$", README, re.MULTILINE)[0]
+        for arguments in (("-c", script), ("-m", "ssehub", *shlex.split(shell))):
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            subprocess.run([sys.executable, *arguments], check=True, cwd=tmp_path, env=environment, timeout=60)
         for stream in streams:
             assert stream.data(3) == ["from a worker", "hello", "hello"]
             stream.close()
 
 
-def test_ten_lines_lead_to_streams_on_several_workers(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_two_lines_lead_to_streams_on_several_workers(tmp_path: Path) -> None:
     recipe = (ROOT / "docs" / "service.rst").read_text().split(".. workers-begin")[1].split(".. workers-end")[0]
     lines = [line[4:] for line in recipe.splitlines() if line.startswith("    ")]
-    assert len(lines) <= 10
-    code = "\n".join(lines[lines.index("cat > hub.py <<'END'") + 1 : lines.index("END")])
-    (tmp_path / "hub.py").write_text(code.replace("redis://localhost:6379/0", redis_server.url.replace("/0", "/3")))
-    command = lines[-1].removeprefix(".venv/bin/").removesuffix(" hub:app").split()
+    assert len(lines) == 2
+    command = lines[-1].removeprefix(".venv/bin/").replace("hub.db", f"{tmp_path}/hub.db").split()
     port = free_port()
-    with process(sys.executable, "-m", *command, "--chdir", str(tmp_path), "-b", f"127.0.0.1:{port}", "hub:app"):
+    with process(sys.executable, "-m", *command, "--port", str(port)):
         until(lambda: _is_there(port))
         assert b"console" in call(port, "GET", "/")[1]
         workers: set[int] = set()
