@@ -8,13 +8,12 @@ import time
 from flask import Flask, request, send_file
 from market import SYMBOLS, Market
 
-from ssehub import Hub, HubClosed, RedisLog
+from ssehub import Hub, HubClosed
 
 INTERVAL = 1.0
 
-log = os.environ.get("TICKER_LOG")
 app, market = Flask(__name__), Market()
-hub = Hub(RedisLog(log, name="ticker") if log else None)
+hub = Hub(os.environ.get("TICKER_LOG"))
 first = threading.Lock()  # acquired once, for the first client, and never released
 
 

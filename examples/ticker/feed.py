@@ -1,4 +1,4 @@
-"""Creates the prices in a process of its own, for any number of workers: python feed.py redis://localhost:6379/0"""
+"""Creates the prices in a process of its own, for any number of workers: python feed.py sqlite:ticker.db"""
 
 import contextlib
 import sys
@@ -6,16 +6,16 @@ import time
 
 from market import Market
 
-from ssehub import Hub, LogError, RedisLog
+from ssehub import Hub, LogError
 
-market, hub = Market(), Hub(RedisLog(sys.argv[1], name="ticker"))
+market, hub = Market(), Hub(sys.argv[1])
 
 
 def send_prices():
     try:
         for quote in market.tick():
             hub.broadcast(quote, zone="prices")
-    except LogError as error:  # Redis is down: these prices are lost, and newer ones follow soon
+    except LogError as error:  # for example, the disk is full: these prices are lost, and newer ones follow soon
         print("not sent:", error, file=sys.stderr)
 
 

@@ -14,7 +14,6 @@ import pytest
 import requests
 
 from tests.browser import Tab
-from tests.redis_server import RedisServer
 from tests.servers import ROOT, answers, free_port, process
 from tests.streams import GUARD, Stream, until
 
@@ -82,13 +81,13 @@ def test_votes_are_live_and_counted_once(folder: Path, open_tab: Callable[[str],
             assert not tab.was_reloaded
 
 
-def test_with_redis_the_shell_sends_to_the_pages_of_all_workers(folder: Path, redis_server: RedisServer) -> None:
+def test_the_shell_sends_to_the_pages_of_all_workers(folder: Path) -> None:
     port = free_port()
-    with serving(port, folder, "-w", "2", REDIS_URL=redis_server.url):
+    with serving(port, folder, "-w", "2"):
         streams = [Stream(port, "/events") for _ in range(4)]
         for stream in streams:
             stream.opened()
-        manage(folder, "ssehub_send", "Ten minutes left", "--event", "notice", REDIS_URL=redis_server.url)
+        manage(folder, "ssehub_send", "Ten minutes left", "--event", "notice")
         assert vote(port, 3)[0] == 200
         for stream in streams:
             assert stream.message().data == "Ten minutes left"

@@ -6,13 +6,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.example_apps import EXAMPLES, imported, served
-from tests.redis_server import RedisServer
 from tests.servers import ROOT, process
 from tests.streams import GUARD, Stream, until
 
@@ -98,8 +98,8 @@ def test_under_gunicorn_it_ticks_and_ends_at_once() -> None:
         assert server.wait(2 * GUARD) == 0
 
 
-def test_with_a_feed_of_its_own_two_workers_show_the_same_prices(redis_server: RedisServer) -> None:
-    url = redis_server.url.replace("/0", "/5")
+def test_with_a_feed_of_its_own_two_workers_show_the_same_prices(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path}/ticker.db"
     feed = (sys.executable, str(EXAMPLES / "ticker" / "feed.py"), url)
     with served("ticker", "-w", "2", TICKER_LOG=url) as (port, _):
         streams = [Stream(port, "/price") for _ in range(6)]

@@ -31,5 +31,5 @@ DATABASES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SESSION_COOKIE_SAMESITE = "Lax"
 
-# Without a Redis the log is in the memory of the process. Several workers need a Redis.
-SSEHUB = {"LOG": os.environ.get("REDIS_URL")}
+# The log is in the database of the site. So several workers share it, and a message can be part of a transaction.
+SSEHUB = {"LOG": f"sqlite:{DATABASES['default']['NAME']}"}

@@ -1,6 +1,6 @@
 """The views: the page, and a vote."""
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.http import JsonResponse
 from django.shortcuts import get_object_or_404, render
@@ -8,7 +8,6 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 
 from poll.models import Choice, Vote
-from ssehub import LogError, Message
 from ssehub.integrations.django import hub
 
 
@@ -33,7 +32,7 @@ def page(request):
 
 @require_POST
 def vote(request, pk):
-    """Count a vote, and send the results after the commit."""
+    """Count a vote, and send the results in the same transaction."""
     choice = get_object_or_404(Choice, pk=pk)
     visitor = request.session.session_key
     if not visitor:
@@ -42,15 +41,8 @@ def vote(request, pk):
         with transaction.atomic():
             Vote.objects.create(visitor=visitor, choice=choice)
             Choice.objects.filter(pk=pk).update(votes=F("votes") + 1)  # in the database, so that no vote is lost
-            transaction.on_commit(tell)
+            # Part of the transaction: it is sent if and only if the vote counts.
+            hub().broadcast(results(), event="results", zone="default", within=connection)
     except IntegrityError:
         return JsonResponse({"error": "you have voted already"}, status=409)
     return JsonResponse({"voted": choice.pk})
-
-
-def tell():
-    """Send the results to all clients. If this fails, the vote still counts, and the next message includes it."""
-    try:
-        hub().broadcast(Message.from_json(results(), event="results"), zone="default")
-    except LogError as error:
-        print("the results of a vote were not sent:", error)
