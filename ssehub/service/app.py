@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, Unauthorized
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, RequestEntityTooLarge, Unauthorized
 from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Request, Response
@@ -28,8 +28,14 @@ from ssehub.wsgi.server_info import server_info
 
 #: Maximum number of sessions that ``GET /stats`` lists. A session in several zones counts several times.
 MAX_LISTED = 1000
+#: Maximum number of messages in a response of ``GET /history``.
+MAX_HISTORY = 1000
+#: The fields of a message in a response of ``GET /history``.
+_FIELDS = ("id", "event", "data")
 #: Maximum size of a request to /send in bytes: as much as a :class:`~ssehub.Decoder` accepts by default.
 MAX_BODY = 1 << 20
+#: The paths that pages of other origins may use.
+_SHARED = ("/events", "/history", "/send")
 _TYPES = {"index.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -46,6 +52,8 @@ _RULES = Map(
         Rule("/shared.js", endpoint="script", methods=["GET"]),
         Rule("/events", endpoint="events", methods=["GET"]),
         Rule("/events", endpoint="preflight", methods=["OPTIONS"]),
+        Rule("/history", endpoint="history", methods=["GET"]),
+        Rule("/history", endpoint="preflight", methods=["OPTIONS"]),
         Rule("/send", endpoint="send", methods=["POST"]),
         Rule("/send", endpoint="preflight", methods=["OPTIONS"]),
         Rule("/stats", endpoint="stats", methods=["GET"]),
@@ -70,6 +78,7 @@ def create_app(
     * ``POST /send`` takes a form or a JSON object with the fields ``data``, ``event``, ``id``, ``retry`` and
       ``comment`` of the message, and ``zone``, ``client_id`` and ``broadcast`` of its address. It returns ``id`` and
       ``queued``.
+    * ``GET /history?zone=&client_id=&since=&limit=`` returns messages that the log still has, as JSON.
     * ``GET /stats`` and ``GET /health`` return JSON. ``GET /metrics`` returns Prometheus metrics; with ``?zones=1``
       they include each zone, if the request may inspect connections.
     * ``GET /`` is the console, and ``GET /shared.js`` the script with which the tabs of a browser share one stream.
@@ -109,7 +118,7 @@ class App:
         """Answer a request."""
         request = Request(environ)
         response = self._answer(request)
-        if request.path in ("/events", "/send"):  # also for refusals: a page can tell them from a server that is down
+        if request.path in _SHARED:  # also for refusals, so that a page can distinguish them from a server that is down
             response.headers.update(cors_headers(request.headers.get("Origin"), self._origins))
         response.headers.update(NO_SNIFFING)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -143,6 +152,21 @@ class App:
         max_age = self._guard.check_subscribe(request, zones, client_id)
         since = _since(request.args.get("since"))
         return self._hub.connect(request, zone=zones, client_id=client_id, since=since, max_age=max_age)
+
+    def _history(self, request: Request) -> Response:
+        zones = request.args.getlist("zone") or ["default"]
+        client_id = request.args.get("client_id")
+        self._guard.check_subscribe(request, zones, client_id)
+        limit = _number(request.args.get("limit", str(MAX_HISTORY)))
+        if limit is None or not 0 < limit <= MAX_HISTORY:
+            raise BadRequest(f"limit must be a number from 1 to {MAX_HISTORY}")
+        since = _since(request.args.get("since", "oldest"))
+        page = self._hub.history(zones, client_id=client_id, since=since, limit=limit)
+        messages = [
+            {name: value for name in _FIELDS if (value := getattr(one, name)) is not None} for one in page.messages
+        ]
+        gap = None if page.gap is None else {"reason": page.gap.reason, "missed": page.gap.missed}
+        return _json({"messages": messages, "cursor": page.cursor, "has_more": page.has_more, "gap": gap})
 
     def _preflight(self, request: Request) -> Response:
         methods = ("POST",) if request.path == "/send" else ("GET", "HEAD")
@@ -219,9 +243,15 @@ def _session(one: Session | Connection) -> dict[str, Any]:
 
 def _since(text: str | None) -> Since:
     """Parse the query parameter ``since``: a number, or a text that is passed on."""
+    number = _number(text)
+    return text if number is None else number
+
+
+def _number(text: str | None) -> int | None:
+    """Parse a number; None if the text is not a number. Larger numbers than 999,999,999 are cut."""
     if text and text.isascii() and text.isdigit():
         return int(text.lstrip("0")[:9] or "0")
-    return text
+    return None
 
 
 def _refusal(error: HTTPException) -> Response:

@@ -12,6 +12,7 @@ from ssehub.log import ALL, All
 from ssehub.log.packet import check_name
 from ssehub.log.position import NOWHERE
 from ssehub.logger import logger
+from ssehub.server.history_page import HistoryPage, read_history
 from ssehub.server.settings import check_number
 from ssehub.server.start_position import Since, StartPosition
 from ssehub.wsgi import gunicorn_worker
@@ -183,6 +184,37 @@ class Hub(Publisher):
         except LogError as error:
             logger.warning("a page gets a cursor that will lead to a gap: %s", error)
             return NOWHERE
+
+    def history(
+        self,
+        zone: str | Sequence[str] = "default",
+        *,
+        client_id: str | None = None,
+        since: Since = "oldest",
+        limit: int = 100,
+    ) -> HistoryPage:
+        """Return messages that the log still has, as a list.
+
+        It includes the messages to everyone, and those to the client, if there is one. Messages that exclude some
+        sessions are included, too.
+
+        :param zone: the name of a zone, or several names.
+        :param since: where to begin: ``"oldest"``, a number *n* for the last *n* messages, or a cursor or event id
+            after which to begin. None returns no messages, only the cursor of the end.
+        :param limit: the maximum number of messages. If there are more, the oldest are returned, and ``cursor`` is the
+            place to read on from.
+        :raises LogError: if the log cannot be reached.
+        :raises ValueError: if a name, ``since`` or ``limit`` is invalid.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        zones = self._check_zones(zone)
+        client_id = None if client_id is None else check_name("client_id", client_id)
+        check_number("limit", limit, (int,))
+        start = StartPosition(since=since)
+        own = self._own
+        note_served()
+        own.dispatcher.start()
+        return read_history(self._log, zones, client_id, start, limit)
 
     def _check_zones(self, zone: str | Sequence[str]) -> tuple[str, ...]:
         if not isinstance(zone, Iterable) or isinstance(zone, bytes):  # ALL, for instance

@@ -194,6 +194,28 @@ def test_since_starts_a_stream_in_the_past(hub: Hub, site: Serve) -> None:
         stream.close()
 
 
+def test_history_is_a_list_with_the_rights_of_a_stream(hub: Hub, site: Serve) -> None:
+    app = create_app(hub, token="secret", origins=["https://app.example"])
+    port = site(app).port
+    hub.broadcast("one", zone="a", event="news")
+    hub.broadcast({"n": 2}, zone="a")
+    hub.broadcast("three", zone="a")
+    hub.send("ada", "private")
+    status, answer = call(port, "GET", "/history?zone=a&limit=2", Origin="https://app.example")
+    assert status == 200 and answer["has_more"] is True and answer["gap"] is None
+    assert [(one["event"], one["data"]) for one in answer["messages"]] == [("news", "one"), ("message", '{"n":2}')]
+    rest = call(port, "GET", f"/history?zone=a&since={answer['cursor']}")[1]
+    assert [one["data"] for one in rest["messages"]] == ["three"] and rest["has_more"] is False
+    assert call(port, "GET", "/history?zone=a&client_id=ada")[0] == 401
+    private = call(port, "GET", "/history?client_id=ada&since=1", Authorization="Bearer secret")[1]
+    assert [one["data"] for one in private["messages"]] == ["private"]
+    gap = call(port, "GET", "/history?since=x")[1]
+    assert gap["gap"] == {"reason": "bad_id", "missed": None} and gap["messages"] == []
+    for wrong in ("limit=0", "limit=1001", "limit=x", "zone=", "since=" + "x" * 10):
+        status = call(port, "GET", f"/history?{wrong}")[0]
+        assert status == (200 if wrong.startswith("since") else 400), wrong
+
+
 def test_stats_and_health_list_the_connections(hub: Hub, site: Serve) -> None:
     here = site(create_app(hub, public=False))
     stream = here.stream("/events?zone=a&zone=b&client_id=ada")
