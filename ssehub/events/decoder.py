@@ -1,27 +1,24 @@
 """Decoder: turns the bytes of an event stream into messages.
 
-There are two implementations of the same rules. ``_lines`` goes through the lines one by one, as the specification
-describes it. The other methods recognize the usual events, whole blocks of lines in the usual order, and decode them
-several times faster. They pass all other lines to ``_lines``.
+There are two implementations of the same rules. The interpreter, which the decoder inherits, goes through the lines one
+by one, as the specification describes it. The decoder recognizes the usual events, whole blocks of lines in the usual
+order, and decodes them several times faster. It passes all other lines to ``_lines``, the interpreter's entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ssehub.events.message import MAX_RETRY, Message, Received
+from ssehub.events.interpreter import Interpreter
+from ssehub.events.line_buffer import LineBuffer, field_name
+from ssehub.events.message import Received
 from ssehub.exceptions import EventTooLarge
 
-_BOM = b"\xef\xbb\xbf"
 #: If there is no line break within this many characters after the middle of a text, its lines count as long.
 _SHORT = 1024
-#: The first bytes of a line, enough to recognize its field: the longest name that matters is "event".
-_NAME = 8
-#: The data of the ``ssehub.gap`` event that replaces a skipped event. A hub reports lost messages in the same form.
-_SKIPPED = '{"reason":"too_large","missed":1}'
 
 
-class Decoder:
+class Decoder(Interpreter):
     """Decodes one event stream. Use one decoder for each response, and only in one thread.
 
     You can split the stream into chunks at any byte. The time taken is proportional to the number of bytes, however
@@ -41,30 +38,11 @@ class Decoder:
     ) -> None:
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be at least 1, not {max_event_size}")
-        self._limit = max_event_size
-        self._line_limit = max_event_size + len("data: ")
-        self._comments = comments
-        self._skip = skip
-        # Whether the current event is being skipped, and whether the current line was cut. Only the first bytes of
-        # a cut line are kept.
-        self._is_skipped = self._is_cut = False
-        self._skipped = 0
-        self._last_event_id = last_event_id
-        self._retry: int | None = None
+        super().__init__(last_event_id, max_event_size, comments, skip)
+        self._buffer = LineBuffer(max_event_size + len("data: "))
         self._error: EventTooLarge | None = None
-        # The beginning of the current line, in pieces. To join them at each chunk would take quadratic time.
-        self._pieces: list[bytes] = []
-        self._held = 0
-        self._began = False
-        self._after_cr = False
         # Whether the next byte begins a block, and all buffers are empty.
         self._fresh = False
-        # The specification's buffers. In the specification the id buffer starts empty. Browsers, and the test
-        # format-field-id of web-platform-tests, start it with the id of the connection before.
-        self._data: list[str] = []
-        self._size = 0
-        self._type = ""
-        self._id = last_event_id
 
     @property
     def last_event_id(self) -> str:
@@ -84,7 +62,7 @@ class Decoder:
     @property
     def is_skipping(self) -> bool:
         """Whether the current event, or the current line, is too large."""
-        return self._is_skipped or self._is_cut
+        return self._is_skipped or self._buffer.is_cut
 
     @property
     def error(self) -> EventTooLarge | None:
@@ -122,10 +100,11 @@ class Decoder:
         if self._error:
             raise self._error.with_traceback(None)
         messages: list[Received] = []
-        if self._pieces and self._began and 10 not in chunk and 13 not in chunk:
-            self._hold(chunk)  # the middle of a long line
+        buffer = self._buffer
+        if buffer.pieces and buffer.began and 10 not in chunk and 13 not in chunk:
+            buffer.hold(chunk)  # the middle of a long line
             chunk = b""
-        if chunk or self._held > self._line_limit:
+        if chunk or buffer.is_too_long:
             self._feed(chunk, messages)
         return messages if messages or not self._error else self.feed(b"")
 
@@ -159,23 +138,27 @@ class Decoder:
     def _feed(self, chunk: bytes, messages: list[Received]) -> None:
         """Decode bytes in any state. An error is stored, not raised."""
         self._fresh = False
+        buffer = self._buffer
         try:
-            was_cut = self._is_cut
-            whole = self._complete_lines(chunk)
+            was_cut = buffer.is_cut
+            whole = buffer.take(chunk)
             if whole and was_cut:
                 start, _, whole = whole.partition(b"\n")
                 self._long_line(start)
-            while (place := self._long_line_in(whole)) is not None:
+            while (place := buffer.find_too_long(whole)) is not None:
                 begin, end = place
                 self._take_lines(whole[:begin], messages)
                 self._long_line(whole[begin:end])
                 whole = whole[end + 1 :]
             self._take_lines(whole, messages)
-            self._cut_held_line()
+            if buffer.is_too_long:
+                if not self._skip:
+                    raise self._too_large()
+                buffer.cut()
         except EventTooLarge as error:
             self._error = error
         open_block = self._data or self._type or self._is_skipped or self._id is not self._last_event_id
-        self._fresh = self._began and not (open_block or self._pieces or self._after_cr or self._error)
+        self._fresh = buffer.began and not (open_block or buffer.pieces or buffer.after_cr or self._error)
 
     def _take_lines(self, whole: bytes, messages: list[Received]) -> None:
         """Decode whole lines. None of them is too long."""
@@ -185,81 +168,12 @@ class Decoder:
             interpret = self._interpret if self._size + len(whole) <= self._limit else self._lines
             interpret(text, messages)
 
-    def _complete_lines(self, chunk: bytes) -> bytes:
-        """Return the lines that end in this chunk, each with a line feed at its end. Keep the rest."""
-        if self._after_cr and chunk:
-            # "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end. The CR was the last
-            # byte of the chunk before, and has ended the line already.
-            self._after_cr = False
-            chunk = chunk.removeprefix(b"\n")
-        if not self._began:
-            # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present." It does not count
-            # towards the limit either.
-            chunk = b"".join([*self._pieces, chunk])
-            self._pieces, self._held = [], 0
-            self._began = len(chunk) >= len(_BOM) or not _BOM.startswith(chunk)
-            chunk = chunk.removeprefix(_BOM)
-        end = chunk.rfind(b"\n") + 1
-        end = chunk.rfind(b"\r", end) + 1 or end
-        if not end:
-            self._hold(chunk)
-            return b""
-        self._after_cr = chunk[-1] == 13
-        whole = self._with_beginning(chunk[:end])
-        self._is_cut = False
-        self._hold(chunk[end:])
-        return whole
-
-    def _with_beginning(self, lines: bytes) -> bytes:
-        """Put the kept beginning before the lines, and replace all line ends with line feeds."""
-        if b"\r" in lines:
-            lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if self._pieces:
-            lines = b"".join([*self._pieces, lines])
-            self._pieces, self._held = [], 0
-        return lines
-
-    def _hold(self, rest: bytes) -> None:
-        """Keep the beginning of a line."""
-        if rest and not self._is_cut:
-            self._pieces.append(rest)
-            self._held += len(rest)
-
-    def _cut_held_line(self) -> None:
-        """Cut the kept beginning of a line, if it is too long, to the bytes that tell its field."""
-        if self._held > self._line_limit:
-            if not self._skip:
-                raise self._too_large()
-            start = b"".join(self._pieces)[:_NAME]
-            self._pieces, self._held, self._is_cut = [start], len(start), True
-
-    def _long_line_in(self, whole: bytes) -> tuple[int, int] | None:
-        """Return where the first line that is too long begins and ends.
-
-        Lines that arrive in one chunk are checked, too: the result must not depend on how the stream is split.
-        """
-        start = 0
-        while len(whole) - start > self._line_limit:
-            end = whole.find(b"\n", start)
-            if end - start > self._line_limit:
-                return start, end
-            start = end + 1
-        return None
-
     def _long_line(self, line: bytes) -> None:
         """Raise an error for a line that is too long, or skip its event."""
         if not self._skip:
             raise self._too_large()
-        if line[:_NAME].partition(b":")[0] in (b"data", b"event", b"id"):
+        if field_name(line) in (b"data", b"event", b"id"):
             self._leave_out()
-
-    def _leave_out(self) -> None:
-        """Skip the current event: drop its data, and ignore the rest of it."""
-        self._is_skipped = True
-        self._data, self._size = [], 0
-
-    def _too_large(self) -> EventTooLarge:
-        return EventTooLarge(f"an event, or a line of it, is larger than max_event_size, {self._limit}")
 
     def _interpret(self, text: str, messages: list[Received]) -> None:
         """Decode whole lines that are together within the limit."""
@@ -329,75 +243,6 @@ class Decoder:
                 messages.append(Received(data, event, id))
             else:
                 self._lines(block + "\n\n", messages)
-
-    def _lines(self, text: str, messages: list[Received]) -> None:
-        """Decode whole lines one by one, as the specification describes it."""
-        start = 0
-        stop = len(text)
-        while start < stop:
-            end = text.find("\n", start)
-            if end == start:
-                # "If the line is empty (a blank line): Dispatch the event."
-                self._dispatch(messages)
-            elif text.startswith("data: ", start):
-                self._append(text[start + 6 : end])
-            else:
-                self._line(text[start:end], messages)
-            start = end + 1
-
-    def _append(self, value: str) -> None:
-        # "Append the field value to the data buffer, then append a single U+000A LINE FEED (LF) character to the data
-        # buffer." Here the lines are joined with line feeds when the event is dispatched, which drops the last one.
-        if self._is_skipped:
-            return
-        self._data.append(value)
-        self._size += len(value) + 1
-        if self._size > self._limit + 1:
-            if not self._skip:
-                raise self._too_large()
-            self._leave_out()
-
-    def _line(self, line: str, messages: list[Received]) -> None:
-        """Decode a line that is not blank."""
-        # "Collect the characters on the line before the first U+003A COLON character (:), and let field be that
-        # string. Collect the characters on the line after [it], and let value be that string. If value starts with a
-        # U+0020 SPACE character, remove it from value." Without a colon, the whole line is the name, and the value is
-        # empty.
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "data":
-            self._append(value)
-        elif field == "event":
-            self._type = value
-        elif field == "id":
-            # "If the field value does not contain U+0000 NULL, then set the last event ID buffer to the field value.
-            # Otherwise, ignore the field."
-            if "\0" not in value:
-                self._id = value
-        elif field == "retry":
-            # "If the field value consists of only ASCII digits": int() alone would accept "+5", " 5" and "1_0", and
-            # would reject thousands of digits.
-            if value.isascii() and value.isdigit():
-                self._retry = min(int(value.lstrip("0")[:20] or "0"), MAX_RETRY)
-        elif self._comments and line[0] == ":":
-            # "If the line starts with a U+003A COLON character (:), ignore the line."
-            messages.append(Message(comment=value))  # type: ignore[arg-type]
-
-    def _dispatch(self, messages: list[Received]) -> None:
-        # "Set the last event ID string of the event source to the value of the last event ID buffer." This is the first
-        # step, so a block without data sets the id, too.
-        self._last_event_id = self._id
-        # "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty string and
-        # return." After an empty line of data, the buffer is not empty: it has a line feed.
-        if self._is_skipped:
-            messages.append(Received(_SKIPPED, "ssehub.gap", self._id))
-            self._is_skipped = False
-            self._skipped += 1
-        elif self._data:
-            messages.append(Received("\n".join(self._data), self._type or "message", self._id))
-            self._data = []
-            self._size = 0
-        self._type = ""
 
 
 def decode(chunks: Iterable[bytes], *, last_event_id: str = "", max_event_size: int = 1 << 20) -> Iterator[Received]:

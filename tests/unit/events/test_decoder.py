@@ -276,7 +276,7 @@ SKIPPED = '{"reason":"too_large","missed":1}'
 def skipping(chunks: Iterable[bytes], limit: int = LIMIT) -> tuple[list[Message], str, int]:
     decoder = Decoder(max_event_size=limit, skip=True)
     messages = [message for chunk in chunks for message in decoder.feed(chunk)]
-    assert sum(len(piece) for piece in decoder._pieces) + sum(map(len, decoder._data)) <= 2 * limit + 10
+    assert sum(len(piece) for piece in decoder._buffer.pieces) + sum(map(len, decoder._data)) <= 2 * limit + 10
     return messages, decoder.last_event_id, decoder.skipped
 
 
@@ -331,7 +331,7 @@ def test_an_endless_event_does_not_use_up_memory() -> None:
     decoder = Decoder(max_event_size=LIMIT, skip=True)
     for piece in (b"data: ", *[X] * 100, b"\n", *[b"data: x\n"] * 1000):
         assert decoder.feed(piece) == []
-        assert sum(map(len, decoder._pieces)) <= LIMIT + len(X) and len(decoder._data) <= LIMIT
+        assert sum(map(len, decoder._buffer.pieces)) <= LIMIT + len(X) and len(decoder._data) <= LIMIT
     assert decoder.is_skipping
     assert [message.event for message in decoder.feed(b"\n")] == ["ssehub.gap"] and not decoder.is_skipping
 
