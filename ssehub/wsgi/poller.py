@@ -9,11 +9,7 @@ import socket
 import sys
 from typing import Any
 
-
-def uses_greenlets() -> bool:
-    """Return whether gevent has replaced the threads of this process by greenlets."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
+from ssehub.wsgi.greenlets import uses_greenlets
 
 
 def is_available() -> bool:

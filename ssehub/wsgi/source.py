@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssehub.wsgi import poller, sockets
 from ssehub.wsgi.asgi import find_receiver
+from ssehub.wsgi.greenlets import uses_greenlets
 from ssehub.wsgi.takeover import why_not
 from ssehub.wsgi.warnings import is_test
 
@@ -50,4 +51,4 @@ def source_of(environ: dict[str, Any], detach: bool | None) -> Source:
 
 def has_one_thread(environ: dict[str, Any]) -> bool:
     """Return whether a server has a single thread. ``wsgi.multithread`` is also false for servers with greenlets."""
-    return not environ.get("wsgi.multithread") and not poller.uses_greenlets()
+    return not environ.get("wsgi.multithread") and not uses_greenlets()

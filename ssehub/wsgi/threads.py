@@ -10,7 +10,7 @@ from ssehub.log import Gap
 from ssehub.server.connection import Connection
 from ssehub.server.dispatcher import Dispatcher
 from ssehub.server.settings import jitter
-from ssehub.wsgi.writer_loop import DEAD
+from ssehub.wsgi.stream_sender import DEAD
 
 
 class ThreadStream:

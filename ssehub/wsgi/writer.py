@@ -17,6 +17,9 @@ The order of messages is kept: a group is never sent a message before an earlier
 Two rules ensure this. First, a chunk for a group only reaches as far as the notes that were taken. Notes come in the
 log's order, so every earlier entry has left its note, too. Second, a client that a note names is sent its entry before
 the group's chunk: directly, if it has already been sent all earlier entries, or else it is served by itself.
+
+The thread's loop is in :mod:`ssehub.wsgi.writer_loop`. Its streams are in a table (:mod:`ssehub.wsgi.stream_table`).
+They are served in groups (:mod:`ssehub.wsgi.group_sender`) and one by one (:mod:`ssehub.wsgi.stream_sender`).
 """
 
 from __future__ import annotations
