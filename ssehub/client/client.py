@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
 from typing import Any
@@ -13,12 +10,11 @@ from typing import Any
 import requests
 
 from ssehub.backoff import Backoff
-from ssehub.client.attempt import Attempt
-from ssehub.client.callbacks import Hooks
-from ssehub.client.report import Report
+from ssehub.client.connector import Connector
+from ssehub.client.follower import Follower
 from ssehub.client.request import Body, Headers, Provided, Request, checked_id
-from ssehub.client.responses import RETRY_STATUS, StreamRefused, bare, reason
-from ssehub.client.retry_policy import RetryPolicy, Settings
+from ssehub.client.responses import RETRY_STATUS, bare, reason
+from ssehub.client.retry_policy import Settings
 from ssehub.client.subscription import Subscription, check_type
 from ssehub.client.transport import Timeout, Transport, check_scheme
 from ssehub.events import Received
@@ -28,7 +24,7 @@ from ssehub.logger import logger
 _FAREWELL = 5.0
 
 
-class Client(Hooks):
+class Client(Connector):
     """Follows an event stream in a script: iterate over it, :meth:`run` it, or :meth:`start` it in a thread.
 
     The client connects, and reconnects when the stream ends or breaks off, as
@@ -101,12 +97,11 @@ class Client(Hooks):
         reconnect: bool | None = None,
         allow_redirects: bool = True,
     ) -> None:
-        self._request = Request(url, method, headers, params, body, json, auth, allow_redirects)
+        request = Request(url, method, headers, params, body, json, auth, allow_redirects)
         if isinstance(url, str):
             check_scheme(session or requests.Session(), url)
-        super().__init__(base64, self._check_process)
-        self._session = session
-        self._settings = Settings(
+        repeats = request.is_idempotent if reconnect is None else bool(reconnect)
+        settings = Settings(
             reconnect_delay,
             backoff,
             timeout,
@@ -115,25 +110,15 @@ class Client(Hooks):
             max_elapsed,
             max_event_size,
             response_callback,
-            self._request.is_idempotent if reconnect is None else bool(reconnect),
+            repeats,
         )
-        self.last_event_id = last_event_id
         self._name = "an address that a function returns" if callable(url) else bare(url)
-        self._report = Report(self._name)
-
-        self._attempt: Attempt | None = None
-        self._stopped = False
-        self._restart_from: str | None = None
+        self._follower = Follower()
+        super().__init__(request, settings, self._name, base64, self._follower.check_process)
+        self._session = session
+        self.last_event_id = last_event_id
+        self._is_over = False
         self._error: Exception | None = None
-        # Reentrant, because a signal handler may run in the thread that holds the lock.
-        self._lock = threading.RLock()
-        self._follower: threading.Thread | None = None
-        self._is_following = self._is_over = False
-        self._idle = threading.Event()
-        self._idle.set()
-        self._thread: threading.Thread | None = None
-        #: The process in which the client is followed: a fork copies the client, but not its thread.
-        self._process: int | None = None
 
     @property
     def last_event_id(self) -> str:
@@ -166,7 +151,9 @@ class Client(Hooks):
             response.
         :raises Exception: an error that ``response_callback`` or a function for a part of the request has raised.
         """
-        self._begin()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        self._follower.begin()
         try:
             with contextlib.closing(Transport(self._session, self._settings.timeouts)) as transport:
                 yield from self._follow(transport)
@@ -182,8 +169,8 @@ class Client(Hooks):
         if self._error is not None:
             state = f"over, failed with: {reason(self._error)}"
         else:
-            place = f"followed in process {self._process}" if self._is_elsewhere else self._report.state
-            state = place if self._is_following else "over" if self._stopped else "not followed"
+            place = self._follower.place or self._report.state
+            state = place if self._follower.is_following else "over" if self._stopped else "not followed"
         return f"<Client of {self._name}, {state}>"
 
     def run(self) -> None:
@@ -204,21 +191,7 @@ class Client(Hooks):
 
         :raises RuntimeError: if it was started before, is already being followed, or no thread can be started.
         """
-        self._check_process()
-        with self._lock:
-            if self._thread is not None:
-                raise RuntimeError("this client was started before")
-            if self._follower is not None:
-                raise RuntimeError(f"this client is already being followed, in {self._follower.name}")
-                # A daemon thread, because a name lookup cannot be aborted and would block the exit of the interpreter.
-            thread = threading.Thread(target=self._run_started, name="ssehub-client", daemon=True)
-            self._follower = thread
-            try:
-                thread.start()
-            except BaseException:  # too many threads: another call may succeed
-                self._follower = None
-                raise
-            self._thread, self._process = thread, os.getpid()
+        self._follower.start(self._run_started)
         return self
 
     def stop(self, timeout: float | None = None) -> bool:
@@ -231,18 +204,18 @@ class Client(Hooks):
         :returns: whether the client has ended. In a process that was forked while the client was followed, the client
             does not run: the method does nothing and returns True.
         """
-        if self._is_elsewhere:
+        if self._follower.is_elsewhere:
             return True
         self._stopped = True
         self._interrupt()
-        return self._join(timeout)
+        return self._follower.join(timeout)
 
     def restart(self, last_event_id: str | None = None) -> None:
         """Reconnect at once, for example with new headers. Thread-safe. It does not count as an error.
 
         :param last_event_id: the event after which to continue; None for the last event that was delivered.
         """
-        self._check_process()
+        self._follower.check_process()
         if last_event_id is not None:
             self._restart_from = checked_id(last_event_id)
         self._interrupt()
@@ -258,7 +231,7 @@ class Client(Hooks):
         :raises RuntimeError: if the client is being followed in the process that this one was forked from.
         """
         check_type(type)
-        self._check_process()
+        self._follower.check_process()
         subscription = self._subscriptions.add(type, size, drop_oldest)
         self._end_subscriptions_if_over()
         return subscription
@@ -279,83 +252,6 @@ class Client(Hooks):
         except BaseException as error:
             logger.error("a client was ended by %r", error)
 
-    def _begin(self) -> None:
-        if self._error is not None:
-            raise self._error.with_traceback(None)
-        self._check_process()
-        with self._lock:
-            if self._is_following or self._follower not in (None, threading.current_thread()):
-                name = self._follower.name if self._follower else "another thread"
-                raise RuntimeError(f"this client is already being followed, in {name}")
-            self._follower = threading.current_thread()
-            self._is_following = True
-            self._process = os.getpid()
-            self._idle.clear()
-
-    @property
-    def _is_elsewhere(self) -> bool:
-        return self._process is not None and self._process != os.getpid()
-
-    def _check_process(self) -> None:
-        if self._is_elsewhere:
-            raise RuntimeError(
-                f"this client is followed in process {self._process}, from which this one was forked; make another here"
-            )
-
-    def _follow(self, transport: Transport) -> Iterator[Received]:
-        """Connect repeatedly, until the client is stopped or an error is final."""
-        policy, report = RetryPolicy(self._settings), self._report
-        while attempt := self._next_attempt():
-            report.connecting()
-            error: Exception | None = None
-            try:
-                yield from self._messages(attempt, transport)
-            except Exception as caught:
-                error = caught
-            policy.learn(attempt.decoder.reconnection_time)
-            if self._is_last(attempt, error):
-                self._stopped = True
-            elif not attempt.cancellation.cancelled:
-                if error is None and not attempt.good:
-                    error = attempt.empty()
-                delay = policy.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
-                report.waits(error, policy.failures, delay)
-                if error is not None:
-                    self.on_error.fire(error, delay)
-                attempt.cancellation.wait(delay)
-
-    def _next_attempt(self) -> Attempt | None:
-        # The order matters: stop() and restart() first set their flag, and then cancel the attempt that they see here.
-        attempt = self._attempt = Attempt(self._settings)
-        if self._restart_from is not None:
-            self._last_event_id, self._restart_from = self._restart_from, None
-        return None if self._stopped else attempt
-
-    def _is_last(self, attempt: Attempt, error: Exception | None) -> bool:
-        """Return whether the client ends after this attempt without a failure."""
-        if error is None:
-            return not self._settings.repeats and not attempt.cancellation.cancelled
-        # "Clients can be told to stop reconnecting using the HTTP 204 No Content response code."
-        return isinstance(error, StreamRefused) and error.response.status_code == 204
-
-    def _messages(self, attempt: Attempt, transport: Transport) -> Iterator[Received]:
-        """Pass the messages of one connection to the hooks and the subscriptions, and yield those for the loop."""
-        batches = attempt.messages(transport, self._request, self._last_event_id, self._opened, self.on_disconnect.fire)
-        cancellation = attempt.cancellation
-        with contextlib.closing(batches):
-            for batch in batches:
-                for message in batch:
-                    if cancellation.cancelled:
-                        return
-                    if handed_on := self._hand_on(message, cancellation):
-                        yield handed_on
-                # A block without data changes the last event id as well.
-                self._last_event_id = attempt.decoder.last_event_id
-
-    def _opened(self) -> None:
-        self._report.opened()
-        self.on_connection.fire()
-
     def _interrupt(self) -> None:
         if self._attempt is not None:
             self._attempt.cancellation.cancel()
@@ -367,22 +263,9 @@ class Client(Hooks):
             if not self._is_over:
                 self._is_over = self._stopped
                 self.on_exit.fire()
-        finally:  # a hook may raise a BaseException, and a thread in _join() must still wake
-            with self._lock:
-                self._follower = self._process = None
-                self._is_following = False
-            self._end_subscriptions_if_over()
-            self._idle.set()
+        finally:  # a hook may raise a BaseException, and a thread that waits in stop() must still wake
+            self._follower.end(self._end_subscriptions_if_over)
 
     def _end_subscriptions_if_over(self) -> None:
-        with self._lock:
-            if self._stopped and self._follower is None:
-                self._subscriptions.end(self._error)
-
-    def _join(self, timeout: float | None) -> bool:
-        if timeout is not None and threading.current_thread() not in (self._follower, self._thread):
-            deadline = time.monotonic() + timeout
-            self._idle.wait(timeout)
-            if self._thread is not None:
-                self._thread.join(max(0.0, deadline - time.monotonic()))
-        return self._idle.is_set() and not (self._thread and self._thread.is_alive())
+        if self._stopped and self._follower.is_free:
+            self._subscriptions.end(self._error)
