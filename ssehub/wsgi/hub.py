@@ -130,10 +130,11 @@ class Hub(Publisher):
             raise Unfit(str(error)) from None
         source = source_of(environ, self._settings.detach)
         body = own.streams.body(zones, client_id, metadata, start, source, max_age)
+        limit = own.streams.limit(source)
         _end_streams_at_exit()
         if not source.detaches and "gunicorn.socket" in environ:
-            _end_streams_with_worker(environ, own.streams.limit(source))
-        if self._refuse_with == 503 and own.dispatcher.is_full(client_id, own.streams.limit(source)):
+            _end_streams_with_worker(environ, limit)
+        if self._refuse_with == 503 and own.dispatcher.is_full(client_id, limit):
             return unavailable(REFUSAL * self._settings.retry // 1000)
         return stream_response(body, self._headers)
 
