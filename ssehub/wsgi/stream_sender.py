@@ -33,6 +33,7 @@ class StreamSender:
         self._settings = dispatcher.settings
         self._counters = dispatcher.counters
         self._table = table
+        self._streams = table.by_connection
         self._note = note
 
     def send_direct(self, stream: Stream, entries: Sequence[Entry]) -> None:
@@ -40,7 +41,7 @@ class StreamSender:
 
         A stream that has become busy reads the entries from the log.
         """
-        if stream.busy or stream.connection not in self._table.by_connection:
+        if stream.busy or stream.connection not in self._streams:
             return
         reader = stream.reader
         # A heartbeat may have moved the stream's place on in the meantime.
@@ -56,7 +57,7 @@ class StreamSender:
 
     def serve(self, stream: Stream) -> None:
         """Send a stream everything that is due, as far as its socket accepts it."""
-        if stream.connection in self._table.by_connection:
+        if stream.connection in self._streams:
             self._attempt(stream, self._serve_some, stream)
 
     def heartbeat(self, stream: Stream) -> None:
@@ -147,7 +148,7 @@ class StreamSender:
 
     def _go_on(self, stream: Stream, gap: Gap) -> None:
         """Report a gap after its hook has run."""
-        if stream.connection in self._table.by_connection:
+        if stream.connection in self._streams:
             stream.hooking = False
             self._attempt(stream, self._write, stream, stream.reader.report(gap))
             self._table.make_ready(stream)

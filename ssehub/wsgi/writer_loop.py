@@ -51,6 +51,7 @@ class WriterLoop:
         self._poller = Poller()
         self._table = StreamTable(dispatcher, self._poller, self._forget)
         self.streams: dict[Connection, Stream] = self._table.by_connection
+        self._groups = self._table.groups
         self._switch = GreenletSwitch()
         self._sender = StreamSender(dispatcher, self._table, self.note)
         self._group_sender = GroupSender(dispatcher, self._table, self._switch)
@@ -178,13 +179,13 @@ class WriterLoop:
         partition = entry.position.partition
         self._ends[partition] = entry.position
         if receivers is None:
-            self._news.update(dict.fromkeys(self._table.groups.of(entry.packet.zone, partition)))
+            self._news.update(dict.fromkeys(self._groups.of(entry.packet.zone, partition)))
             return
         for connection in receivers:
             if (stream := self.streams.get(connection)) is None or stream.busy:
                 continue
             is_mixed = stream.reader.invalid or len(connection.partitions) > 1
-            if is_mixed or self._table.groups.of_stream(stream) in self._news:
+            if is_mixed or self._groups.of_stream(stream) in self._news:
                 self._table.make_ready(stream)
             else:
                 self._direct.setdefault(stream, []).append(entry)
