@@ -1,4 +1,7 @@
-"""Body: decodes an HTTP/1.1 response: removes the head and the framing in chunks."""
+"""Body: decodes an HTTP/1.1 response: removes the head and the framing in chunks.
+
+It is fed with data. ``http.client``, which the client uses, reads from a file object and blocks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Connection: a non-blocking connection, with or without TLS."""
+"""Connection: a non-blocking connection, with or without TLS.
+
+The transport of :mod:`ssehub.client` is a blocking one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Loop: an event loop for sockets and timers in one thread, which measures its own lag."""
+"""Loop: an event loop for sockets and timers in one thread, which measures its own lag.
+
+Its lag tells whether the load generator, and not the service, is too slow. ``asyncio`` does not measure it.
+"""
 
 from __future__ import annotations
 

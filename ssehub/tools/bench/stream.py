@@ -1,4 +1,7 @@
-"""Stream: one subscriber, which reconnects as a browser does."""
+"""Stream: one subscriber, which reconnects as a browser does.
+
+:class:`~ssehub.Client` has the same rules for one stream in one thread. Here thousands share a thread.
+"""
 
 from __future__ import annotations
 
