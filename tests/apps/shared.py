@@ -1,4 +1,4 @@
-"""A hub whose log is shared through Redis, for gunicorn with several workers.
+"""A hub whose log is shared, for gunicorn with several workers. ``LOG_URL`` is the URL of the log.
 
 ``python -m tests.apps.shared URL SEED COUNT [PAUSE]`` is a publisher in a process of its own, which tells what was
 accepted.
@@ -13,7 +13,9 @@ import sys
 import time
 from typing import Any
 
-from ssehub import Hub, LogError, RedisLog
+from ssehub import Hub, LogError
+from ssehub.log import Log
+from ssehub.log.urls import open_log
 from ssehub.service import create_app
 
 ZONES, CLIENTS = 10, int(os.environ.get("CLIENTS", "400"))
@@ -25,10 +27,19 @@ def zone_of(client: int) -> str:
     return f"z{client % ZONES}"
 
 
+def shared_log(url: str, **options: Any) -> Log:
+    """Return the log with this URL, and with the size and partitions that the environment names.
+
+    :param options: other arguments of the log.
+    """
+    partitions = {"partitions": PARTITIONS} if PARTITIONS != 1 else {}  # only a log on Redis has some
+    return open_log(url, size=LOG_SIZE, **partitions, **options)
+
+
 def publish(url: str, seed: int, count: int, pause: float) -> None:
     """Send numbered messages to clients, zones and everyone; print each as JSON with the times before and after."""
     choice = random.Random(seed)
-    hub = Hub(RedisLog(url, size=LOG_SIZE, partitions=PARTITIONS, timeout=3.0))
+    hub = Hub(shared_log(url, timeout=3.0))
     for n in range(count):
         data = f"{seed}-{n}"
         kind = choice.choices(("client", "zone", "all"), (60, 35, 5))[0]
@@ -51,15 +62,12 @@ def publish(url: str, seed: int, count: int, pause: float) -> None:
 
 if __name__ == "__main__":
     publish(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)
-elif "REDIS_URL" in os.environ:
+elif "LOG_URL" in os.environ:
+    log = shared_log(
+        os.environ["LOG_URL"], name=os.environ.get("NAME", "ssehub"), lease=float(os.environ.get("LEASE", "15"))
+    )
     hub = Hub(
-        RedisLog(
-            os.environ["REDIS_URL"],
-            name=os.environ.get("NAME", "ssehub"),
-            size=LOG_SIZE,
-            partitions=PARTITIONS,
-            lease=float(os.environ.get("LEASE", "15")),
-        ),
+        log,
         heartbeat=float(os.environ.get("HEARTBEAT", "5")),
         retry=100,
         headers={"X-Worker": str(os.getpid())},

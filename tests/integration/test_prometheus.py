@@ -155,7 +155,7 @@ def test_registering_asks_nobody_and_starts_nothing_because_servers_fork() -> No
 def test_any_of_several_workers_answers_for_all(redis_server: RedisServer) -> None:
     port, name = free_port(), secrets.token_hex(8)
     command = (sys.executable, "-m", "gunicorn", "-w", "2", "-k", "gthread", "--threads", "60", "--log-level", "error")
-    environment = {"REDIS_URL": redis_server.url, "NAME": name, "LEASE": "0.3"}
+    environment = {"LOG_URL": redis_server.url, "NAME": name, "LEASE": "0.3"}
     with process(*command, "-b", f"127.0.0.1:{port}", "tests.apps.shared:app", **environment):
         until(lambda: answers(port))
         there: set[int] = set()
