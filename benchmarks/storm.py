@@ -1,8 +1,9 @@
-"""The storm: four workers on one log, with failures of every kind: ``python -m benchmarks.storm --minutes 5``.
+"""The storm: four workers on one log, with failures of every kind: ``python -m benchmarks.storm sqlite --minutes 5``.
 
-Workers are killed. The Redis server is stopped, and comes back with its saved data or with none. Connections are cut
-in the middle of an event, and killed at the server. Clients stall. The log is trimmed, rolled back to an older dump,
-and flushed. At the end each accepted message has arrived once at each of its clients, or the client got a gap.
+Workers and publishers are killed, and deploys replace the workers. Connections are cut in the middle of an event.
+Clients stall. The store of the log has failures of its own (:mod:`benchmarks.stores`); it is trimmed, rolled back to
+an older copy, and deleted. At the end each accepted message has arrived once at each of its clients, or the client got
+a gap.
 
 If a rollback removes a message from the log before a client has read it, the message is gone, and this cannot be
 detected. Such messages are counted separately.
@@ -11,7 +12,6 @@ detected. Such messages are counted separately.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import bisect
 import contextlib
 import itertools
@@ -30,18 +30,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import redis
-
+from benchmarks.proxy import Proxy
+from benchmarks.stores import STORES, Store
 from benchmarks.table import table
-from ssehub import Backoff, Client, Hub, LogError, RedisLog
-from ssehub.log.redis.stream import stream_key
+from ssehub import Backoff, Client, Hub, LogError
 from tests.apps.shared import zone_of
-from tests.redis_server import RedisServer
 from tests.servers import ROOT, children, free_port, gunicorn, process
 from tests.streams import GUARD, until
 
 SIZE = 5000
 END = "the end"
+
+#: Starts a store in a folder; uses the source of random numbers.
+MakeStore = Callable[[Path, random.Random], Store]
 
 
 @dataclass
@@ -52,108 +53,42 @@ class Seen:
     what: list[tuple[float, str | None]] = field(default_factory=list)
 
 
-class Proxy:
-    """A proxy between clients and server that cuts connections anywhere."""
-
-    def __init__(self, behind: int) -> None:
-        self._behind = behind
-        self._open: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self.port = free_port()
-        listening = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(listening,))
-        self._thread.start()
-        listening.wait(GUARD)
-
-    def _run(self, listening: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
-        listening.set()
-        self._loop.run_forever()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._behind)
-        except OSError:
-            writer.close()
-            return
-        self._open.add(writer)
-        with contextlib.suppress(OSError):
-            ways = [asyncio.create_task(_copy(reader, far_writer)), asyncio.create_task(_copy(far_reader, writer))]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
-                way.cancel()
-        self._open.discard(writer)
-        for one in (writer, far_writer):
-            one.transport.abort()
-
-    def turn_to(self, port: int) -> None:
-        """Direct new connections to another server."""
-        self._behind = port
-
-    def cut(self, share: float) -> None:
-        """Cut a share of the connections."""
-
-        def abort() -> None:
-            for writer in list(self._open):
-                if random.random() < share:
-                    writer.transport.abort()
-
-        self._loop.call_soon_threadsafe(abort)
-
-    def close(self) -> None:
-        """Cut all connections, and stop."""
-        self.cut(1.0)
-        self._loop.call_soon_threadsafe(self._server.close)
-        self._loop.call_soon_threadsafe(self._loop.call_later, 0.2, self._loop.stop)
-        self._thread.join()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(random.choice((10, 1000, 65536))):
-            writer.write(data)
-            await writer.drain()
-
-
 class Storm:
-    """Sets everything up, causes the failures, and evaluates the result."""
+    """Sets everything up, causes the failures, and evaluates the result.
+
+    :param make_store: starts the store of the log in a folder.
+    :param worker: gunicorn's worker class.
+    """
 
     def __init__(
-        self, folder: Path, clients: int, publishers: int, partitions: int, seed: int, worker: str = "gthread"
+        self, make_store: MakeStore, folder: Path, clients: int, publishers: int, seed: int, worker: str
     ) -> None:
         self.chance = random.Random(seed)
         self.faults: Counter[str] = Counter()
-        #: The periods in which the log may have lost data: from taking a dump to the end of restoring it.
-        self.rollbacks: list[tuple[float, float]] = []
-        self._folder = folder
         #: What :meth:`close` ends, in the opposite order.
         self._stack = contextlib.ExitStack()
         self._clients: list[Client] = []
         try:
-            self._set_up(folder, clients, publishers, partitions, worker)
+            self._set_up(make_store, folder, clients, publishers, worker)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, folder: Path, clients: int, publishers: int, partitions: int, worker: str) -> None:
-        self._server = RedisServer(folder)
-        self._stack.callback(self._server.close)
-        self._keys = [stream_key("ssehub", number, partitions) for number in range(partitions)]
-        #: The times of the dumps, and the dump of each key.
-        self._dumps: tuple[float, list[Any]] | None = None
-        self._partitions = partitions
-        environment = {"LOG_SIZE": str(SIZE), "PARTITIONS": str(partitions), "CLIENTS": str(clients)}
+    def _set_up(self, make_store: MakeStore, folder: Path, clients: int, publishers: int, worker: str) -> None:
+        self.store = make_store(folder, self.chance)
+        self._stack.callback(self.store.close)
+        self._environment = {
+            "LOG_SIZE": str(SIZE),
+            "PARTITIONS": str(self.store.partitions),
+            "CLIENTS": str(clients),
+            "HEARTBEAT": "0.5",
+        }
         port = free_port()
         command = list(gunicorn(worker, port, threads=clients + 20))
         command[command.index("-w") + 1] = "4"
         command[-1] = "tests.apps.shared:app"
         self._gunicorn = self._stack.enter_context(
-            process(*command, REDIS_URL=self._server.url, HEARTBEAT="0.5", **environment)  # type: ignore[arg-type]
+            process(*command, LOG_URL=self.store.url, **self._environment)  # type: ignore[arg-type]
         )
         self._proxy = Proxy(port)
         self._stack.callback(self._proxy.close)
@@ -162,22 +97,25 @@ class Storm:
         for one in self.seen:
             self._clients.append(self._follow(one))
         until(lambda: all(one.last_event_id for one in self._clients), "all clients to connect", guard=60.0)
-        self._publishers = [self._publish(k, environment) for k in range(publishers)]
         self._told: list[dict[str, Any]] = []
-        self._readers = [threading.Thread(target=self._note, args=(one,)) for one in self._publishers]
-        for reader in self._readers:
-            reader.start()
+        self._readers: list[threading.Thread] = []
+        self._publishers: list[subprocess.Popen[str]] = []
+        self._stack.callback(self._end_publishers)
+        for _ in range(publishers):
+            self._publish()
 
-    def _publish(self, seed: int, environment: dict[str, str]) -> subprocess.Popen[str]:
+    def _publish(self) -> None:
+        """Start a publisher. Its messages have the number of the publisher in front, so none is sent twice."""
         publisher = subprocess.Popen(
-            [sys.executable, "-m", "tests.apps.shared", self._server.url, str(seed), "1000000", "0.004"],
+            [sys.executable, "-m", "tests.apps.shared", self.store.url, str(len(self._readers)), "1000000", "0.004"],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
         )
-        self._stack.callback(_end, publisher)
-        return publisher
+        self._publishers.append(publisher)
+        self._readers.append(threading.Thread(target=self._note, args=(publisher,)))
+        self._readers[-1].start()
 
     def _follow(self, seen: Seen) -> Client:
         url = f"http://127.0.0.1:{self._proxy.port}/events?client_id=c{seen.number}&zone={zone_of(seen.number)}"
@@ -193,21 +131,21 @@ class Storm:
 
     def _note(self, publisher: subprocess.Popen[str]) -> None:
         assert publisher.stdout is not None
-        for line in publisher.stdout:
-            with contextlib.suppress(ValueError):  # the last line may be cut
-                self._told.append(json.loads(line))
+        with publisher.stdout as output:
+            for line in output:
+                with contextlib.suppress(ValueError):  # the last line may be cut
+                    self._told.append(json.loads(line))
 
     def rage(self, seconds: float) -> None:
         """Cause one failure after the other for this time."""
-        every = [self._kill_worker, self._cut, self._cut, self._kill_connections, self._trim, self._take_dump,
-                 self._roll_back, self._flush, self._restart_empty, self._restart_saved]  # fmt: skip
+        every = [self._kill_worker, self._kill_publisher, self._deploy, self._cut, self._cut, *self.store.faults]
         end = time.monotonic() + seconds
         turns: list[Callable[[], None]] = []
         while time.monotonic() < end:
             if not turns:
                 turns = self.chance.sample(every, len(every))
             fault = turns.pop()
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(*self.store.errors):
                 fault()
                 self.faults[fault.__name__.strip("_")] += 1
             time.sleep(self.chance.uniform(0.1, 1.5))
@@ -217,57 +155,22 @@ class Storm:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.chance.choice(workers), signal.SIGKILL)
 
+    def _kill_publisher(self) -> None:
+        publisher = self._publishers.pop(self.chance.randrange(len(self._publishers)))
+        publisher.kill()
+        publisher.wait()
+        self._publish()
+
+    def _deploy(self) -> None:
+        self._gunicorn.send_signal(signal.SIGHUP)
+
     def _cut(self) -> None:
         self._proxy.cut(0.5)
 
-    def _kill_connections(self) -> None:
-        for _ in range(20):
-            self._server.client.client_kill_filter(_type="normal", skipme=True)
-            time.sleep(0.01)
-
-    def _trim(self) -> None:
-        for key in self._keys:
-            self._server.client.xtrim(key, maxlen=5, approximate=False)
-
-    def _take_dump(self) -> None:
-        self._dumps = time.monotonic(), [self._server.client.dump(key) for key in self._keys]
-
-    def _roll_back(self) -> None:
-        if self._dumps is None:
-            return
-        for key, dump in zip(self._keys, self._dumps[1], strict=True):
-            if dump:
-                self._server.client.restore(key, 0, dump, replace=True)
-        self.rollbacks.append((self._dumps[0], time.monotonic()))
-
-    def _flush(self) -> None:
-        self._server.client.flushall()
-        self._dumps = None
-
-    def _restart_empty(self) -> None:
-        self._server.kill()
-        (self._folder / "dump.rdb").unlink(missing_ok=True)
-        time.sleep(self.chance.uniform(0, 1))
-        self._server.start()
-        self._dumps = None
-
-    def _restart_saved(self) -> None:
-        began = time.monotonic()
-        self._server.client.save()
-        time.sleep(self.chance.uniform(0, 0.5))
-        self._server.kill()
-        time.sleep(self.chance.uniform(0, 1))
-        self._server.start()
-        self.rollbacks.append((began, time.monotonic()))
-
     def calm(self) -> list[dict[str, Any]]:
         """End the publishers, wait until all clients have the last message, and return the accepted messages."""
-        for publisher in self._publishers:
-            publisher.terminate()
-            publisher.wait()
-        for reader in self._readers:
-            reader.join()
-        with contextlib.closing(Hub(RedisLog(self._server.url, size=SIZE, partitions=self._partitions))) as hub:
+        self._end_publishers()
+        with contextlib.closing(Hub(self.store.log(SIZE))) as hub:
             until(lambda: _sent(hub))
             began = time.monotonic()
             while not all(_has_ended(one) for one in self.seen):
@@ -286,18 +189,18 @@ class Storm:
         """End everything that was started."""
         self._stack.close()
 
+    def _end_publishers(self) -> None:
+        for publisher in self._publishers:
+            publisher.kill()
+            publisher.wait()
+        for reader in self._readers:
+            reader.join()
+
     def _stop_clients(self) -> None:
         for client in self._clients:
             client.stop()
         for client in self._clients:
             client.stop(10)
-
-
-def _end(publisher: subprocess.Popen[str]) -> None:
-    publisher.kill()
-    publisher.wait()
-    if publisher.stdout is not None:
-        publisher.stdout.close()
 
 
 def _sent(hub: Hub) -> bool:
@@ -319,7 +222,7 @@ def judge(storm: Storm, told: list[dict[str, Any]]) -> dict[str, int]:
     by_whom: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for one in accepted:
         by_whom.setdefault((one["kind"], one["whom"]), []).append(one)
-    taken_back = {one["data"] for one in told if _was_rolled_back(one, storm.rollbacks)}
+    taken_back = {one["data"] for one in told if _was_rolled_back(one, storm.store.rollbacks)}
     counts = Counter({"accepted": len(accepted), "refused": len(told) - len(accepted), "delivered": 0, "duplicates": 0})
     counts.update({"in a gap": 0, "taken back": 0, "lost without report": 0, "gaps": 0})
     for seen in storm.seen:
@@ -350,14 +253,19 @@ def _fate(one: dict[str, Any], seen: Seen, by_data: dict[str, dict[str, Any]], t
 
 
 def run(
-    seconds: float, clients: int, publishers: int, partitions: int, seed: int, worker: str = "gthread"
+    log: str, seconds: float, clients: int, publishers: int, seed: int, worker: str = "gthread", **options: int
 ) -> dict[str, int]:
     """Run one storm, and return the counts and the faults.
 
+    :param log: the name of the log.
     :param worker: gunicorn's worker class. The streams of a ``sync`` worker are detached, those of others are parked.
+    :param options: the options of the store: ``partitions`` of the log on Redis.
     """
     with tempfile.TemporaryDirectory() as folder:
-        storm = Storm(Path(folder), clients, publishers, partitions, seed, worker)
+        make = STORES[log]
+        storm = Storm(
+            lambda folder, chance: make(folder, chance, **options), Path(folder), clients, publishers, seed, worker
+        )
         try:
             storm.rage(seconds)
             told = storm.calm()
@@ -369,15 +277,18 @@ def run(
 def main() -> None:
     """Run a storm and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("log", choices=sorted(STORES), nargs="?", default="sqlite")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--clients", type=int, default=60)
     parser.add_argument("--publishers", type=int, default=4)
-    parser.add_argument("--partitions", type=int, default=1)
+    parser.add_argument("--partitions", type=int, default=1, help="of the log on Redis")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--worker", choices=("sync", "gthread", "gevent"), default="sync")
-    options = parser.parse_args()
-    size = options.clients, options.publishers, options.partitions
-    counts = run(options.minutes * 60, *size, options.seed, options.worker)
+    given = parser.parse_args()
+    options = {"partitions": given.partitions} if given.partitions != 1 else {}
+    counts = run(
+        given.log, given.minutes * 60, given.clients, given.publishers, given.seed, worker=given.worker, **options
+    )
     print(table([["what", "number"], *([name, f"{number:,}"] for name, number in counts.items())]))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import redis
 
-from benchmarks import storm
+from benchmarks.proxy import Proxy
 from ssehub import Backoff, Client, Hub, HubClosed, LogError, Message, Packet, RedisLog
 from ssehub.log import Position
 from ssehub.log.urls import open_log
@@ -375,7 +375,7 @@ def test_under_preload_workers_patched_or_not_follow_and_send(server: RedisServe
     command = list(gunicorn(worker, port, "--preload"))
     command[command.index("-w") + 1] = "2"
     command[-1] = "tests.apps.shared:app"
-    with process(*command, REDIS_URL=server.url):
+    with process(*command, LOG_URL=server.url):
         until(lambda: answers(port))
         streams = [Stream(port, "/events") for _ in range(8)]
         for stream in streams:
@@ -444,7 +444,7 @@ def test_after_an_outage_of_a_server_that_forgot_nothing_streams_go_on_where_the
 def test_a_replica_takes_over_and_what_it_had_not_yet_is_told(tmp_path: Path, make_hub: MakeHub, behind: bool) -> None:
     (tmp_path / "replica").mkdir()
     master, replica = RedisServer(tmp_path), RedisServer(tmp_path / "replica")
-    proxy = storm.Proxy(master.port)
+    proxy = Proxy(master.port)
     try:
         hub = make_hub(RedisLog(f"redis://127.0.0.1:{proxy.port}/0", timeout=GUARD))
         follower = Follower(hub)
@@ -617,7 +617,7 @@ def test_four_workers_four_hundred_streams_eight_publishers_twenty_thousand_mess
     workers: set[str] = set()
     opened = threading.Semaphore(0)
     clients: list[Client] = []
-    with process(*command, REDIS_URL=server.url), contextlib.ExitStack() as stack:
+    with process(*command, LOG_URL=server.url), contextlib.ExitStack() as stack:
         stack.callback(lambda: [client.stop() for client in clients])
         for n, got in enumerate(received):
             client = Client(
@@ -670,15 +670,6 @@ def test_an_entry_is_written_as_the_documents_say(server: RedisServer) -> None:
     assert before - 0.001 < route.pop("t") < time.time() + 0.001
     assert route == {"z": "zone", "c": "ada", "x": ["s"]} and fields[b"d"] == b"event: e\ndata: x\n\n"
     log.close()
-
-
-@pytest.mark.parametrize("worker", ["sync", "gthread"])  # detached streams, and parked ones
-def test_the_storm(worker: str) -> None:
-    seed = secrets.randbits(32)
-    counts = storm.run(seconds=40, clients=60, publishers=4, partitions=1, seed=seed, worker=worker)
-    print(seed, counts)
-    assert counts["duplicates"] == counts["lost without report"] == 0
-    assert counts["accepted"] > 1000 and counts["delivered"] > 10_000 and counts["gaps"] > 10
 
 
 @pytest.mark.parametrize(
