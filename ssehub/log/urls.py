@@ -53,6 +53,21 @@ def open_log(url: str, **options: Any) -> Log:
     return log
 
 
+def sqlite_path(url: str) -> str:
+    """Return the path in the URL of a log in a SQLite file.
+
+    :raises ValueError: if the URL has a host or no path.
+    """
+    path = url.partition(":")[2]
+    if path.startswith("//"):
+        if not path.startswith("///"):
+            raise ValueError("a SQLite file has no host: write sqlite:hub.db, or sqlite:////srv/hub.db for /srv/hub.db")
+        path = path[3:]
+    if not path:
+        raise ValueError("the URL of a SQLite log needs a file: sqlite:hub.db")
+    return path
+
+
 def _memory(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:
     if url.partition(":")[2].strip("/"):
         raise ValueError("the URL of a log in memory is memory:")
@@ -62,14 +77,7 @@ def _memory(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:
 def _sqlite(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:
     from ssehub.log.sqlite import SQLiteLog
 
-    path = url.partition(":")[2]
-    if path.startswith("//"):
-        if not path.startswith("///"):
-            raise ValueError("a SQLite file has no host: write sqlite:hub.db, or sqlite:////srv/hub.db for /srv/hub.db")
-        path = path[3:]
-    if not path:
-        raise ValueError("the URL of a SQLite log needs a file: sqlite:hub.db")
-    return SQLiteLog, (path,)
+    return SQLiteLog, (sqlite_path(url),)
 
 
 def _redis(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:

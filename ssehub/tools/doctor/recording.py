@@ -13,6 +13,7 @@ from ssehub.client.cancellation import Cancellation
 from ssehub.client.responses import essence, excerpt
 from ssehub.client.transport import Timeout, Transport
 from ssehub.events import Decoder, Message
+from ssehub.log.position import parse_parts
 
 #: Maximum number of pieces that are kept of a stream. It limits the memory, and is more than the doctor needs.
 _KEPT = 10_000
@@ -82,6 +83,15 @@ class Recording:
                 except ValueError:
                     return None
                 return who if isinstance(who, dict) else None
+        return None
+
+    @property
+    def epochs(self) -> frozenset[tuple[int, int]] | None:
+        """The partitions of the log that a hub's stream reads, each with its epoch; None if they are not known."""
+        for message in self.messages():
+            if message.event == "ssehub.open" and message.id:
+                places = parse_parts(message.id)
+                return frozenset((partition, place.epoch) for partition, place in places.items()) if places else None
         return None
 
     def messages(self) -> list[Message]:

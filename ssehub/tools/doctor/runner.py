@@ -10,8 +10,8 @@ from ssehub.tools.doctor.checks import (
     delivery,
     edge,
     leaving,
+    log,
     processes,
-    redis,
     resuming,
     server,
     serving,
@@ -59,7 +59,7 @@ def examine(target: Target) -> Generator[Finding, None, None]:
         yield skip("the rest", "interrupted")
         raise KeyboardInterrupt
     if target.log is not None:
-        yield from redis.ask(target)
+        yield from log.ask(target, examination.epochs)
 
 
 def _answers(examination: Session) -> Iterator[Finding]:

@@ -89,6 +89,11 @@ class Session:
         """All streams that have begun."""
         return [one for one in (self.main, *self.others) if one is not None and one.is_stream]
 
+    @property
+    def epochs(self) -> frozenset[tuple[int, int]] | None:
+        """The partitions of the log that the first stream reads, each with its epoch; None if they are not known."""
+        return None if self.main is None else self.main.epochs
+
     def open(self, **headers: str) -> Recording:
         """Open a stream as a browser does.
 

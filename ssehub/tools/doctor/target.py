@@ -30,7 +30,7 @@ class Target:
     :param send_url: the endpoint for test messages; next to the stream by default.
     :param stats_url: the endpoint with the statistics; next to the stream by default.
     :param verify: as in ``requests``: False, or a file with trusted certificates.
-    :param log: the address of a shared log on Redis that is checked as well.
+    :param log: the URL of a shared log that is checked as well.
     :param log_name: the name of that log.
     :param log_size: the configured size of that log in entries.
     :param partitions: the number of partitions of that log.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ssehub.log.position import parse_parts
 from ssehub.tools.doctor.finding import Finding, fail, ok, skip
-from ssehub.tools.doctor.recording import Recording
 from ssehub.tools.doctor.session import Session
 
 _CHECK = "one log"
-_FIX = 'one process (gunicorn -w 1), or a log that all processes share: Hub(RedisLog("redis://..."))'
+_FIX = 'one process (gunicorn -w 1), or a log that all processes share: Hub("sqlite:hub.db")'
 
 
 def ask(session: Session) -> Iterator[Finding]:
@@ -20,7 +18,7 @@ def ask(session: Session) -> Iterator[Finding]:
         seen = "several processes, each with a log in its own memory: clients miss messages that other processes send"
         yield fail(_CHECK, seen, _FIX)
         return
-    epochs = [found for one in session.streams if (found := _epochs(one)) is not None]
+    epochs = [found for one in session.streams if (found := one.epochs) is not None]
     logs = len(set(epochs))
     if not epochs:
         yield skip(_CHECK, "the streams are not those of a hub of ssehub: they do not show which log they read")
@@ -34,12 +32,3 @@ def ask(session: Session) -> Iterator[Finding]:
         yield skip(_CHECK, "a single stream does not show it", "--streams 6")
     else:
         yield ok(_CHECK, f"{len(epochs)} streams read the same log")
-
-
-def _epochs(stream: Recording) -> frozenset[tuple[int, int]] | None:
-    """Return the partitions that a hub's stream reads, each with its epoch."""
-    for message in stream.messages():
-        if message.event == "ssehub.open" and message.id:
-            places = parse_parts(message.id)
-            return frozenset((partition, place.epoch) for partition, place in places.items()) if places else None
-    return None
