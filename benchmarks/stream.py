@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.children import go, line, python
 from benchmarks.table import table
 from ssehub import Hub, RedisLog
 from ssehub.log import Entry
 from tests.redis_server import RedisServer
-from tests.servers import ROOT
 
+MODULE = "benchmarks.stream"
 END = "end"
 SIZE = 100  # bytes of a message
 
@@ -104,26 +102,6 @@ def follow(url: str, partitions: int, zones: str) -> None:
     log.close()
 
 
-@contextmanager
-def python(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run one of these functions in a process."""
-    command = [sys.executable, "-m", "benchmarks.stream", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    """Read a line of a process's output."""
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
 def run(load: Load, seconds: float) -> dict[str, Any]:
     """Measure one load."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -133,19 +111,19 @@ def run(load: Load, seconds: float) -> dict[str, Any]:
         workers = []
         for n in range(load.workers):
             mine = zones[n % len(zones)] if load.shared_out else ",".join(zones)
-            workers.append(stack.enter_context(python("follow", server.url, load.partitions, mine)))
+            workers.append(stack.enter_context(python(MODULE, "follow", server.url, load.partitions, mine)))
         for worker in workers:
             assert line(worker) == "there\n"
         publishers = [
-            stack.enter_context(python("publish", server.url, load.partitions, n, load.per_second or 0, seconds))
+            stack.enter_context(
+                python(MODULE, "publish", server.url, load.partitions, n, load.per_second or 0, seconds)
+            )
             for n in range(load.publishers)
         ]
         before = _cpu(server)
         time.sleep(1.0)  # until all have started
         for publisher in publishers:
-            assert publisher.stdin is not None
-            publisher.stdin.write("\n")
-            publisher.stdin.flush()
+            go(publisher)
         sent = [json.loads(line(publisher)) for publisher in publishers]
         hub = Hub(RedisLog(server.url, partitions=load.partitions, size=1_000_000))
         for zone in zones:
