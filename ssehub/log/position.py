@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import random
 import re
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # 13 base-36 digits hold 64 bits, 19 decimal digits hold 63 bits. Logs never write longer numbers.
 _CURSOR = re.compile(r"(?:([1-9][0-9]{0,3}):)?([0-9a-z]{1,13})\.(0|[1-9][0-9]{0,18})\.([0-9a-f]{8})")
+_NONCE = re.compile("[0-9a-f]{8}")
 #: The separator between the positions of several partitions.
 _AND = "~"
 #: The maximum number of partitions that a log can have.
@@ -122,6 +123,11 @@ def parse_parts(cursor: str) -> dict[int, Position] | None:
 def new_nonce() -> str:
     """Return a random nonce for a new entry. Nonces distinguish entries, and are not secret."""
     return f"{random.getrandbits(32):08x}"
+
+
+def is_nonce(value: object) -> TypeGuard[str]:
+    """Return whether a value is a nonce."""
+    return isinstance(value, str) and _NONCE.fullmatch(value) is not None
 
 
 @functools.lru_cache(maxsize=64)

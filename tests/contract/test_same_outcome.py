@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from ssehub import ALL, Hub, Log, MemoryLog, RedisLog, UnknownClient
+from ssehub import ALL, Hub, Log, MemoryLog, RedisLog, SQLiteLog, UnknownClient
 from tests.followers import Follower
 from tests.redis_server import RedisServer
 from tests.streams import until
@@ -176,8 +177,11 @@ class Program(RuleBasedStateMachine):
             one.follower.join()
 
 
-@pytest.fixture(params=["memory", "redis", "redis, 5 partitions", "memory, detached", "redis, 5 partitions, detached"])
-def program(request: pytest.FixtureRequest) -> Iterator[type[Program]]:
+@pytest.fixture(
+    params=["memory", "redis", "redis, 5 partitions", "sqlite",
+            "memory, detached", "redis, 5 partitions, detached", "sqlite, detached"]
+)  # fmt: skip
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[type[Program]]:
     """Return the state machine for one type of log."""
     options = {"partitions": 5} if "partitions" in request.param else {}
 
@@ -189,6 +193,9 @@ def program(request: pytest.FixtureRequest) -> Iterator[type[Program]]:
         def logs() -> list[Log]:
             if "memory" in request.param:
                 return [MemoryLog()]
+            if "sqlite" in request.param:
+                path = tmp_path / f"{secrets.token_hex(8)}.db"
+                return [SQLiteLog(path) for _ in range(2)]
             server: RedisServer = request.getfixturevalue("redis_server")
             name = secrets.token_hex(8)
             return [RedisLog(server.url, name=name, **options) for _ in range(2)]

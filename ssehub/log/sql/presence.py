@@ -13,6 +13,7 @@ Table          Content
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,13 +61,15 @@ class SQLPresence(SharedPresence):
         """Return a client's metadata at each of the other processes to which it is connected."""
         statement = f"SELECT o.metadata FROM {self._prefix}_clients o {self._others} AND o.client_id = ?"
         with asking():
-            return [json.loads(text) for (text,) in self._tables.query(statement, (self.process, client_id))]
+            rows = self._tables.query(statement, (self.process, client_id))
+        return [data for (text,) in rows for data in _decoded(text)]
 
     def zones(self) -> dict[str, int]:
         """Return the zones that have connections at other processes, with the number of connections in each."""
         statement = f"SELECT o.zone, sum(o.connections) FROM {self._prefix}_zones o {self._others} GROUP BY o.zone"
         with asking():
-            return {zone: int(count) for zone, count in self._tables.query(statement, (self.process,))}
+            rows = self._tables.query(statement, (self.process,))
+        return {zone: int(count) for zone, count in rows if isinstance(zone, str) and 0 < count < math.inf}
 
     def processes(self) -> list[Process]:
         """Return all processes that serve streams."""
@@ -159,13 +162,22 @@ def _json(client_id: str, one: Here) -> str:
         return "null"
 
 
+def _decoded(text: Any) -> list[Any]:
+    """Decode metadata; an empty list if another program wrote it, and it cannot be read."""
+    try:
+        return [json.loads(text)]
+    except Exception:
+        logger.debug("the metadata of a client cannot be read")
+        return []
+
+
 def _session(
     process: str, session_id: str, client_id: str, zones: str, connected_at: float, metadata: str | None
 ) -> list[Session]:
     """Decode a session; an empty list if another program wrote the row, and it cannot be read."""
     try:
         names = tuple(map(str, json.loads(zones)))
-        known = None if metadata is None else json.loads(metadata)
+        (known,) = [None] if metadata is None else _decoded(metadata) or [None]
         return [Session(str(session_id), str(client_id), names, float(connected_at), known, str(process))]
     except Exception:
         logger.debug("a session of process %r cannot be read", process)

@@ -58,9 +58,12 @@ class SQLReplica(Replica):
         :returns: the number of its connections. None if the follower has to read it, or has read it.
         """
         with self._adding:
-            if self._is_sound and follows(entry.position, entry.previous, self.history.end):
-                return self.add(entry, deliver)
-            return None
+            if not (self._is_sound and follows(entry.position, entry.previous, self.history.end)):
+                return None
+            self._is_sound = False  # a signal handler may raise an exception before the entry is delivered
+            queued = self.add(entry, deliver)
+            self._is_sound = True
+            return queued
 
     def look(self, deliver: Callable[[Entry], int], broken: Callable[[Position, list[Command]], None]) -> bool:
         """Read new rows, and deliver them. Only the follower may call this.
@@ -125,13 +128,14 @@ class SQLReplica(Replica):
         if zone_size is not None and first < len(rows):
             for row in rows[:first]:
                 if row.body is not None:
-                    history.restore(self._entry(row, end.epoch), now - row.sent)
+                    entry = self._entry(row, end.epoch)
+                    history.restore(entry, max(0.0, now - entry.sent))
         for row in rows[first:]:
             entry = self._entry(row, end.epoch)
             if row.body is None:
                 history.keep_dropped(entry)
             else:
-                history.keep(entry, now - row.sent)
+                history.keep(entry, max(0.0, now - entry.sent))
         return history
 
     def _entry(self, row: Row, epoch: int) -> Entry:

@@ -44,7 +44,8 @@ class Row(NamedTuple):
     client_id: str | None
     sent: float
     extra: str | None
-    body: bytes | None
+    #: The encoded message. Other programs may write a text.
+    body: bytes | str | None
 
     def position(self, epoch: int) -> Position:
         """Return the position of the entry in the log with this epoch."""
@@ -60,7 +61,8 @@ class Row(NamedTuple):
             route["z"] = self.zone
         if self.client_id is not None:
             route["c"] = self.client_id
-        return entry_of(self.position(epoch), self.previous, route, b"data\n\n" if self.body is None else self.body)
+        body = b"data\n\n" if self.body is None else self.body
+        return entry_of(self.position(epoch), self.previous, route, body.encode() if isinstance(body, str) else body)
 
 
 class Found(NamedTuple):

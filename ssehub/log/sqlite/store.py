@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ssehub.exceptions import LogError
-from ssehub.log.position import GENESIS, Position
+from ssehub.log.position import GENESIS, Position, is_nonce
 from ssehub.log.sql.row import Found, Letter, Row
 from ssehub.log.sql.store import Statement, Store
 from ssehub.log.sql.within import run_within
-from ssehub.log.sqlite.file import File, patiently
+from ssehub.log.sqlite.file import File
 from ssehub.log.sqlite.tables import VERSION, Statements
 from ssehub.log.sqlite.wakes import Wakes
 
@@ -25,6 +26,12 @@ _LOOK = 0.05
 _LOOK_WITHOUT_WAKES = 0.01
 #: The wait after a wake for which there was nothing to read yet, in seconds. It doubles each time.
 _LOOK_AGAIN = 0.001
+#: What to do if SQLite does not wait for other writers, whatever the timeout: a transaction that has read cannot begin
+#: to write if another one has written since.
+_UPGRADE = (
+    "begin the transaction with BEGIN IMMEDIATE, so that it waits for others (in Django, set"
+    " OPTIONS['transaction_mode'] of the database to 'IMMEDIATE')"
+)
 
 
 class SQLiteStore(Store):
@@ -53,50 +60,67 @@ class SQLiteStore(Store):
 
     def append(self, letter: Letter, deadline: float) -> tuple[Position, str]:
         """Append an entry; see :meth:`Store.append`."""
-        with self._file.writing(deadline) as connection:
-            epoch, number, previous = connection.execute(self._statements.head).fetchone()
+
+        def insert(connection: sqlite3.Connection) -> tuple[Position, str]:
+            epoch, number, previous = connection.execute(self._statements.head).fetchone() or self._has_no_head()
             connection.execute(self._statements.insert, (number + 1, previous, *letter))
-            connection.execute(self._statements.move, (number + 1, letter.nonce))
-        return Position(epoch, number + 1, letter.nonce), previous
+            return Position(epoch, number + 1, letter.nonce), previous
+
+        return self._file.write(insert, deadline)
 
     def append_within(self, letter: Letter, connection: Any) -> None:
         """Append an entry in the caller's transaction; see :meth:`Store.append_within`."""
-        run_within(
-            connection,
-            "sqlite",
-            ((self._statements.insert_next, letter), (self._statements.move_next, (letter.nonce,))),
-            f"the tables of the log {self.prefix!r} are in {self._path}",
-        )
+        try:
+            run_within(
+                connection,
+                "sqlite",
+                ((self._statements.insert_next, letter),),
+                f"the tables of the log {self.prefix!r} are in {self._path}",
+            )
+        except LogError as error:
+            if " locked" in str(error.__cause__):
+                raise LogError(f"{error.__cause__}: {_UPGRADE}") from error
+            raise
 
     def end(self) -> Position:
         """Return the end of the log."""
-        with self._file.reading() as connection:
-            return Position(*connection.execute(self._statements.head).fetchone())
+        return self._file.read(self._head)
 
     def read(self, after: int | None) -> Found | None:
         """Read the rows after a number; see :meth:`Store.read`."""
-        with self._followed.reading() as connection:
-            (version,) = connection.execute("PRAGMA data_version").fetchone()
-            seen = version, self._followed.openings
-            if seen == self._seen and after is not None:
-                return None
-            connection.execute("BEGIN")
-            end = Position(*connection.execute(self._statements.head).fetchone())
-            limits = (-1, -1) if after is None else (after, _PAGE)
-            rows = [Row(*row) for row in connection.execute(self._statements.read, limits)]
-            connection.execute("COMMIT")
+        return self._followed.read(lambda connection: self._read(connection, after))
+
+    def _read(self, connection: sqlite3.Connection, after: int | None) -> Found | None:
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        seen = version, self._followed.openings
+        if seen == self._seen and after is not None:
+            return None
+        connection.execute("BEGIN")
+        end = self._head(connection)
+        first, limit = (-1, -1) if after is None else (after, _PAGE)
+        rows = [_row(row) for row in connection.execute(self._statements.read, (first, end.offset, limit))]
+        connection.execute("COMMIT")
         self._seen = None if after is not None and len(rows) == _PAGE else seen
         return Found(end, rows)
 
+    def _head(self, connection: sqlite3.Connection) -> Position:
+        return Position(*(connection.execute(self._statements.head).fetchone() or self._has_no_head()))
+
+    def _has_no_head(self) -> NoReturn:
+        raise sqlite3.DatabaseError(f"the table {self.prefix}_head is empty")  # it is filled when the file is opened
+
     def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT statement."""
-        with self._file.reading() as connection:
-            return connection.execute(statement, tuple(parameters)).fetchall()
+        return self._file.read(lambda connection: connection.execute(statement, tuple(parameters)).fetchall())
 
     def execute(self, statements: Iterable[Statement]) -> list[int]:
         """Execute statements in one transaction; see :meth:`Store.execute`."""
-        with self._file.writing() as connection:
-            return [connection.executemany(statement, rows).rowcount if rows else 0 for statement, rows in statements]
+        listed = list(statements)
+        return self._file.write(
+            lambda connection: [
+                connection.executemany(statement, rows).rowcount if rows else 0 for statement, rows in listed
+            ]
+        )
 
     def wake(self, own: bool) -> None:
         """Wake the followers of other processes; see :meth:`Store.wake`."""
@@ -113,32 +137,55 @@ class SQLiteStore(Store):
             self._pause = min(_LOOK, 2 * self._pause)
 
     def interrupt(self) -> None:
-        """End the follower's wait."""
+        """End the follower's wait, and the waits for other writers."""
         self._wakes.interrupt()
+        self._file.interrupt()
+        self._followed.interrupt()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Later calls raise LogError."""
         self._wakes.close()
         self._file.close()
         self._followed.close()
 
-    def _set_up(self, connection: sqlite3.Connection, deadline: float) -> None:
+    def _set_up(self, connection: sqlite3.Connection) -> None:
         """Create the tables of the log, unless they exist.
 
         :raises LogError: if they were created by another version.
         """
+        if self._is_complete(connection):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        if not self._is_complete(connection):
+            for statement in self._statements.create:
+                connection.execute(statement)
+            if connection.execute(self._statements.version).fetchone() is None:
+                connection.execute(self._statements.clear)
+                connection.execute(self._statements.begin, (time.time_ns(), GENESIS))
+        connection.execute("COMMIT")
+
+    def _is_complete(self, connection: sqlite3.Connection) -> bool:
+        existing = {name for (name,) in connection.execute(self._statements.existing)}
+        if f"{self.prefix}_head" not in existing:
+            return False
         try:
             found = connection.execute(self._statements.version).fetchone()
         except sqlite3.OperationalError as error:
-            if "no such table" not in str(error) and "no such column" not in str(error):
+            if "no such column" not in str(error):
                 raise
-            found = None
-        if found is None:
-            patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
-            for statement in self._statements.create:
-                connection.execute(statement)
-            connection.execute(self._statements.begin, (time.time_ns(), GENESIS))
-            found = connection.execute(self._statements.version).fetchone()
-            connection.execute("COMMIT")
-        if found != (VERSION,):
+            found = ("none",)
+        if found not in (None, (VERSION,)):
             raise LogError(f"the log {self.prefix!r} in {self._path} was created by another version of ssehub: {found}")
+        return found is not None and self._statements.names <= existing
+
+
+def _row(values: tuple[Any, ...]) -> Row:
+    row = Row(*values)
+    if is_nonce(row.nonce) and is_nonce(row.previous):
+        return row
+    return row._replace(nonce=_as_nonce(row.nonce), previous=_as_nonce(row.previous))
+
+
+def _as_nonce(value: object) -> str:
+    """Return a nonce for what another program wrote instead: the same in every process."""
+    return value if is_nonce(value) else f"{zlib.crc32(repr(value).encode()):08x}"

@@ -22,6 +22,10 @@ _LONGEST = 100
 #: A folder whose time of change is more recent than this is listed again, because the clock of the file system may be
 #: coarse. In seconds.
 _COARSE = 0.05
+#: The minimum number of seconds between two questions whether the folder has changed.
+_ASK = 0.01
+#: The maximum number of wakes that are received together.
+_MANY = 100
 
 
 class Wakes:
@@ -34,28 +38,29 @@ class Wakes:
         self._folder = folder
         self._name = secrets.token_hex(8)
         self._lock = threading.Lock()
-        self._descriptor: int | None = None
+        #: Descriptors of the folder. If it was replaced, the last one is the new folder's.
+        self._descriptors: list[int] = []
+        self._inode = 0
         #: The socket of this process; None if it does not follow the log, or no socket can be made here.
         self._own: socket.socket | None = None
         self._sender: socket.socket | None = None
         #: The names of the sockets in the folder, and the folder's time of change when they were listed.
         self._names: list[str] = []
         self._listed = -1
+        #: When the folder was last asked for (``time.monotonic()``).
+        self._asked = 0.0
         self._interrupted = threading.Event()
 
     def listen(self) -> None:
-        """Create the socket of this process. If that is not possible, the follower looks more often instead."""
-        with self._lock, contextlib.suppress(OSError):
-            if self._own is None and not self._interrupted.is_set():
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(self._folder, 0o700)
-                own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                try:
-                    own.bind(self._address(self._name))
-                except OSError:
-                    own.close()
-                    raise
-                self._own = own
+        """Create the socket of this process, unless it has one. If that fails, the follower looks more often instead.
+
+        If somebody has deleted the socket, it is created again.
+        """
+        if self._own is None or not os.path.exists(self._path(self._name)):
+            with self._lock, contextlib.suppress(OSError):
+                self._forget()
+                if not self._interrupted.is_set():
+                    self._own = self._bind()
 
     def send(self, own: bool) -> None:
         """Wake the other processes. Never blocks, never raises.
@@ -63,10 +68,6 @@ class Wakes:
         :param own: whether to wake this process, too.
         """
         with contextlib.suppress(OSError):
-            if self._sender is None:
-                sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                sender.setblocking(False)
-                self._sender = sender
             for name in self._list():
                 if own or name != self._name:
                     self._send_to(name)
@@ -86,58 +87,93 @@ class Wakes:
             own.settimeout(timeout)
             own.recv(1)
             own.settimeout(0)
-            while True:
+            for _ in range(_MANY):
                 own.recv(1)
         except TimeoutError:
             return False
-        except OSError:  # there is nothing more to receive
-            return True
+        except OSError:  # there is nothing more to receive, or the socket was closed
+            pass
+        return True
 
     def interrupt(self) -> None:
         """End the follower's wait, now and in future."""
         self._interrupted.set()
-        with contextlib.suppress(OSError):
-            self.send(own=True)
+        self._asked = 0.0
+        self.send(own=True)
 
     def close(self) -> None:
         """Delete the socket of this process."""
         self.interrupt()
         with self._lock:
-            for one in (self._own, self._sender):
-                if one is not None:
-                    one.close()
-            if self._own is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(self._folder, self._name))
-            self._own = self._sender = None
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            self._forget()
+            if self._sender is not None:
+                self._sender.close()
+                self._sender = None
+            while self._descriptors:
+                os.close(self._descriptors.pop())
+
+    # The methods below run under the lock.
+
+    def _bind(self) -> socket.socket:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            own.bind(self._address(self._name))
+        except OSError:
+            own.close()
+            raise
+        return own
+
+    def _forget(self) -> None:
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(self._name))
+
+    # The methods below may run in several threads at once.
 
     def _list(self) -> list[str]:
-        changed = os.stat(self._folder).st_mtime_ns
-        if changed != self._listed:
-            self._names = [name for name in os.listdir(self._folder) if _NAME.fullmatch(name)]
-            is_settled = time.time_ns() - changed > _COARSE * 1e9
-            self._listed = changed if is_settled else -1
+        now = time.monotonic()
+        if now - self._asked > _ASK:
+            changed = os.stat(self._folder).st_mtime_ns
+            if changed != self._listed:
+                self._names = [name for name in os.listdir(self._folder) if _NAME.fullmatch(name)]
+                is_settled = time.time_ns() - changed > _COARSE * 1e9
+                self._listed = changed if is_settled else -1
+            self._asked = now
         return self._names
 
     def _send_to(self, name: str) -> None:
-        sender = self._sender
-        if sender is None:
-            return
         try:
-            sender.sendto(b".", self._address(name))
+            self._open().sendto(b".", self._address(name))
         except (ConnectionRefusedError, FileNotFoundError):  # the process has ended
+            self._asked = 0.0
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self._folder, name))
+                os.unlink(self._path(name))
         except OSError:  # its buffer is full, so it has other wakes; or it belongs to another user
             pass
 
+    def _open(self) -> socket.socket:
+        sender = self._sender
+        if sender is None:
+            with self._lock:
+                if self._sender is None:
+                    self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._sender.setblocking(False)
+                sender = self._sender
+        return sender
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
     def _address(self, name: str) -> str:
-        path = os.path.join(self._folder, name)
+        path = self._path(name)
         if len(os.fsencode(path)) <= _LONGEST:
             return path
-        if self._descriptor is None:
-            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        return f"/proc/self/fd/{self._descriptor}/{name}"
+        inode = os.stat(self._folder).st_ino
+        if inode != self._inode or not self._descriptors:
+            self._descriptors.append(os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY))
+            self._inode = inode
+        return f"/proc/self/fd/{self._descriptors[-1]}/{name}"
