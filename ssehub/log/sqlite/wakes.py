@@ -67,10 +67,9 @@ class Wakes:
 
         :param own: whether to wake this process, too.
         """
-        with contextlib.suppress(OSError):
-            for name in self._list():
-                if own or name != self._name:
-                    self._send_to(name)
+        for name in self._list():
+            if own or name != self._name:
+                self._send_to(name)
 
     def wait(self, timeout: float, without_socket: float) -> bool:
         """Wait until another process has sent. Only the follower may call this.
@@ -137,12 +136,15 @@ class Wakes:
     def _list(self) -> list[str]:
         now = time.monotonic()
         if now - self._asked > _ASK:
-            changed = os.stat(self._folder).st_mtime_ns
-            if changed != self._listed:
-                self._names = [name for name in os.listdir(self._folder) if _NAME.fullmatch(name)]
-                is_settled = time.time_ns() - changed > _COARSE * 1e9
-                self._listed = changed if is_settled else -1
             self._asked = now
+            try:
+                changed = os.stat(self._folder).st_mtime_ns
+                if changed != self._listed:
+                    self._names = [name for name in os.listdir(self._folder) if _NAME.fullmatch(name)]
+                    is_settled = time.time_ns() - changed > _COARSE * 1e9
+                    self._listed = changed if is_settled else -1
+            except OSError:  # nobody follows the log
+                self._names, self._listed = [], -1
         return self._names
 
     def _send_to(self, name: str) -> None:
