@@ -182,6 +182,15 @@ class File:
         self._close()
         if self._closed:
             raise LogError("the log is closed")
+        try:
+            connection = self._connect()
+        except sqlite3.Error as error:
+            raise type(error)(f"{self._path}: {error}") from error
+        self._connection = connection
+        self.openings += 1
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
         is_new = not os.path.exists(self._path)
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -189,13 +198,9 @@ class File:
             connection.execute("PRAGMA synchronous = NORMAL")
             self._set_up(connection)
             self._identity, self._inodes = identity(self._path), inodes(self._path)
-        except BaseException as error:
+        except BaseException:
             connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise type(error)(f"{self._path}: {error}") from error
             raise
-        self._connection = connection
-        self.openings += 1
         return connection
 
     def _close(self) -> None:

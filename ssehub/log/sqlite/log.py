@@ -51,7 +51,7 @@ class SQLiteLog(SQLLog):
         text = os.fspath(path)
         if not isinstance(text, str):
             raise TypeError(f"path must be a str, not {type(text).__name__}")
-        if not text or text.startswith((":", "file:")):
+        if not text or "\0" in text or text.startswith((":", "file:")):
             raise ValueError(f"path must be the path of a file, not {text!r}; a log in memory is a MemoryLog")
         #: Absolute, because a process may change its folder.
         self._path = str(Path(text).absolute())
