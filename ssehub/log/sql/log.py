@@ -127,7 +127,7 @@ class SQLLog(ProcessLocal, Delegating, Log):
                 packet = packet.versioned_by(position)
             entry = Entry(packet, position, previous, letter.body, letter.sent)
             queued = self._deliver_own(entry) if is_followed else 0
-            self._store.wake(own=queued is None)
+            self._store.wake(own=queued is None or not is_followed)
             if queued is None:
                 wait = max(0.0, min(deadline, time.monotonic() + _ECHO) - time.monotonic())
                 queued = progress.await_echo(letter.nonce, wait)
@@ -227,7 +227,7 @@ class SQLLog(ProcessLocal, Delegating, Log):
             return
         self._is_idle = not self._replica.look(*self._callbacks)
         end = self._replica.end().offset
-        if self._trimming.is_due(end):
+        if self._store.writable and self._trimming.is_due(end):
             self._trimming.trim(end)
 
     @contextlib.contextmanager

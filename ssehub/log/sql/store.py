@@ -29,6 +29,11 @@ class Store(ABC):
     #: A SQL expression for the current time of the shared clock, in seconds since 1970.
     now: str
 
+    @property
+    def writable(self) -> bool:
+        """Whether the database that is followed accepts writes. A standby does not."""
+        return True
+
     @abstractmethod
     def append(self, letter: Letter, deadline: float) -> tuple[Position, str]:
         """Append an entry. Return its position, and the nonce of the entry before.
@@ -81,6 +86,18 @@ class Store(ABC):
     @abstractmethod
     def interrupt(self) -> None:
         """End the follower's wait, because the log is being closed."""
+
+    @abstractmethod
+    def migration(self, role: str | None = None) -> str:
+        """Return the SQL that creates the tables, if they do not exist.
+
+        :param role: a user of the database who gets the rights that the application needs.
+        :raises ValueError: if there is a role, and the database has no users.
+        """
+
+    @abstractmethod
+    def migrate(self, role: str | None = None) -> None:
+        """Create the tables, unless they exist; see :meth:`migration`."""
 
     @abstractmethod
     def close(self) -> None:

@@ -57,7 +57,8 @@ class Trimming:
             statements.append(
                 (
                     f"DELETE FROM {entries} WHERE number <="
-                    f" (SELECT max(number) FROM {entries} WHERE sent < {self._store.now} - ?)",
+                    f" (SELECT max(number) FROM {entries} WHERE sent < {self._store.now} - ?)"
+                    f" AND number < (SELECT max(number) FROM {entries})",  # the newest row may be the end of the log
                     [(self._ttl,)],
                 )
             )

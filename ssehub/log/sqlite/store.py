@@ -148,6 +148,18 @@ class SQLiteStore(Store):
         self._file.close()
         self._followed.close()
 
+    def migration(self, role: str | None = None) -> str:
+        """Return the SQL that creates the tables; see :meth:`Store.migration`."""
+        if role is not None:
+            raise ValueError("a SQLite file has no users: there is no role")
+        begin = f"INSERT OR IGNORE INTO {self.prefix}_head VALUES (1, {VERSION}, {time.time_ns()}, 0, '{GENESIS}')"
+        return ";\n".join(("BEGIN IMMEDIATE", *self._statements.create, begin, "COMMIT;\n"))
+
+    def migrate(self, role: str | None = None) -> None:
+        """Create the tables, unless they exist."""
+        self.migration(role)
+        self.end()
+
     def _set_up(self, connection: sqlite3.Connection) -> None:
         """Create the tables of the log, unless they exist.
 
