@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         UnknownClient,
     )
     from ssehub.log import ALL, Gap, Log, MemoryLog, Packet, Process, Receipt, Session
+    from ssehub.log.postgres import PostgresLog
     from ssehub.log.redis import RedisLog
     from ssehub.log.sqlite import SQLiteLog
     from ssehub.server.connection import Connection
@@ -43,6 +44,7 @@ __all__ = [
     "MemoryLog",
     "Message",
     "Packet",
+    "PostgresLog",
     "Process",
     "Receipt",
     "Received",
@@ -65,7 +67,7 @@ __all__ = [
 
 #: The module of each public name. A module is imported when one of its names is first used, for three reasons: a script
 #: does not need werkzeug; a server does not need requests, which imports ssl, perhaps before gevent patches it; and
-#: redis is an optional package.
+#: redis and psycopg are optional packages.
 _HOMES = {
     "ssehub.client": ("Backoff", "Client", "StreamRefused", "Subscription", "Timeout"),
     "ssehub.exceptions": (
@@ -78,6 +80,7 @@ _HOMES = {
         "UnknownClient",
     ),
     "ssehub.log": ("ALL", "Gap", "Log", "MemoryLog", "Packet", "Process", "Receipt", "Session"),
+    "ssehub.log.postgres": ("PostgresLog",),
     "ssehub.log.redis": ("RedisLog",),
     "ssehub.log.sqlite": ("SQLiteLog",),
     "ssehub.server.connection": ("Connection",),

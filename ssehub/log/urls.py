@@ -80,6 +80,14 @@ def _sqlite(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:
     return SQLiteLog, (sqlite_path(url),)
 
 
+def _postgres(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:
+    try:
+        from ssehub.log.postgres import PostgresLog
+    except ImportError:
+        raise ValueError("a log in PostgreSQL needs another package: pip install 'ssehub[postgres]'") from None
+    return PostgresLog, (url,)
+
+
 def _redis(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:
     try:
         from ssehub.log.redis import RedisLog
@@ -91,6 +99,8 @@ def _redis(url: str) -> tuple[Callable[..., Log], tuple[str, ...]]:
 _MAKERS: dict[str, Callable[[str], tuple[Callable[..., Log], tuple[str, ...]]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
+    "postgresql": _postgres,
+    "postgres": _postgres,
     "redis": _redis,
     "rediss": _redis,
     "unix": _redis,

@@ -1,0 +1,267 @@
+"""The tables and functions of a log in a PostgreSQL database. No connections.
+
+The table ``log`` has one row, which never changes: the version of the tables, and the epoch. The end of the log is the
+newest row of ``entries``. An UPDATE of a row for each message would leave a dead row each time. While a long
+transaction is open, such as a backup, PostgreSQL cannot remove dead rows, and every append would have to skip them all.
+
+An append takes an advisory lock until it has committed. So offsets have no holes, and are in the order of the commits.
+A message in a transaction of the application must not take this lock: all other senders would wait as long as the
+transaction lasts. It is a row of ``outbox``. At the commit, a trigger gives the row the next number of a sequence. Then
+a follower, or the next append, moves the committed rows to ``entries``, in the order of these numbers. So if a commit
+begins after another one has returned, its messages come later.
+
+Any program can send with ``SELECT ssehub_send(zone, client_id, event, data)``. A NULL means all zones, all clients, or
+an event of type ``message``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ssehub.log.position import GENESIS
+from ssehub.log.sql.row import COLUMNS, LETTER, Letter
+
+#: The version of the tables.
+VERSION = 1
+#: The first keys of the advisory locks: "sseh" in ASCII, and the numbers after it. The second key is the id of the
+#: table ``log``, or the hash of its name while it does not exist.
+_APPENDING = 0x73736568
+_MOVING = _APPENDING + 1
+_CREATING = _APPENDING + 2
+_SCHEMA = re.compile(r"[\w .-]{1,63}")
+#: The maximum number of rows of the outbox that are moved at a time.
+_BATCH = 1000
+#: Vacuum a table after so many changes, however large it is.
+_VACUUMED = (
+    "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,"
+    " autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000"
+)
+
+#: The statements that create the tables. ``@`` is the prefix of names, with the schema; ``~`` the same without it.
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS @_log (
+    only_row integer PRIMARY KEY CHECK (only_row = 1), version integer NOT NULL, epoch bigint NOT NULL
+);
+CREATE TABLE IF NOT EXISTS @_entries (
+    number bigint PRIMARY KEY, previous text NOT NULL, nonce text NOT NULL, zone text, client_id text,
+    sent double precision NOT NULL, extra text, body bytea, token uuid UNIQUE
+) WITH ({_VACUUMED});
+CREATE TABLE IF NOT EXISTS @_outbox (
+    id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, ord bigint, nonce text NOT NULL, zone text, client_id text,
+    sent double precision NOT NULL, extra text, body bytea NOT NULL
+) WITH (fillfactor = 50, {_VACUUMED});
+CREATE SEQUENCE IF NOT EXISTS @_commits;
+CREATE TABLE IF NOT EXISTS @_processes (
+    process text PRIMARY KEY, itself text NOT NULL, expires double precision NOT NULL
+);
+CREATE TABLE IF NOT EXISTS @_clients (
+    process text NOT NULL, client_id text NOT NULL, metadata text NOT NULL, PRIMARY KEY (process, client_id)
+) WITH ({_VACUUMED});
+CREATE INDEX IF NOT EXISTS ~_clients_by_id ON @_clients (client_id);
+CREATE TABLE IF NOT EXISTS @_sessions (
+    process text NOT NULL, session_id text NOT NULL, client_id text NOT NULL, zones text NOT NULL,
+    connected_at double precision NOT NULL, PRIMARY KEY (process, session_id)
+) WITH ({_VACUUMED});
+CREATE INDEX IF NOT EXISTS ~_sessions_by_client ON @_sessions (client_id);
+CREATE TABLE IF NOT EXISTS @_zones (
+    process text NOT NULL, zone text NOT NULL, connections integer NOT NULL, PRIMARY KEY (process, zone)
+) WITH ({_VACUUMED});
+"""
+
+#: The functions. ``take`` and ``append`` run at every isolation level: if the snapshot is too old, the unique indexes
+#: refuse the rows, and the caller tries again.
+_FUNCTIONS = f"""
+CREATE OR REPLACE FUNCTION @_take(most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+-- Move committed rows from the outbox to the entries. The caller has the lock of the appends.
+DECLARE
+    head record;
+    moved bigint;
+BEGIN
+    SELECT e.number, e.nonce INTO head FROM @_entries e ORDER BY e.number DESC LIMIT 1;
+    WITH taken AS (
+        DELETE FROM @_outbox WHERE id IN (SELECT o.id FROM @_outbox o ORDER BY o.ord NULLS FIRST, o.id LIMIT most)
+        RETURNING *
+    ), placed AS (
+        SELECT row_number() OVER sorted AS nth, lag(nonce, 1, coalesce(head.nonce, '{GENESIS}')) OVER sorted AS before,
+            {LETTER}
+        FROM taken WINDOW sorted AS (ORDER BY ord NULLS FIRST, id)
+    )
+    INSERT INTO @_entries ({COLUMNS}) SELECT coalesce(head.number, 0) + nth, before, {LETTER} FROM placed;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    IF moved > 0 THEN
+        PERFORM pg_notify('~', '');
+    END IF;
+    RETURN moved;
+END $$;
+
+CREATE OR REPLACE FUNCTION @_move() RETURNS bigint LANGUAGE plpgsql AS $$
+-- Move committed rows from the outbox, unless another process does it now.
+BEGIN
+    IF NOT pg_try_advisory_xact_lock({_MOVING}, '@_log'::regclass::oid::integer) THEN
+        RETURN 0;
+    END IF;
+    PERFORM pg_advisory_xact_lock({_APPENDING}, '@_log'::regclass::oid::integer);
+    RETURN @_take({_BATCH});
+END $$;
+
+CREATE OR REPLACE FUNCTION @_append(
+    a_token uuid, a_epoch bigint, a_since bigint,
+    a_nonce text, a_zone text, a_client_id text, a_sent double precision, a_extra text, a_body bytea,
+    OUT epoch bigint, OUT number bigint, OUT nonce text, OUT previous text
+) LANGUAGE plpgsql AS $$
+-- Append an entry, or find the one that an earlier attempt has appended. If that cannot be found out, because entries
+-- after a_since were dropped, append nothing: then the result is the end of the log, and previous is NULL.
+BEGIN
+    PERFORM pg_advisory_xact_lock({_APPENDING}, '@_log'::regclass::oid::integer);
+    SELECT l.epoch INTO STRICT epoch FROM @_log l;
+    SELECT e.number, e.nonce, e.previous INTO number, nonce, previous FROM @_entries e WHERE e.token = a_token;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    WHILE EXISTS (SELECT FROM @_outbox) LOOP
+        PERFORM @_take({_BATCH});
+    END LOOP;
+    SELECT e.number, e.nonce INTO number, nonce FROM @_entries e ORDER BY e.number DESC LIMIT 1;
+    number := coalesce(number, 0);
+    nonce := coalesce(nonce, '{GENESIS}');
+    IF epoch <> a_epoch OR
+        (number > a_since AND NOT EXISTS (SELECT FROM @_entries e WHERE e.number = a_since + 1)) THEN
+        RETURN;
+    END IF;
+    previous := nonce;
+    number := number + 1;
+    nonce := a_nonce;
+    INSERT INTO @_entries ({COLUMNS}, token)
+        VALUES (number, previous, a_nonce, a_zone, a_client_id, a_sent, a_extra, a_body, a_token);
+    PERFORM pg_notify('~', '');
+END $$;
+
+CREATE OR REPLACE FUNCTION @_committing() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+-- Number a row of the outbox in the order of the commits, and wake the followers after the commit.
+BEGIN
+    UPDATE @_outbox SET ord = nextval('@_commits') WHERE id = new.id;
+    PERFORM pg_notify('~', '');
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION @_send(
+    zone text DEFAULT NULL, client_id text DEFAULT NULL, event text DEFAULT NULL, data text DEFAULT NULL
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF data IS NULL THEN
+        RAISE EXCEPTION 'data is NULL';
+    END IF;
+    IF strpos(event, chr(10)) > 0 OR strpos(event, chr(13)) > 0 THEN
+        RAISE EXCEPTION 'event contains a line break';
+    END IF;
+    INSERT INTO @_outbox (nonce, zone, client_id, sent, body) VALUES (
+        left(gen_random_uuid()::text, 8), zone, client_id, extract(epoch FROM clock_timestamp()),
+        convert_to(
+            coalesce('event: ' || event || chr(10), '') || 'data: '
+            || replace(replace(replace(data, chr(13) || chr(10), chr(10)), chr(13), chr(10)),
+                       chr(10), chr(10) || 'data: ')
+            || chr(10) || chr(10), 'UTF8')
+    );
+END $$;
+"""
+
+#: What follows the functions. Other programs call two functions with any search path, so theirs is the log's schema.
+_REST = f"""
+DROP TRIGGER IF EXISTS ~_committing ON @_outbox;
+CREATE CONSTRAINT TRIGGER ~_committing AFTER INSERT ON @_outbox DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION @_committing();
+DO $$ DECLARE
+    home text := (SELECT c.relnamespace::regnamespace::text FROM pg_class c WHERE c.oid = '@_log'::regclass);
+BEGIN
+    EXECUTE format('ALTER FUNCTION @_committing() SET search_path = %s, pg_temp', home);
+    EXECUTE format('ALTER FUNCTION @_send(text, text, text, text) SET search_path = %s, pg_temp', home);
+END $$;
+INSERT INTO @_log VALUES (1, {VERSION}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000)
+    ON CONFLICT DO NOTHING;
+"""
+
+#: The tables that every process changes.
+_CHANGED = ("entries", "outbox", "processes", "clients", "sessions", "zones")
+
+
+def check_schema(schema: str | None) -> str | None:
+    """Check the name of a schema.
+
+    :raises ValueError: if it contains characters that a schema seldom has.
+    :raises TypeError: if it is neither a string nor None.
+    """
+    if schema is not None and not isinstance(schema, str):
+        raise TypeError(f"schema must be a str, not {type(schema).__name__}")
+    if schema is not None and not _SCHEMA.fullmatch(schema):
+        raise ValueError(f"schema must be 1 to 63 letters, digits, '_', '-', '.' and blanks: {schema!r}")
+    return schema
+
+
+def prefix_of(name: str, schema: str | None) -> str:
+    """Return the beginning of the names of a log's tables, with the schema.
+
+    :param name: the name of the log, see :func:`~ssehub.log.sqlite.tables.check_prefix`.
+    """
+    return name.lower() if schema is None else f'"{schema}".{name.lower()}'
+
+
+def migration(name: str, schema: str | None = None, role: str | None = None) -> str:
+    """Return the SQL that creates the tables of a log, if they do not exist. It is one transaction.
+
+    :param name: the name of the log.
+    :param schema: the schema, which is created if it does not exist; None for the first one of the search path.
+    :param role: a user who gets the rights that the application needs.
+    """
+    script = f"SELECT pg_advisory_xact_lock({_CREATING}, hashtext('~'));\n"
+    if schema is not None:
+        # CREATE SCHEMA IF NOT EXISTS would need a right also if the schema exists.
+        missing = f"to_regnamespace('\"{schema}\"') IS NULL"
+        script += f'DO $$ BEGIN IF {missing} THEN CREATE SCHEMA "{schema}"; END IF; END $$;\n'
+    script += _TABLES + _FUNCTIONS + _REST
+    if role is not None:
+        script += _grants(schema)
+    words = {"@": prefix_of(name, schema), "~": name.lower(), "^": '"' + (role or "").replace('"', '""') + '"'}
+    return "BEGIN;\n" + re.sub("[@~^]", lambda found: words[found[0]], script) + "COMMIT;\n"
+
+
+def _grants(schema: str | None) -> str:
+    """Return the statements that give the role ``^`` its rights."""
+    tables = ", ".join(f"@_{name}" for name in _CHANGED)
+    grants = "" if schema is None else f'GRANT USAGE ON SCHEMA "{schema}" TO ^;\n'
+    return f"{grants}GRANT SELECT ON @_log TO ^;\nGRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO ^;\n"
+
+
+class Statements:
+    """The statements of a log.
+
+    :param name: the name of the log.
+    :param schema: its schema; None for the search path.
+    """
+
+    def __init__(self, name: str, schema: str | None) -> None:
+        prefix = prefix_of(name, schema)
+        marks = ", ".join("?" * len(Letter._fields))
+        newest = f"SELECT number, nonce FROM {prefix}_entries ORDER BY number DESC LIMIT 1"
+        end = f"l.epoch, coalesce(n.number, 0), coalesce(n.nonce, '{GENESIS}')"
+        #: The channel of the notifications.
+        self.channel: str = name.lower()
+        self.listen: str = f"LISTEN {name.lower()}"
+        self.probe: str = f"SELECT pg_notify('{name.lower()}', %s)"
+        self.version: str = f"SELECT version FROM {prefix}_log"
+        self.end: str = f"SELECT {end} FROM {prefix}_log l LEFT JOIN ({newest}) n ON true"
+        self.append: str = (
+            f"SELECT epoch, number, nonce, previous FROM {prefix}_append(%s::uuid, %s::bigint, %s::bigint,"
+            " %s::text, %s::text, %s::text, %s::double precision, %s::text, %s::bytea)"
+        )
+        self.move: str = f"SELECT {prefix}_move()"
+        #: The end of the log, whether this server is a standby, whether the outbox has rows, and the rows of a page, or
+        #: one row of NULLs.
+        self.read: str = (
+            f"SELECT {end}, pg_is_in_recovery(), EXISTS (SELECT FROM {prefix}_outbox),"
+            f" {', '.join(f'e.{column}' for column in COLUMNS.split(', '))}"
+            f" FROM {prefix}_log l LEFT JOIN ({newest}) n ON true"
+            f" LEFT JOIN (SELECT {COLUMNS} FROM {prefix}_entries WHERE number > %s::bigint ORDER BY number"
+            " LIMIT %s::bigint) e ON true ORDER BY e.number"
+        )
+        self.post: str = f"INSERT INTO {prefix}_outbox ({LETTER}) VALUES ({marks})"
+        self.vacuum: str = f"VACUUM (SKIP_LOCKED, TRUNCATE false) {prefix}_entries"
