@@ -13,6 +13,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from ssehub import Client, Hub
 from tests.browser import browser, open_tab
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.scripted import QUICK, Exchange, Script, Server
 from tests.servers import ROOT
@@ -82,11 +83,17 @@ def site() -> Iterator[Callable[[Any], Site]]:
 
 
 #: The marker for tests that use a fixture.
-_MARKERS = {"redis_server": "redis", "cluster": "redis", "browser": "browser", "open_tab": "browser"}
+_MARKERS = {
+    "redis_server": "redis",
+    "cluster": "redis",
+    "postgres_server": "postgres",
+    "browser": "browser",
+    "open_tab": "browser",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the name of its folder, and with ``redis`` or ``browser`` if it needs one."""
+    """Mark each test with the name of its folder, and with the marker of each server or browser that it needs."""
     for item in items:
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
         for fixture in getattr(item, "fixturenames", ()):
@@ -157,5 +164,13 @@ def follow(scripted: Callable[..., Server]) -> Iterator[Callable[..., Client]]:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Return a Redis server that all tests share. Each test uses other log names."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Return a PostgreSQL server that all tests share. Each test uses other log names, or a database of its own."""
+    server = PostgresServer(synchronous_commit="off")
     yield server
     server.close()

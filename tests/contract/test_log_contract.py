@@ -8,25 +8,28 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ssehub import ALL, Gap, Log, LogError, MemoryLog, Message, Packet, SQLiteLog
+from ssehub import ALL, Gap, Log, LogError, MemoryLog, Message, Packet, PostgresLog, SQLiteLog
 from ssehub.log import All, Entry, Interest, Place, Position
 from ssehub.log.redis import RedisLog
-from tests.redis_server import RedisServer
 
 MakeLog = Callable[[int], Log]
 
 
-@pytest.fixture(params=["memory", "redis", "sqlite"])
+@pytest.fixture(params=["memory", "redis", "sqlite", "postgres"])
 def make_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeLog]:
     logs: list[Log] = []
-    server: RedisServer | None = request.getfixturevalue("redis_server") if request.param == "redis" else None
+    name = f"{request.param}_server"
+    server: Any = request.getfixturevalue(name) if request.param in ("redis", "postgres") else None
 
     def make(size: int) -> Log:
-        if server:
+        if request.param == "redis":
             logs.append(RedisLog(server.url, name=secrets.token_hex(8), size=size))
+        elif request.param == "postgres":
+            logs.append(PostgresLog(server.dsn(), name=f"log_{secrets.token_hex(8)}", size=size))
         elif request.param == "sqlite":
             logs.append(SQLiteLog(tmp_path / f"{secrets.token_hex(8)}.db", size=size))
         else:

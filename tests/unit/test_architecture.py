@@ -34,6 +34,7 @@ FLOORS = {
 FLOORS |= {"__init__": 9, "__main__": 9}
 ONLY_IN = {
     "redis": ("log/redis/",),
+    "psycopg": ("log/postgres/",),
     "requests": ("client/", "tools/doctor/", "cli/"),
     "urllib3": ("client/", "cli/"),
     "werkzeug": ("wsgi/response.py", "wsgi/access.py", "testing/", "integrations/", "service/", "cli/"),
@@ -70,8 +71,8 @@ def test_each_dependency_is_imported_only_where_allowed() -> None:
 
 def test_importing_ssehub_imports_no_optional_package_and_starts_no_thread() -> None:
     code = (
-        "import sys, threading, ssehub; print([m for m in ('redis', 'flask', 'django', 'gevent', 'gunicorn', "
-        "'prometheus_client') if m in sys.modules], threading.active_count())"
+        "import sys, threading, ssehub; print([m for m in ('redis', 'psycopg', 'flask', 'django', 'gevent', "
+        "'gunicorn', 'prometheus_client') if m in sys.modules], threading.active_count())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[] 1"
