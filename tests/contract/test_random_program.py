@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import random
-import secrets
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from ssehub import ALL, Hub, Log, MemoryLog, Message, Packet, RedisLog, SQLiteLog
+from ssehub import ALL, Hub, Log, MemoryLog, Message, Packet
 from ssehub.log import Position
 from tests.followers import Follower
-from tests.redis_server import RedisServer
+from tests.shared_logs import KINDS, SharedLog
 
 ZONES = ("a", "b", "c")
 CLIENTS = ("ada", "bob", "eve")
@@ -40,16 +38,13 @@ def expected(log: Log, follower: Follower, zones: tuple[str, ...], client_id: st
     ]
 
 
-@pytest.fixture(params=["one hub", "two hubs on Redis", "two hubs on SQLite"])
-def logs(request: pytest.FixtureRequest, tmp_path: Path) -> list[Log]:
+@pytest.fixture(params=["memory", *KINDS])
+def logs(request: pytest.FixtureRequest) -> list[Log]:
     """Return the log of one process, or the logs of two processes that share one."""
-    if request.param == "one hub":
+    if request.param == "memory":
         return [MemoryLog(1_000_000)]
-    if request.param == "two hubs on SQLite":
-        return [SQLiteLog(tmp_path / "hub.db", size=1_000_000) for _ in range(2)]
-    server: RedisServer = request.getfixturevalue("redis_server")
-    name = secrets.token_hex(8)
-    return [RedisLog(server.url, name=name, size=1_000_000) for _ in range(2)]
+    log = SharedLog(request, request.param)
+    return [log(size=1_000_000) for _ in range(2)]
 
 
 @pytest.mark.parametrize("detach", [False, True], ids=["threads", "detached"], indirect=True)

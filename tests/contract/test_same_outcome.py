@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from ssehub import ALL, Hub, Log, MemoryLog, RedisLog, SQLiteLog, UnknownClient
+from ssehub import ALL, Hub, Log, MemoryLog, UnknownClient
 from tests.followers import Follower
-from tests.redis_server import RedisServer
+from tests.shared_logs import SharedLog
 from tests.streams import until
 
 ZONES = ("a", "b", "c")
@@ -178,10 +176,10 @@ class Program(RuleBasedStateMachine):
 
 
 @pytest.fixture(
-    params=["memory", "redis", "redis, 5 partitions", "sqlite",
-            "memory, detached", "redis, 5 partitions, detached", "sqlite, detached"]
+    params=["memory", "redis", "redis, 5 partitions", "memory, detached", "redis, 5 partitions, detached", "sqlite",
+            "postgres"]
 )  # fmt: skip
-def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[type[Program]]:
+def program(request: pytest.FixtureRequest) -> Iterator[type[Program]]:
     """Return the state machine for one type of log."""
     options = {"partitions": 5} if "partitions" in request.param else {}
 
@@ -193,12 +191,8 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[type[Pro
         def logs() -> list[Log]:
             if "memory" in request.param:
                 return [MemoryLog()]
-            if "sqlite" in request.param:
-                path = tmp_path / f"{secrets.token_hex(8)}.db"
-                return [SQLiteLog(path) for _ in range(2)]
-            server: RedisServer = request.getfixturevalue("redis_server")
-            name = secrets.token_hex(8)
-            return [RedisLog(server.url, name=name, **options) for _ in range(2)]
+            log = SharedLog(request, request.param.split(",")[0])
+            return [log(**options) for _ in range(2)]
 
     yield OfThisLog
 

@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,27 @@ from ssehub.log.redis.ledger import Ledger
 from tests.followers import Follower
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
+from tests.shared_logs import KINDS, SharedLog
 from tests.streams import GUARD, until
 
 MakeHub = Callable[..., Hub]
 
 
+@pytest.fixture(params=KINDS)
+def log(request: pytest.FixtureRequest) -> SharedLog:
+    """Give a log that several processes share."""
+    return SharedLog(request, request.param)
+
+
 @pytest.fixture
-def make(redis_server: RedisServer, make_hub: MakeHub) -> MakeHub:
+def make(log: SharedLog, make_hub: MakeHub) -> MakeHub:
     """Give a function that makes hubs on one log, each as if in a process of its own."""
+    return lambda **options: make_hub(log(**options), heartbeat=0.05)
+
+
+@pytest.fixture
+def make_on_redis(redis_server: RedisServer, make_hub: MakeHub) -> MakeHub:
+    """Give a function that makes hubs on one log on Redis."""
     name = secrets.token_hex(8)
     return lambda **options: make_hub(RedisLog(redis_server.url, name=name, **options), heartbeat=0.05)
 
@@ -148,8 +162,9 @@ def test_metadata_that_cannot_travel_is_refused_where_it_enters(make: MakeHub, d
 
 SERVING = """
 import sys, time
-from ssehub import Hub, RedisLog
-hub = Hub(RedisLog(sys.argv[1], name=sys.argv[2], lease=1.0))
+from ssehub import Hub
+from ssehub.log.urls import open_log
+hub = Hub(open_log(sys.argv[1], name=sys.argv[2], lease=1.0))
 stream = hub.stream(client_id="ada", zone="a")
 next(stream)
 print("there", flush=True)
@@ -157,38 +172,41 @@ time.sleep(60)
 """
 
 
-def test_a_process_that_is_killed_is_forgotten_and_one_that_lives_is_not(
-    make_hub: MakeHub, redis_server: RedisServer
-) -> None:
-    name = secrets.token_hex(8)
-    hub = make_hub(RedisLog(redis_server.url, name=name, lease=1.0))
+def test_a_process_that_is_killed_is_forgotten_and_one_that_lives_is_not(log: SharedLog, make: MakeHub) -> None:
+    hub = make(lease=1.0)
     Follower(hub, client_id="bob", zone="a")
-    command = [sys.executable, "-c", SERVING, redis_server.url, name]
+    command = [sys.executable, "-c", SERVING, log.url, log.name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout and process.stdout.readline() == b"there\n"
         assert hub.is_present("ada") and hub.zones() == {"a": 2}
-        until(lambda: _renewed(redis_server, name, 4))  # it has been there for longer than one lease
+        _await_renewals(log, hub, 4)  # it has been there for longer than one lease
         assert hub.is_present("ada")
         process.kill()
     until(lambda: not hub.is_present("ada"))
     until(lambda: hub.zones() == {"a": 1})
-    assert seen(make_hub(RedisLog(redis_server.url, name=name))) == [("bob", ("a",))]
-    until(lambda: redis_server.client.scard(f"{{{name}}}:processes") == 1)  # what it left is cleared away
-    assert redis_server.client.hkeys(f"{{{name}}}:where") == [b"bob"]
+    assert seen(make()) == [("bob", ("a",))]
+    until(lambda: len(_leases(log, hub)) == 1)  # what it left is cleared away
+    if log.kind == "redis":
+        assert log.server.client.hkeys(f"{{{log.name}}}:where") == [b"bob"]
+    else:
+        assert hub._log._store.query(f"SELECT client_id FROM {log.name}_clients") == [("bob",)]  # type: ignore[attr-defined]
 
 
-def _renewed(server: RedisServer, name: str, times: int) -> bool:
-    """Return whether every lease was renewed so many times."""
-    keys = sorted(server.client.scan_iter(f"{{{name}}}:alive:*"))
-    for key in keys * times:
-        last = [server.client.pttl(key)]
+def _leases(log: SharedLog, hub: Hub) -> dict[Any, float]:
+    """Return when the lease of each process ends."""
+    if log.kind != "redis":
+        return dict(hub._log._store.query(f"SELECT process, expires FROM {log.name}_processes"))  # type: ignore[attr-defined]
+    client = log.server.client
+    names = client.smembers(f"{{{log.name}}}:processes")
+    return {name: time.time() + client.pttl(f"{{{log.name}}}:alive:{name.decode()}") / 1000 for name in names}
 
-        def has_risen(key: bytes = key, last: list[int] = last) -> bool:
-            last.append(server.client.pttl(key))
-            return last[-1] > last[-2]
 
-        until(has_risen)
-    return len(keys) == 2
+def _await_renewals(log: SharedLog, hub: Hub, times: int) -> None:
+    """Wait until every lease was renewed so many times."""
+    for _ in range(times):
+        before = _leases(log, hub)
+        assert len(before) == 2
+        until(lambda before=before: all(end > before[one] + 0.05 for one, end in _leases(log, hub).items()))
 
 
 def test_while_the_server_is_away_streams_begin_and_afterwards_all_are_seen_again(
@@ -221,11 +239,12 @@ def _sees(hub: Hub, clients: list[str]) -> bool:
         return False
 
 
-def test_a_forked_child_is_a_process_of_its_own(redis_server: RedisServer) -> None:
+def test_a_forked_child_is_a_process_of_its_own(log: SharedLog) -> None:
     code = """
 import os, sys
-from ssehub import Hub, RedisLog
-hub = Hub(RedisLog(sys.argv[1], name=sys.argv[2]))
+from ssehub import Hub
+from ssehub.log.urls import open_log
+hub = Hub(open_log(sys.argv[1], name=sys.argv[2]))
 mine = hub.stream(client_id="parent")
 next(mine)
 child = os.fork()
@@ -242,7 +261,7 @@ mine.close()
 hub.close()
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, redis_server.url, secrets.token_hex(8)],
+        [sys.executable, "-W", "ignore", "-c", code, log.url, log.name],
         capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("['child', 'parent'] 2\nTrue False 1\n", "")
@@ -277,9 +296,7 @@ def test_a_thousand_who_come_and_go_at_once_are_all_seen_and_all_forgotten(make:
     until(lambda: all(hub.connections(everywhere=True) == [] and hub.zones() == {} for hub in hubs))
 
 
-def test_a_client_with_many_sessions_is_seen_whole_however_they_come_and_go(
-    make: MakeHub, redis_server: RedisServer
-) -> None:
+def test_a_client_with_many_sessions_is_seen_whole_however_they_come_and_go(make: MakeHub, log: SharedLog) -> None:
     here, there = make(), make()
     streams: dict[Hub, list[Any]] = {here: [], there: []}
 
@@ -319,15 +336,18 @@ def test_a_client_with_many_sessions_is_seen_whole_however_they_come_and_go(
             own.pop().close()
     for hub in streams:
         check(hub)
-    for key in redis_server.client.scan_iter("*:clients:*"):
-        names = redis_server.client.hkeys(key)
-        assert not [name for name in names if name.startswith(b"guest")], names
+    if log.kind == "redis":
+        for key in log.server.client.scan_iter("*:clients:*"):
+            names = log.server.client.hkeys(key)
+            assert not [name for name in names if name.startswith(b"guest")], names
+    else:
+        assert here._log._store.query(f"SELECT client_id FROM {log.name}_clients") == []  # type: ignore[attr-defined]
 
 
 def test_what_a_client_costs_that_comes_does_not_depend_on_its_other_sessions(
-    make: MakeHub, monkeypatch: pytest.MonkeyPatch
+    make_on_redis: MakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = make(), make()
+    here, there = make_on_redis(), make_on_redis()
     written: list[int] = []
     tell = Ledger.tell
 
@@ -373,8 +393,8 @@ def test_orders_that_were_written_while_a_process_could_not_follow_are_obeyed(
         server.close()
 
 
-def test_a_record_that_is_nonsense_harms_nobody(make: MakeHub, redis_server: RedisServer) -> None:
-    hub, other = make(), make()
+def test_a_record_that_is_nonsense_harms_nobody(make_on_redis: MakeHub, redis_server: RedisServer) -> None:
+    hub, other = make_on_redis(), make_on_redis()
     bob = Follower(other, client_id="bob")
     (key,) = (key for key in redis_server.client.scan_iter("*:clients:*") if redis_server.client.hexists(key, "bob"))
     follower = Follower(hub, client_id="bob")
