@@ -1,4 +1,4 @@
-"""The command line: ``ssehub serve``, ``listen``, ``send``, ``doctor``, ``bench``. Each command has its own module."""
+"""The command line: ``ssehub serve`` and other commands. Each has its own module."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import requests
 
 from ssehub import __version__
-from ssehub.cli import bench, doctor, listen, send, serve
+from ssehub.cli import bench, doctor, listen, migrate, send, serve
 from ssehub.cli.terminal import say
 from ssehub.client.responses import reason
 from ssehub.exceptions import SSEHubError
 
-_COMMANDS = (serve, listen, send, doctor, bench)
+_COMMANDS = (serve, listen, send, doctor, bench, migrate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

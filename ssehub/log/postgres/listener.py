@@ -49,7 +49,7 @@ class Listener:
         self._is_own = is_own
         self._content = secrets.token_hex(8)
         #: Whether notifications are delivered; None while the probe is under way.
-        self.delivers: bool | None = False
+        self.delivers: bool | None = None
         self._told = False
         #: When the probe was sent (``time.monotonic()``); None if one has to be sent.
         self._probed: float | None = None

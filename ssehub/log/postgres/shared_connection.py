@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from ssehub.exceptions import LogError
 from ssehub.log.postgres.connection import Connection
@@ -14,6 +15,8 @@ from ssehub.log.postgres.link import Link
 
 #: The minimum number of seconds that a statement may take, however little time is left.
 _SHORTEST = 0.05
+#: Errors after which a new connection may work: the server has become a standby, or the tables were dropped.
+_ANEW = ("25006", "3F000", "42P01", "42883")
 #: The maximum number of seconds that ``close`` waits for a thread that uses the connection: it notices within 0.1.
 _LEAVE = 0.5
 
@@ -58,6 +61,8 @@ class SharedConnection:
             except BaseException as error:
                 if must_reconnect(error):
                     self._drop()
+                elif connection.info.transaction_status != TransactionStatus.IDLE:
+                    connection.rollback()
                 raise
         finally:
             if self._leaving:
@@ -104,7 +109,7 @@ class SharedConnection:
 
 
 def must_reconnect(error: BaseException) -> bool:
-    """Return whether a connection cannot be used after an error, or leads to a server that does not accept writes."""
+    """Return whether a connection cannot be used after an error, or its set-up has to be repeated."""
     if not isinstance(error, psycopg.Error):
         return not isinstance(error, LogError)
-    return error.sqlstate is None or error.sqlstate == "25006" or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+    return error.sqlstate is None or error.sqlstate in _ANEW or error.diag.severity_nonlocalized in ("FATAL", "PANIC")

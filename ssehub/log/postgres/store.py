@@ -209,7 +209,6 @@ class PostgresStore(Store):
         except psycopg.Error as error:
             if connection.closed or error.sqlstate is None:
                 raise
-            connection.execute("ROLLBACK")
             raise LogError(
                 f"the tables {self.prefix}_* do not exist, and cannot be created: {reason_of(error)}. Run `ssehub"
                 " migrate --log URL` as a user who may create tables, or run the SQL that it prints with --print"

@@ -8,6 +8,7 @@ cannot be found, the server says so.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 
@@ -24,9 +25,15 @@ from ssehub.log.sql.row import Letter
 
 _BACKOFF = Backoff(initial=0.01, maximum=0.5)
 #: Errors that may pass: a lost connection, a server that starts or stops, a standby, a conflict with another
-#: transaction, a lack of connections, memory or disk space, a cancelled statement.
+#: transaction, a lack of connections, memory or disk space, a cancelled statement, tables that were dropped (a new
+#: connection creates them).
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_PASSING = ("08", "53", "57P", "57014", "25006", "40", "55P03", "23505")
+_PASSING = ("08", "53", "57P", "57014", "25006", "40", "55P03", "23505", "3F000", "42P01", "42883")
+#: Texts of servers and of libpq that tell of a wrong address, for which there is no code.
+_WRONG = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) \".*\" does not exist|"
+    r"root certificate|server does not support SSL"
+)
 
 
 class Writer:
@@ -124,7 +131,7 @@ def may_pass(error: Exception) -> bool:
     """Return whether a statement may succeed later."""
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if state is None:
-        return isinstance(error, psycopg.OperationalError | OSError)
+        return isinstance(error, psycopg.OperationalError | OSError) and not _WRONG.search(str(error))
     return state.startswith(_PASSING)
 
 

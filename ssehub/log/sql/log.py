@@ -180,6 +180,24 @@ class SQLLog(ProcessLocal, Delegating, Log):
         with self._translating("the log cannot be read"):
             return self._replica.end() if self._replica.is_open else self._store.end()
 
+    def migration(self, role: str | None = None) -> str:
+        """Return the SQL that creates the tables of the log, if they do not exist. Connects to nothing.
+
+        :param role: a user of the database who gets the rights that the application needs.
+        :raises ValueError: if there is a role, and the database has no users.
+        """
+        self._begin()
+        return self._store.migration(role)
+
+    def migrate(self, role: str | None = None) -> None:
+        """Create the tables of the log, unless they exist; see :meth:`migration`. Otherwise the first use does it.
+
+        :raises LogError: if the database cannot be reached, or does not allow it.
+        """
+        self._begin()
+        with self._translating("the tables cannot be created"):
+            self._store.migrate(role)
+
     def close(self, timeout: float | None = None) -> None:
         """Stop following the log, and close the connections. Entries in memory can still be read. Idempotent.
 

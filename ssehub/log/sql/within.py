@@ -30,6 +30,8 @@ def run_within(connection: Any, database: str, statements: Sequence[tuple[str, S
 def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
     """Return a function that executes a statement, and the mark of its parameters."""
     kind = type(connection)
+    if any(base.__name__.startswith("Async") for base in kind.__mro__):  # its methods would have to be awaited
+        raise TypeError(f"within must not be an async connection, but is {kind.__module__}.{kind.__qualname__}")
     if hasattr(connection, "get_bind") and callable(getattr(connection, "connection", None)):
         connection = connection.connection()  # a session of SQLAlchemy
     if hasattr(connection, "exec_driver_sql"):  # a connection of SQLAlchemy
