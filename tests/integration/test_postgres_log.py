@@ -95,6 +95,19 @@ def test_a_message_of_one_process_reaches_the_clients_of_all(dsn: str, make_hub:
     bob.wait_for("all", "to bob", "not ada", "end")
 
 
+def test_no_notification_is_overlooked(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, others = PostgresLog(dsn), [PostgresLog(dsn) for _ in range(3)]
+    seen = Delivered(log)
+    until(lambda: log._store._listener.delivers)  # type: ignore[attr-defined]
+    monkeypatch.setattr("ssehub.log.postgres.listener._LOOK", 3600.0)
+    others[0].append(packet("ends the wait of a second"))
+    for n in range(30):  # at the end of each round, nothing comes that would wake the follower later
+        run_all([lambda other=other: [other.append(packet("x")) for _ in range(5)] for other in others])
+        until(lambda n=n: len(seen) == 1 + 15 * (n + 1))
+    for one in (log, *others):
+        one.close()
+
+
 def test_sql_sends_to_zones_and_clients_and_only_what_fits(dsn: str, make_hub: MakeHub) -> None:
     hub = make_hub(PostgresLog(dsn))
     ada, bob = Follower(hub, client_id="ada", zone="a"), Follower(hub, client_id="bob", zone="b")

@@ -77,6 +77,7 @@ class Listener:
             selector.register(connection.pgconn.socket, selectors.EVENT_READ)
             ear = self._ear()
             selector.register(ear, selectors.EVENT_READ)
+            self._take(connection)  # what came together with the answer to a statement
             while not self._woken.is_set():
                 found = selector.select(max(0.0, deadline - time.monotonic()))
                 for key, _ in found:
@@ -116,12 +117,18 @@ class Listener:
         self._woken.set()
 
     def _receive(self, connection: Connection) -> None:
-        """Take the notifications that came while no statement ran."""
+        """Take the notifications that come while no statement runs."""
         connection.pgconn.consume_input()
+        if self._take(connection) and self.delivers is not True:
+            self._succeed()
+
+    def _take(self, connection: Connection) -> bool:
+        """Take the notifications that libpq has received. Return whether there were some."""
+        found = False
         while notify := connection.pgconn.notifies():
-            if self.delivers is not True:
-                self._succeed()
+            found = True
             self._hear(notify.be_pid, notify.extra.decode(errors="replace"))
+        return found
 
     def _hear(self, pid: int, content: str) -> None:
         """Wake, unless the notification is a probe, or tells of an entry of this process."""
