@@ -6,7 +6,7 @@ from ssehub.log.postgres.link import Link
 from ssehub.log.postgres.store import PostgresStore
 from ssehub.log.postgres.tables import check_schema
 from ssehub.log.sql.log import SQLLog
-from ssehub.log.sqlite.tables import check_prefix
+from ssehub.log.sql.prefix import check_prefix
 
 
 class PostgresLog(SQLLog):

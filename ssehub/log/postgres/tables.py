@@ -200,7 +200,7 @@ def check_schema(schema: str | None) -> str | None:
 def prefix_of(name: str, schema: str | None) -> str:
     """Return the beginning of the names of a log's tables, with the schema.
 
-    :param name: the name of the log, see :func:`~ssehub.log.sqlite.tables.check_prefix`.
+    :param name: the name of the log, see :func:`~ssehub.log.sql.prefix.check_prefix`.
     """
     return name.lower() if schema is None else f'"{schema}".{name.lower()}'
 

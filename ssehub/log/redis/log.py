@@ -33,7 +33,7 @@ _ATTEMPTS = 4
 
 
 class RedisLog(ProcessLocal, Delegating, Log):
-    """A log in a stream on Redis. Any number of processes can append to the stream and follow it.
+    """A log in a stream on Redis. Any number of processes can append to it and follow it.
 
     Each process follows the stream with one connection. It keeps the newest entries in memory, and its clients are
     served from there. A process that only sends does not follow the stream. It opens one connection for each thread
@@ -143,8 +143,7 @@ class RedisLog(ProcessLocal, Delegating, Log):
     def append(self, packet: Packet) -> Receipt:
         """Add a packet; see :meth:`Log.append`. If this process follows the log, wait until it has read the entry.
 
-        :raises LogError: if Redis did not answer in time. The message may have been written or not; if it goes to
-            several partitions, it may have been written to some of them.
+        :raises LogError: if Redis did not answer in time. The message may have been written, or in some partitions.
         """
         self._begin()
         if self._closed:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from ssehub.log.sql.log import SQLLog
+from ssehub.log.sql.prefix import check_prefix
 from ssehub.log.sqlite.store import SQLiteStore
-from ssehub.log.sqlite.tables import check_prefix
 
 
 class SQLiteLog(SQLLog):

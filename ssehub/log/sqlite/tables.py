@@ -17,7 +17,6 @@ from ssehub.log.sql.row import COLUMNS, LETTER, Letter
 
 #: The version of the tables.
 VERSION = 1
-_PREFIX = re.compile("[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 #: The statements that create the tables. ``$`` is the prefix.
 CREATE = """
@@ -71,19 +70,6 @@ CREATE TRIGGER IF NOT EXISTS $_send_insert INSTEAD OF INSERT ON $_send BEGIN
         FROM $_head;
 END
 """
-
-
-def check_prefix(name: str) -> str:
-    """Check the name of a log, with which the names of tables begin.
-
-    :raises ValueError: if it is empty, too long, or contains other characters than letters, digits and ``_``.
-    :raises TypeError: if it is not a string.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {type(name).__name__}")
-    if not _PREFIX.fullmatch(name):
-        raise ValueError(f"name must be 1 to 40 letters, digits and '_', and not begin with a digit: {name!r}")
-    return name
 
 
 def create(prefix: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ssehub import Hub, Log, MemoryLog, RedisLog, SQLiteLog
+from ssehub import Hub, Log, MemoryLog, PostgresLog, RedisLog, SQLiteLog
 from ssehub.log.urls import open_log
 
 
@@ -18,6 +18,8 @@ from ssehub.log.urls import open_log
         ("memory://", MemoryLog),
         ("sqlite:hub.db", SQLiteLog),
         ("SQLite:hub.db", SQLiteLog),
+        ("postgresql://me:s3cret@localhost/db", PostgresLog),
+        ("postgres://localhost/db", PostgresLog),
         ("redis://localhost:6379/0", RedisLog),
         ("rediss://localhost", RedisLog),
         ("unix:///run/redis.sock", RedisLog),

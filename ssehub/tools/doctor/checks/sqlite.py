@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ssehub.log.sqlite.tables import VERSION, check_prefix
+from ssehub.log.sql.prefix import check_prefix
+from ssehub.log.sqlite.tables import VERSION
 from ssehub.log.urls import sqlite_path
 from ssehub.tools.doctor.finding import Finding, fail, ok, skip, warn
 from ssehub.tools.doctor.target import Target
