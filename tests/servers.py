@@ -87,6 +87,21 @@ def process(
             output.close()
 
 
+def output(code: str, *arguments: object, **environment: str) -> str:
+    """Run a Python program in a process of its own. Return what it prints; it must not print errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
 def gunicorn(
     worker: str, port: int, *more: str, threads: int = 40, app: str = "tests.apps.service:app"
 ) -> tuple[str, ...]:

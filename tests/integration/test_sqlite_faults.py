@@ -8,7 +8,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import pytest
 from ssehub import Hub, LogError, SQLiteLog
 from ssehub.log.sqlite.place import file_system
 from tests.followers import Follower
-from tests.servers import ROOT, missing
+from tests.servers import missing, output
 from tests.streams import GUARD, until
 
 MakeHub = Callable[..., Hub]
@@ -60,16 +59,6 @@ def sends(hub: Hub, text: str) -> bool:
     except LogError:
         return False
     return True
-
-
-def run(code: str, *arguments: object, **environment: str) -> str:
-    """Run a program in a process of its own. Return what it prints; it must not print errors."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True, text=True, timeout=6 * GUARD, cwd=ROOT, check=False, env={**os.environ, **environment},
-    )  # fmt: skip
-    assert done.stderr == ""
-    return done.stdout
 
 
 # A file that is replaced, deleted or restored
@@ -405,7 +394,7 @@ def test_without_the_right_to_write_messages_are_refused(folder: int, file: int,
         log.close()
         (place / "hub.db").chmod(file)
         place.chmod(folder)
-        said, opened = run(NOBODY, place / "other.db", place / "hub.db").splitlines()
+        said, opened = output(NOBODY, place / "other.db", place / "hub.db").splitlines()
         assert said.startswith("the message was not accepted: ") or "folder" in said
         assert re.search(why, said) and opened == "False"
         assert held(place / "hub.db") == ["from root"]

@@ -64,6 +64,8 @@ class SQLLog(ProcessLocal, Delegating, Log):
         self._presence = SQLPresence(self._store, self._lease)
         self._callbacks: tuple[Callable[[Entry], int], Callable[[Position, Sequence[Command]], None]] | None = None
         self._starting = threading.Lock()
+        #: The threads that append. The locks on the way are not reentrant.
+        self._appending: set[int] = set()
         #: Whether the follower found nothing when it looked last.
         self._is_idle = True
         self._follower = Background(
@@ -114,29 +116,14 @@ class SQLLog(ProcessLocal, Delegating, Log):
         self._begin()
         if self._closed:
             raise LogError("the log is closed")
-        deadline = time.monotonic() + self._timeout
-        letter = letter_of(packet, new_nonce(), time.time())
-        progress = self._replica.progress
-        is_followed = self._replica.is_open
-        if is_followed:
-            progress.expect(letter.nonce)
+        me = threading.get_ident()
+        if me in self._appending:
+            raise LogError("a signal handler cannot send while it interrupts a thread that sends")
         try:
-            with self._translating("the message was not accepted"):
-                position, previous = self._store.append(letter, deadline)
-            if isinstance(packet, Command):
-                packet = packet.versioned_by(position)
-            entry = Entry(packet, position, previous, letter.body, letter.sent)
-            queued = self._deliver_own(entry) if is_followed else 0
-            self._store.wake(own=queued is None or not is_followed)
-            if queued is None:
-                wait = max(0.0, min(deadline, time.monotonic() + _ECHO) - time.monotonic())
-                queued = progress.await_echo(letter.nonce, wait)
+            self._appending.add(me)
+            return self._append(packet)
         finally:
-            if is_followed:
-                progress.forget(letter.nonce)
-        if not is_followed:
-            self._trim(position.offset)
-        return Receipt(entry.id, queued)
+            self._appending.discard(me)
 
     def append_within(self, packet: Packet, connection: Any) -> Receipt:
         """Add a packet in the caller's transaction; see :meth:`Log.append_within`."""
@@ -214,6 +201,31 @@ class SQLLog(ProcessLocal, Delegating, Log):
         follower.join(max(_LEAVE, deadline - time.monotonic()))
         store.close()
         presence.join(_LEAVE)
+
+    def _append(self, packet: Packet) -> Receipt:
+        deadline = time.monotonic() + self._timeout
+        letter = letter_of(packet, new_nonce(), time.time())
+        progress = self._replica.progress
+        is_followed = self._replica.is_open
+        if is_followed:
+            progress.expect(letter.nonce)
+        try:
+            with self._translating("the message was not accepted"):
+                position, previous = self._store.append(letter, deadline)
+            if isinstance(packet, Command):
+                packet = packet.versioned_by(position)
+            entry = Entry(packet, position, previous, letter.body, letter.sent)
+            queued = self._deliver_own(entry) if is_followed else 0
+            self._store.wake(own=queued is None or not is_followed)
+            if queued is None:
+                wait = max(0.0, min(deadline, time.monotonic() + _ECHO) - time.monotonic())
+                queued = progress.await_echo(letter.nonce, wait)
+        finally:
+            if is_followed:
+                progress.forget(letter.nonce)
+        if not is_followed:
+            self._trim(position.offset)
+        return Receipt(entry.id, queued)
 
     def _deliver_own(self, entry: Entry) -> int | None:
         """Deliver an entry of this process. Return the number of its connections; None if the follower delivers it."""

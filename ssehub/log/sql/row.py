@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ssehub.events import Message
 from ssehub.log.packet import Entry, Packet
 from ssehub.log.position import Position
 from ssehub.log.route import entry_of, route_of
@@ -29,6 +30,8 @@ class Letter(NamedTuple):
 
 #: The columns of a letter, in order.
 LETTER = ", ".join(Letter._fields)
+#: What is decoded instead of a message that was dropped.
+_NO_MESSAGE = Message("").encode()
 #: The columns of a row, in order.
 COLUMNS = f"number, previous, {LETTER}"
 
@@ -61,7 +64,7 @@ class Row(NamedTuple):
             route["z"] = self.zone
         if self.client_id is not None:
             route["c"] = self.client_id
-        body = b"data\n\n" if self.body is None else self.body
+        body = _NO_MESSAGE if self.body is None else self.body
         return entry_of(self.position(epoch), self.previous, route, body.encode() if isinstance(body, str) else body)
 
 

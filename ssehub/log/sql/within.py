@@ -8,6 +8,10 @@ from typing import Any
 from ssehub.exceptions import LogError
 
 
+class _WrongConnection(TypeError):
+    """The object is no connection to a database of the right kind."""
+
+
 def run_within(connection: Any, database: str, statements: Sequence[tuple[str, Sequence[Any]]], place: str) -> None:
     """Execute statements on a connection of the application. Nothing is committed or rolled back.
 
@@ -19,12 +23,14 @@ def run_within(connection: Any, database: str, statements: Sequence[tuple[str, S
     :raises TypeError: if the object is not a connection to a database of this kind.
     :raises LogError: if the database rejects a statement. On PostgreSQL the transaction can then only be rolled back.
     """
-    execute, mark = _execute_of(connection, database)
-    for statement, parameters in statements:
-        try:
+    try:
+        execute, mark = _execute_of(connection, database)
+        for statement, parameters in statements:
             execute(statement.replace("?", mark), tuple(parameters))
-        except Exception as error:
-            raise LogError(f"the message was not accepted within the transaction: {error}; {place}") from error
+    except _WrongConnection:
+        raise
+    except Exception as error:
+        raise LogError(f"the message was not accepted within the transaction: {error}; {place}") from error
 
 
 def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
@@ -51,7 +57,7 @@ def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
 
 def _check(found: str | None, database: str, kind: type) -> None:
     if found != database:
-        raise TypeError(
+        raise _WrongConnection(
             f"within must be a connection to the {database} database of the log, not"
             f" {kind.__module__}.{kind.__qualname__}{f' ({found})' if found else ''}"
         )

@@ -63,7 +63,10 @@ class SQLiteStore(Store):
 
         def insert(connection: sqlite3.Connection) -> tuple[Position, str]:
             epoch, number, previous = connection.execute(self._statements.head).fetchone() or self._has_no_head()
+            before = connection.total_changes
             connection.execute(self._statements.insert, (number + 1, previous, *letter))
+            if connection.total_changes != before + 2:  # the trigger is made again when the file is opened
+                raise sqlite3.DatabaseError(f"the trigger {self.prefix}_move is missing")
             return Position(epoch, number + 1, letter.nonce), previous
 
         return self._file.write(insert, deadline)

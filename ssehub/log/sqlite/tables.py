@@ -63,8 +63,8 @@ CREATE TRIGGER IF NOT EXISTS $_send_insert INSTEAD OF INSERT ON $_send BEGIN
     INSERT INTO $_entries (number, previous, nonce, zone, client_id, sent, body)
         SELECT number + 1, nonce, lower(hex(randomblob(4))), new.zone, new.client_id,
             (julianday('now') - 2440587.5) * 86400.0,
-            CASE WHEN new.event IS NULL THEN '' ELSE 'event: ' || new.event || char(10) END || 'data: '
-                || replace(replace(replace(new.data, char(13, 10), char(10)), char(13), char(10)),
+            CASE WHEN coalesce(new.event, '') IN ('', 'message') THEN '' ELSE 'event: ' || new.event || char(10) END
+                || 'data: ' || replace(replace(replace(new.data, char(13, 10), char(10)), char(13), char(10)),
                            char(10), char(10) || 'data: ')
                 || char(10, 10)
         FROM $_head;
