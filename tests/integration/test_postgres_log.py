@@ -139,14 +139,14 @@ def test_a_trigger_of_another_user_sends_with_any_search_path(dsn: str, make_hub
 
 
 def test_old_entries_are_trimmed_and_the_table_does_not_grow(dsn: str) -> None:
-    log = PostgresLog(dsn, size=100)
+    log = PostgresLog(dsn, size=100, name="Order")  # a reserved word
     seen = Delivered(log)
     log._store._deleted = 20_000 - 150  # type: ignore[attr-defined]
     for n in range(500):
         log.append(packet(str(n)))
-    until(lambda: len(entries(dsn)) <= 110)
-    assert entries(dsn)[-100:] == [str(n) for n in range(400, 500)]
-    until(lambda: rows(dsn, "SELECT pg_stat_get_vacuum_count('ssehub_entries'::regclass) > 0") == [(True,)])
+    until(lambda: len(entries(dsn, "order")) <= 110)
+    assert entries(dsn, "order")[-100:] == [str(n) for n in range(400, 500)]
+    until(lambda: rows(dsn, "SELECT pg_stat_get_vacuum_count('order_entries'::regclass) > 0") == [(True,)])
     assert len(seen) == 500 and not log.failing
     log.close()
 
@@ -483,7 +483,7 @@ def test_migrate_makes_the_tables_of_a_file_and_has_nothing_to_do_for_redis(
 def test_tables_of_another_version_are_refused(dsn: str) -> None:
     log = PostgresLog(dsn)
     log.append(packet("x"))
-    rows(dsn, "UPDATE ssehub_log SET version = 99")
+    rows(dsn, "UPDATE ssehub_head SET version = 99")
     other = PostgresLog(dsn)
     with pytest.raises(LogError, match="another version"):
         other.append(packet("y"))
@@ -582,7 +582,7 @@ def test_a_message_whose_attempt_had_no_answer_is_written_once(server: PostgresS
     log.append(packet("before"))
     with psycopg.connect(server.dsn(), autocommit=False) as blocking:
         # The lock of the appends: the first attempt is still on the server when the next one comes.
-        blocking.execute("SELECT pg_advisory_xact_lock(1936942440, 'ssehub_log'::regclass::oid::integer)")
+        blocking.execute("SELECT pg_advisory_xact_lock(1936942440, 'ssehub_head'::regclass::oid::integer)")
         sending = threading.Thread(target=log.append, args=(packet("once"),))
         sending.start()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"
@@ -610,7 +610,7 @@ def test_if_entries_were_dropped_between_two_attempts_the_sender_is_told_that_th
             errors.append(error)
 
     with psycopg.connect(server.dsn(), autocommit=False) as blocking:
-        blocking.execute("SELECT pg_advisory_xact_lock(1936942440, 'ssehub_log'::regclass::oid::integer)")
+        blocking.execute("SELECT pg_advisory_xact_lock(1936942440, 'ssehub_head'::regclass::oid::integer)")
         sending = threading.Thread(target=attempt)
         sending.start()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"

@@ -10,11 +10,9 @@ gevent's patches came after the import of psycopg.
 
 from __future__ import annotations
 
-import os
 import selectors
 import threading
 import time
-import weakref
 from typing import Any
 
 import psycopg
@@ -38,7 +36,6 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._interrupted = threading.Event()
-        _connections.add(self)
 
     def wait(self, gen: Any, interval: float = _LOOK, timeout: float | None = None) -> Any:
         """Run a generator of psycopg, which yields what it waits for.
@@ -79,17 +76,3 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def __del__(self, *_: Any) -> None:
         """Give no warning: a program may end without closing its log. libpq closes the connection."""
-
-
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-#: In a forked child, the connections of the parent. They are neither used nor closed, because the parent goes on.
-_inherited: list[Connection] = []
-
-
-def _keep_inherited() -> None:
-    _inherited.extend(_connections)
-    _connections.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited)

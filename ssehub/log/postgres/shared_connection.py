@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 
 from ssehub.exceptions import LogError
 from ssehub.log.postgres.connection import Connection
-from ssehub.log.postgres.link import Link
+from ssehub.log.postgres.link import Link, reason_of
 
 #: The minimum number of seconds that a statement may take, however little time is left.
 _SHORTEST = 0.05
@@ -39,6 +39,8 @@ class SharedConnection:
         self._leaving = False
         #: The number of connections so far.
         self.openings: int = 0
+        #: The id of the connection's process on the server; 0 without a connection.
+        self.pid: int = 0
 
     @contextlib.contextmanager
     def lent(self, wait: float | None = None, patience: float | None = None) -> Iterator[Connection]:
@@ -50,7 +52,6 @@ class SharedConnection:
         """
         if not self._lock.acquire(timeout=max(0.0, self._timeout if wait is None else wait)):
             raise LogError("other threads of this process have used the connection for too long")
-        self._leaving = False
         try:
             connection = self._connection
             if connection is None or connection.closed:
@@ -59,21 +60,12 @@ class SharedConnection:
             try:
                 yield connection
             except BaseException as error:
-                if must_reconnect(error):
-                    self._drop()
-                elif connection.info.transaction_status != TransactionStatus.IDLE:
-                    connection.rollback()
+                self._clean_up(connection, error)
                 raise
         finally:
             if self._leaving:
                 self._drop()
             self._lock.release()
-
-    @property
-    def pid(self) -> int:
-        """The id of the connection's process on the server; 0 without a connection."""
-        connection = self._connection
-        return 0 if connection is None or connection.closed else connection.info.backend_pid
 
     def close(self) -> None:
         """Close the connection. A thread that waits for an answer gets an error. It is opened again at the next use."""
@@ -89,8 +81,16 @@ class SharedConnection:
         finally:
             self._lock.release()
 
+    def _clean_up(self, connection: Connection, error: BaseException) -> None:
+        """Make the connection usable after an error, or close it. Shorten the text of the error to one line."""
+        if isinstance(error, psycopg.Error):
+            error.args = (reason_of(error),)
+        if connection.closed or must_reconnect(error):
+            self._drop()
+        elif connection.info.transaction_status != TransactionStatus.IDLE:
+            connection.rollback()
+
     def _open(self) -> Connection:
-        self._drop()
         connection = self._link.connect()
         try:
             connection.patience = self._timeout
@@ -98,12 +98,12 @@ class SharedConnection:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        self._connection, self.pid = connection, connection.info.backend_pid
         self.openings += 1
         return connection
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self.pid, self._leaving = self._connection, None, 0, False
         if connection is not None:
             connection.close()
 

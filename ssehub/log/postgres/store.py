@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,6 +59,7 @@ class PostgresStore(Store):
         self._is_standby = False
         #: The number of entries that were deleted since the last vacuum; None if vacuums take too long.
         self._deleted: int | None = 0
+        _stores.add(self)
 
     @property
     def writable(self) -> bool:
@@ -230,3 +233,18 @@ def _execute(connection: Connection, statement: str, rows: Sequence[Sequence[Any
     elif rows:
         cursor.executemany(statement, rows)
     return cursor.rowcount if rows else 0
+
+
+_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
+#: In a forked child, the stores of the parent with their connections, which are neither used nor closed here: to close
+#: one would end the parent's session on the server.
+_inherited: list[PostgresStore] = []
+
+
+def _keep_inherited() -> None:
+    _inherited.extend(_stores)
+    _stores.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)

@@ -1,6 +1,6 @@
 """The tables and functions of a log in a PostgreSQL database. No connections.
 
-The table ``log`` has one row, which never changes: the version of the tables, and the epoch. The end of the log is the
+The table ``head`` has one row, which never changes: the version of the tables, and the epoch. The end of the log is the
 newest row of ``entries``. An UPDATE of a row for each message would leave a dead row each time. While a long
 transaction is open, such as a backup, PostgreSQL cannot remove dead rows, and every append would have to skip them all.
 
@@ -24,7 +24,7 @@ from ssehub.log.sql.row import COLUMNS, LETTER, Letter
 #: The version of the tables.
 VERSION = 1
 #: The first keys of the advisory locks: "sseh" in ASCII, and the numbers after it. The second key is the id of the
-#: table ``log``, or the hash of its name while it does not exist.
+#: table ``head``, or the hash of its name while it does not exist.
 _APPENDING = 0x73736568
 _MOVING = _APPENDING + 1
 _CREATING = _APPENDING + 2
@@ -39,7 +39,7 @@ _VACUUMED = (
 
 #: The statements that create the tables. ``@`` is the prefix of names, with the schema; ``~`` the same without it.
 _TABLES = f"""
-CREATE TABLE IF NOT EXISTS @_log (
+CREATE TABLE IF NOT EXISTS @_head (
     only_row integer PRIMARY KEY CHECK (only_row = 1), version integer NOT NULL, epoch bigint NOT NULL
 );
 CREATE TABLE IF NOT EXISTS @_entries (
@@ -74,19 +74,19 @@ _FUNCTIONS = f"""
 CREATE OR REPLACE FUNCTION @_take(most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 -- Move committed rows from the outbox to the entries. The caller has the lock of the appends.
 DECLARE
-    head record;
+    newest record;
     moved bigint;
 BEGIN
-    SELECT e.number, e.nonce INTO head FROM @_entries e ORDER BY e.number DESC LIMIT 1;
+    SELECT e.number, e.nonce INTO newest FROM @_entries e ORDER BY e.number DESC LIMIT 1;
     WITH taken AS (
         DELETE FROM @_outbox WHERE id IN (SELECT o.id FROM @_outbox o ORDER BY o.ord NULLS FIRST, o.id LIMIT most)
         RETURNING *
     ), placed AS (
-        SELECT row_number() OVER sorted AS nth, lag(nonce, 1, coalesce(head.nonce, '{GENESIS}')) OVER sorted AS before,
-            {LETTER}
+        SELECT row_number() OVER sorted AS nth,
+            lag(nonce, 1, coalesce(newest.nonce, '{GENESIS}')) OVER sorted AS before, {LETTER}
         FROM taken WINDOW sorted AS (ORDER BY ord NULLS FIRST, id)
     )
-    INSERT INTO @_entries ({COLUMNS}) SELECT coalesce(head.number, 0) + nth, before, {LETTER} FROM placed;
+    INSERT INTO @_entries ({COLUMNS}) SELECT coalesce(newest.number, 0) + nth, before, {LETTER} FROM placed;
     GET DIAGNOSTICS moved = ROW_COUNT;
     IF moved > 0 THEN
         PERFORM pg_notify('~', '');
@@ -97,10 +97,10 @@ END $$;
 CREATE OR REPLACE FUNCTION @_move() RETURNS bigint LANGUAGE plpgsql AS $$
 -- Move committed rows from the outbox, unless another process does it now.
 BEGIN
-    IF NOT pg_try_advisory_xact_lock({_MOVING}, '@_log'::regclass::oid::integer) THEN
+    IF NOT pg_try_advisory_xact_lock({_MOVING}, '@_head'::regclass::oid::integer) THEN
         RETURN 0;
     END IF;
-    PERFORM pg_advisory_xact_lock({_APPENDING}, '@_log'::regclass::oid::integer);
+    PERFORM pg_advisory_xact_lock({_APPENDING}, '@_head'::regclass::oid::integer);
     RETURN @_take({_BATCH});
 END $$;
 
@@ -112,8 +112,8 @@ CREATE OR REPLACE FUNCTION @_append(
 -- Append an entry, or find the one that an earlier attempt has appended. If that cannot be found out, because entries
 -- after a_since were dropped, append nothing: then the result is the end of the log, and previous is NULL.
 BEGIN
-    PERFORM pg_advisory_xact_lock({_APPENDING}, '@_log'::regclass::oid::integer);
-    SELECT l.epoch INTO STRICT epoch FROM @_log l WHERE l.only_row = 1;
+    PERFORM pg_advisory_xact_lock({_APPENDING}, '@_head'::regclass::oid::integer);
+    SELECT h.epoch INTO STRICT epoch FROM @_head h WHERE h.only_row = 1;
     SELECT e.number, e.nonce, e.previous INTO number, nonce, previous FROM @_entries e WHERE e.token = a_token;
     IF FOUND THEN
         RETURN;
@@ -171,12 +171,12 @@ DROP TRIGGER IF EXISTS ~_committing ON @_outbox;
 CREATE CONSTRAINT TRIGGER ~_committing AFTER INSERT ON @_outbox DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION @_committing();
 DO $$ DECLARE
-    home text := (SELECT c.relnamespace::regnamespace::text FROM pg_class c WHERE c.oid = '@_log'::regclass);
+    home text := (SELECT c.relnamespace::regnamespace::text FROM pg_class c WHERE c.oid = '@_head'::regclass);
 BEGIN
     EXECUTE format('ALTER FUNCTION @_committing() SET search_path = %s, pg_temp', home);
     EXECUTE format('ALTER FUNCTION @_send(text, text, text, text) SET search_path = %s, pg_temp', home);
 END $$;
-INSERT INTO @_log VALUES (1, {VERSION}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000)
+INSERT INTO @_head VALUES (1, {VERSION}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000)
     ON CONFLICT DO NOTHING;
 """
 
@@ -228,7 +228,7 @@ def _grants(schema: str | None) -> str:
     """Return the statements that give the role ``^`` its rights."""
     tables = ", ".join(f"@_{name}" for name in _CHANGED)
     grants = "" if schema is None else f'GRANT USAGE ON SCHEMA "{schema}" TO ^;\n'
-    return f"{grants}GRANT SELECT ON @_log TO ^;\nGRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO ^;\n"
+    return f"{grants}GRANT SELECT ON @_head TO ^;\nGRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO ^;\n"
 
 
 class Statements:
@@ -242,15 +242,15 @@ class Statements:
         prefix = prefix_of(name, schema)
         marks = ", ".join("?" * len(Letter._fields))
         newest = f"SELECT number, nonce FROM {prefix}_entries ORDER BY number DESC LIMIT 1"
-        end = f"l.epoch, coalesce(n.number, 0), coalesce(n.nonce, '{GENESIS}')"
+        end = f"h.epoch, coalesce(n.number, 0), coalesce(n.nonce, '{GENESIS}')"
         #: The channel of the notifications.
         self.channel: str = name.lower()
-        self.listen: str = f"LISTEN {name.lower()}"
+        self.listen: str = f'LISTEN "{name.lower()}"'
         self.probe: str = f"SELECT pg_notify('{name.lower()}', %s)"
-        self.version: str = f"SELECT version FROM {prefix}_log"
+        self.version: str = f"SELECT version FROM {prefix}_head"
         # With `only_row = 1`, the planner knows that there is one row. Otherwise it expects so many before the first
         # ANALYZE that it compiles the statement (JIT), which takes a fifth of a second each time.
-        self.end: str = f"SELECT {end} FROM {prefix}_log l LEFT JOIN ({newest}) n ON true WHERE l.only_row = 1"
+        self.end: str = f"SELECT {end} FROM {prefix}_head h LEFT JOIN ({newest}) n ON true WHERE h.only_row = 1"
         self.append: str = (
             f"SELECT epoch, number, nonce, previous FROM {prefix}_append(%s::uuid, %s::bigint, %s::bigint,"
             " %s::text, %s::text, %s::text, %s::double precision, %s::text, %s::bytea)"
@@ -261,9 +261,9 @@ class Statements:
         self.read: str = (
             f"SELECT {end}, pg_is_in_recovery(), EXISTS (SELECT FROM {prefix}_outbox),"
             f" {', '.join(f'e.{column}' for column in COLUMNS.split(', '))}"
-            f" FROM {prefix}_log l LEFT JOIN ({newest}) n ON true"
+            f" FROM {prefix}_head h LEFT JOIN ({newest}) n ON true"
             f" LEFT JOIN (SELECT {COLUMNS} FROM {prefix}_entries WHERE number > %s::bigint ORDER BY number"
-            " LIMIT %s::bigint) e ON true WHERE l.only_row = 1 ORDER BY e.number"
+            " LIMIT %s::bigint) e ON true WHERE h.only_row = 1 ORDER BY e.number"
         )
         self.post: str = f"INSERT INTO {prefix}_outbox ({LETTER}) VALUES ({marks})"
         self.vacuum: str = f"VACUUM (SKIP_LOCKED, TRUNCATE false) {prefix}_entries"
