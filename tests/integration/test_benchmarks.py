@@ -40,3 +40,16 @@ def test_the_index_has_a_row_for_each_number_of_clients() -> None:
     _, *rows = benchmark("index", "--clients", "3", "30", "--rounds", "1")
     assert [row[0] for row in rows] == ["3", "30"]
     assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row)
+
+
+def test_each_log_that_processes_share_has_figures_for_several_processes() -> None:
+    _, *rows = benchmark("logs", "--only", "memory", "sqlite", "redis", "--seconds", "0.3")
+    assert [(row[0], sum(map(bool, row))) for row in rows] == [("memory", 4), ("sqlite", 9), ("redis", 9)]
+
+
+def test_streams_on_four_workers_miss_nothing_while_workers_are_killed_and_deployed() -> None:
+    head, *rows = benchmark("workers", "--streams", "40", "--rate", "100", "--seconds", "4.5", "--pause", "1")
+    for row in rows:
+        named = dict(zip(head, row, strict=True))
+        assert [named[name] for name in ("refused", "lost", "doubled", "gaps")] == ["0"] * 4, row
+    assert int(rows[1][head.index("kills")]) >= 1 and int(rows[1][head.index("deploys")]) >= 1
