@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import sys
 import tempfile
@@ -52,9 +51,10 @@ def redis(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """Run a PostgreSQL server, and yield its URL."""
-    server: Any = importlib.import_module("tests.postgres_server").PostgresServer(folder)
-    with contextlib.closing(server):
-        yield server.url
+    from tests.postgres_server import PostgresServer
+
+    with contextlib.closing(PostgresServer()) as server:
+        yield server.dsn()
 
 
 #: The logs that processes share, with a function that starts the store in a folder and yields the URL.

@@ -1,13 +1,15 @@
 """Stores: the stores of logs for the storm, with the failures that each kind of store can have.
 
-=========  ============================================================================================================
-Store      Failures
-=========  ============================================================================================================
-redis      The server is stopped, and comes back with its saved data or with none. It kills connections. The log is
-           trimmed, rolled back to an older dump, and flushed.
-sqlite     Another program holds the write lock. The disk is full for a while. The log is trimmed, restored from an
-           older copy, or the file is replaced by an older copy, or deleted.
-=========  ============================================================================================================
+==========  ===========================================================================================================
+Store       Failures
+==========  ===========================================================================================================
+redis       The server is stopped, and comes back with its saved data or with none. It kills connections. The log is
+            trimmed, rolled back to an older dump, and flushed.
+sqlite      Another program holds the write lock. The disk is full for a while. The log is trimmed, restored from an
+            older copy, or the file is replaced by an older copy, or deleted.
+postgresql  The server crashes, does not answer for a while, or ends connections. Another program locks the table. The
+            log is trimmed, or loses its newest entries, as from an older backup.
+==========  ===========================================================================================================
 
 The store is on a disk of its own (tmpfs), which can be filled, if the user is root.
 """
@@ -25,11 +27,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import redis
 
 from ssehub.log import Log
 from ssehub.log.redis.stream import stream_key
 from ssehub.log.urls import open_log
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
 Fault = Callable[[], None]
@@ -213,6 +217,69 @@ class SQLiteStore(Store):
             filler.unlink()
 
 
+class PostgresStore(Store):
+    """A PostgreSQL server, which loses nothing in a crash.
+
+    :param folder: not used: the server has a folder of its own.
+    :param chance: the source of random numbers.
+    """
+
+    errors = (psycopg.Error,)
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        super().__init__()
+        self._chance = chance
+        self._server = PostgresServer()
+        self.url = self._server.dsn()
+        #: When the newest entry was noted, and its number.
+        self._noted: tuple[float, int] | None = None
+        self.faults = (self._crash, self._pause, self._end_connections, self._hold_the_lock, self._trim, self._note,
+                       self._roll_back)  # fmt: skip
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.close()
+
+    def _crash(self) -> None:
+        self._server.kill()
+        time.sleep(self._chance.uniform(0, 1))
+        self._server.start()
+
+    def _pause(self) -> None:
+        self._server.pause()
+        time.sleep(self._chance.uniform(0.5, 2.0))
+        self._server.go_on()
+
+    def _end_connections(self) -> None:
+        for _ in range(5):
+            self._server.end_backends()
+            time.sleep(0.01)
+
+    def _hold_the_lock(self) -> None:
+        with psycopg.connect(self.url) as connection:
+            connection.execute("LOCK TABLE ssehub_entries IN EXCLUSIVE MODE")
+            time.sleep(self._chance.uniform(1.0, 3.0))
+
+    def _trim(self) -> None:
+        self._server.run("DELETE FROM ssehub_entries WHERE number <= (SELECT max(number) - 5 FROM ssehub_entries)")
+
+    def _note(self) -> None:
+        began = time.monotonic()
+        ((number,),) = self._server.run("SELECT max(number) FROM ssehub_entries")
+        self._noted = began, number
+
+    def _roll_back(self) -> None:
+        if self._noted is None:
+            return
+        began, number = self._noted
+        # The newest entry always stays: without it, the log would be a new one.
+        kept = self._server.run("SELECT 1 FROM ssehub_entries WHERE number <= %s LIMIT 1", number)
+        if kept:
+            self._server.run("DELETE FROM ssehub_entries WHERE number > %s", number)
+            self.rollbacks.append((began, time.monotonic()))
+        self._noted = None
+
+
 def _mount(folder: Path) -> bool:
     """Mount a small disk in memory. Return whether that is possible here."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(folder)]
@@ -220,4 +287,4 @@ def _mount(folder: Path) -> bool:
 
 
 #: The stores by the name of their log.
-STORES: dict[str, Callable[..., Store]] = {"redis": RedisStore, "sqlite": SQLiteStore}
+STORES: dict[str, Callable[..., Store]] = {"redis": RedisStore, "sqlite": SQLiteStore, "postgresql": PostgresStore}
