@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,8 +65,14 @@ class Site:
         return Stream(self.port, path, headers)
 
     def close(self) -> None:
-        self.server.shutdown()
-        self._thread.join()
+        stopping = threading.Thread(target=self.server.shutdown)
+        stopping.start()
+        while self._thread.is_alive():
+            # The server notices that it has to stop at its next poll, or after a connection, which is sooner.
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), GUARD).close()
+            self._thread.join(0.01)
+        stopping.join()
         self.server.server_close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,9 @@ ONLY_IN = {
 }
 
 
+@functools.cache
 def imports() -> list[tuple[str, str]]:
+    """Return each module with each name that it imports."""
     found = []
     for file in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -95,9 +98,10 @@ def test_every_public_name_exists() -> None:
 def test_public_classes_and_functions_have_docstrings(file: Path) -> None:
     tree = ast.parse(file.read_text())
     assert ast.get_docstring(tree) is not None
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    hidden = {one for c in nodes if isinstance(c, ast.ClassDef) and c.name.startswith("_") for one in c.body}
+    for node in nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
-            outer = [c for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and node in c.body]
             is_overload = any(getattr(one, "id", "") == "overload" for one in node.decorator_list)
-            if not is_overload and not any(c.name.startswith("_") for c in outer):
+            if not is_overload and node not in hidden:
                 assert ast.get_docstring(node) is not None, f"{file.name}: {node.name}"

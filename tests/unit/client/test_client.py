@@ -668,7 +668,7 @@ def test_the_idle_timeout_starts_at_the_last_byte_of_any_kind(follow: Callable[.
             exchange.send(NO_MORE)
             return
         exchange.send(STREAM)
-        for _ in range(40):
+        for _ in range(24):
             threading.Event().wait(0.05)
             exchange.send(b":\n")
         exchange.send(b"data: x\n\n")

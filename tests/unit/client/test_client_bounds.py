@@ -116,7 +116,8 @@ def test_the_body_of_a_challenge_is_read_a_little(follow: Follow, session: reque
         assert data(client) == ["x"]
 
 
-def test_a_challenge_that_drips_is_waited_for_a_moment(follow: Follow) -> None:
+def test_a_challenge_that_drips_is_waited_for_a_moment(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssehub.client.cancellation._SOON", 0.2)
     head = f"HTTP/1.1 401 No\r\n{CHALLENGE}\r\nContent-Length: 1000\r\n\r\n".encode()
     client = follow(endless(head, b"x", 0.05), auth=requests.auth.HTTPDigestAuth("user", "password")).start()
     until(lambda: client.error)
@@ -153,7 +154,8 @@ def test_only_a_little_of_an_endless_error_response_is_read(follow: Follow, kind
     assert len(caught.value.response.content) == 4096 and len(str(caught.value)) < 700
 
 
-def test_the_body_of_an_error_response_is_awaited_only_briefly(follow: Follow) -> None:
+def test_the_body_of_an_error_response_is_awaited_only_briefly(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssehub.client.responses._SOON", 0.2)
     head = b"HTTP/1.1 404 No\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n"
     for script in (held(head + b"half"), endless(head, b"x", 0.05)):
         client = follow(script).start()
