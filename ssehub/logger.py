@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter  # it takes no type argument before Python 3.11
 
 
-class _SafeLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
+class _SafeLogger(_Adapter):
     """A logger that never raises: an exception in a log handler must not end a thread of ssehub."""
 
     def log(self, level: int, msg: object, *args: object, **options: Any) -> None:
@@ -16,4 +21,4 @@ class _SafeLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
             super().log(level, msg, *args, **{"stacklevel": 2, **options})
 
 
-logger = _SafeLogger(logging.getLogger("ssehub"), {})
+logger: logging.LoggerAdapter[logging.Logger] = _SafeLogger(logging.getLogger("ssehub"), {})
