@@ -105,3 +105,8 @@ def test_public_classes_and_functions_have_docstrings(file: Path) -> None:
             is_overload = any(getattr(one, "id", "") == "overload" for one in node.decorator_list)
             if not is_overload and node not in hidden:
                 assert ast.get_docstring(node) is not None, f"{file.name}: {node.name}"
+
+
+def test_no_module_has_more_than_300_lines() -> None:
+    sizes = {file: len(file.read_text().splitlines()) for file in ROOT.rglob("*.py")}
+    assert {file.relative_to(ROOT).as_posix(): size for file, size in sizes.items() if size > 300} == {}
