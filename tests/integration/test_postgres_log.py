@@ -183,6 +183,18 @@ def test_a_message_is_seen_after_the_commit_and_never_after_a_rollback(dsn: str,
     assert receipt == ("", 0) and rows(dsn, "SELECT * FROM ssehub_outbox") == []
 
 
+def test_the_first_message_of_a_log_can_be_part_of_a_transaction(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection, contextlib.closing(Hub(PostgresLog(dsn))) as hub:
+        hub.broadcast("rolled back", within=connection)
+        connection.rollback()
+        hub.broadcast("committed", within=connection)
+        connection.commit()
+        until(lambda: [message.data for message in hub.history().messages] == ["committed"])
+        with pytest.raises(LogError, match="not accepted"):
+            Hub(PostgresLog("postgresql://nobody:wrong@127.0.0.1:1/x", timeout=0.2)).broadcast("x", within=connection)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_a_connection_of_every_kind_can_take_the_message_along(dsn: str, make_hub: MakeHub) -> None:
     import sqlalchemy
     from sqlalchemy.orm import Session

@@ -349,6 +349,36 @@ def test_a_message_is_part_of_the_transaction(
         close()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_message_of_a_log_can_be_part_of_a_transaction(path: Path, kind: Callable[[Path], Any]) -> None:
+    sender = Hub(SQLiteLog(path))
+    for texts in ([], ["committed"]):
+        connection, commit, rollback, close = kind(path)
+        sender.broadcast("rolled back", within=connection)
+        rollback()
+        for text in texts:
+            sender.broadcast(text, within=connection)
+            commit()
+        close()
+        with contextlib.closing(Hub(SQLiteLog(path))) as hub:
+            assert [message.data for message in hub.history().messages] == texts
+    sender.close()
+
+
+def test_the_rows_of_a_cursor_and_the_form_of_its_rows_stay(path: Path, make: MakeHub) -> None:
+    hub = make()
+    follower = Follower(hub)
+    connection = sqlite3.connect(path)
+    connection.row_factory = lambda cursor, row: {"n": row[0]}
+    cursor = connection.execute("SELECT 1 UNION SELECT 2")
+    hub.broadcast("x", within=cursor)
+    assert cursor.fetchall() == [{"n": 1}, {"n": 2}]
+    hub.broadcast("y", within=connection)
+    connection.commit()
+    connection.close()
+    follower.wait_for("x", "y")
+
+
 def test_without_a_transaction_each_message_is_sent_at_once_and_in_order(path: Path, make: MakeHub) -> None:
     hub = make()
     follower = Follower(hub)
@@ -428,8 +458,15 @@ def test_a_wrong_connection_is_refused(tmp_path: Path, make: MakeHub, shell: sql
         with pytest.raises(TypeError, match="within must be a connection to the sqlite database"):
             hub.broadcast("x", within=wrong)
     another = sqlite3.connect(tmp_path / "another.db")
-    with pytest.raises(LogError, match=r"the tables of the log 'ssehub' are in .*hub\.db"):
+    with pytest.raises(LogError, match=r"a connection to .*another\.db, but the log is in .*hub\.db"):
         hub.broadcast("x", within=another)
+    with contextlib.closing(Hub(SQLiteLog(tmp_path / "another.db"))) as other:
+        other.broadcast("so that it has the same tables")
+        with pytest.raises(LogError, match=r"another\.db, but the log is in"):
+            hub.broadcast("x", within=another)
+        assert len(other.history().messages) == 1
+    with contextlib.closing(sqlite3.connect(":memory:")) as memory, pytest.raises(LogError, match="a memory database"):
+        hub.broadcast("x", within=memory)
     another.close()
     with pytest.raises(LogError, match="closed database"):
         hub.broadcast("x", within=another)

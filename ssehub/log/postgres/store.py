@@ -57,6 +57,8 @@ class PostgresStore(Store):
             self._statements.channel, self._statements.listen, self._probe, lambda pid: pid == self._shared.pid
         )
         self._is_standby = False
+        #: Whether the tables certainly exist.
+        self._has_tables = False
         #: The number of entries that were deleted since the last vacuum; None if vacuums take too long.
         self._deleted: int | None = 0
         _stores.add(self)
@@ -71,7 +73,16 @@ class PostgresStore(Store):
         return self._writer.append(letter, deadline)
 
     def append_within(self, letter: Letter, connection: Any) -> None:
-        """Append an entry in the caller's transaction; see :meth:`Store.append_within`."""
+        """Append an entry in the caller's transaction; see :meth:`Store.append_within`.
+
+        If there may be no tables yet, they are created first, on another connection.
+        """
+        if not self._has_tables:
+            try:
+                self.end()
+            except self.errors as error:
+                raise LogError(f"the message was not accepted within the transaction: {error}") from error
+            self._has_tables = True
         run_within(
             connection,
             "postgresql",

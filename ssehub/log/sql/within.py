@@ -12,7 +12,7 @@ class _WrongConnection(TypeError):
     """The object is no connection to a database of the right kind."""
 
 
-def run_within(connection: Any, database: str, statements: Sequence[tuple[str, Sequence[Any]]], place: str) -> None:
+def run_within(connection: Any, database: str, statements: Sequence[tuple[str, Sequence[Any]]], place: str) -> Any:
     """Execute statements on a connection of the application. Nothing is committed or rolled back.
 
     :param connection: a connection or cursor of :mod:`sqlite3` or psycopg, Django's ``connection``, or a session or
@@ -20,13 +20,16 @@ def run_within(connection: Any, database: str, statements: Sequence[tuple[str, S
     :param database: the kind of the database that is needed: ``sqlite`` or ``postgresql``.
     :param statements: the statements, with ``?`` for each parameter.
     :param place: the end of the error text if the statements fail.
+    :returns: the result of the last statement: an object with ``fetchone`` and ``rowcount``.
     :raises TypeError: if the object is not a connection to a database of this kind.
     :raises LogError: if the database rejects a statement. On PostgreSQL the transaction can then only be rolled back.
     """
+    result: Any = None
     try:
         execute, mark = _execute_of(connection, database)
         for statement, parameters in statements:
-            execute(statement.replace("?", mark), tuple(parameters))
+            result = execute(statement.replace("?", mark), tuple(parameters))
+        return result
     except _WrongConnection:
         raise
     except Exception as error:
@@ -37,7 +40,7 @@ def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
     """Return a function that executes a statement, and the mark of its parameters."""
     kind = type(connection)
     if any(base.__name__.startswith("Async") for base in kind.__mro__):  # its methods would have to be awaited
-        raise TypeError(f"within must not be an async connection, but is {kind.__module__}.{kind.__qualname__}")
+        raise _WrongConnection(f"within must not be an async connection, but is {kind.__module__}.{kind.__qualname__}")
     if hasattr(connection, "get_bind") and callable(getattr(connection, "connection", None)):
         connection = connection.connection()  # a session of SQLAlchemy
     if hasattr(connection, "exec_driver_sql"):  # a connection of SQLAlchemy
@@ -51,7 +54,10 @@ def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
         if base.__module__.partition(".")[0] in ("sqlite3", "psycopg", "psycopg2"):
             driver = base.__module__.partition(".")[0]
     _check({"sqlite3": "sqlite", "psycopg": "postgresql", "psycopg2": "postgresql"}.get(driver), database, kind)
-    cursor = connection.cursor() if hasattr(connection, "cursor") else connection
+    # A cursor of the application may have results that were not fetched yet.
+    cursor = (connection if hasattr(connection, "cursor") else connection.connection).cursor()
+    if driver == "sqlite3":
+        cursor.row_factory = None
     return cursor.execute, "?" if driver == "sqlite3" else "%s"
 
 

@@ -84,7 +84,7 @@ class File:
         """
         deadline = time.monotonic() + self._timeout if deadline is None else deadline
 
-        def change(connection: sqlite3.Connection) -> T:
+        def _change(connection: sqlite3.Connection) -> T:
             connection.execute("BEGIN IMMEDIATE")
             result = work(connection)
             connection.execute("COMMIT")
@@ -94,11 +94,11 @@ class File:
         try:
             if not self._turn.acquire(timeout=patience):
                 raise LogError(_BUSY)
-            result = self._try(change, deadline)
+            result = self._try(_change, deadline)
             while self._is_moved():  # so the changes are in a file that is gone
                 if time.monotonic() > deadline:
                     raise LogError(f"{self._path} was replaced while it was written to")
-                result = self._try(change, deadline, self._is_moved)
+                result = self._try(_change, deadline, self._is_moved)
             return result
         finally:
             try:  # noqa: SIM105 - a signal handler can run when a function of Python begins

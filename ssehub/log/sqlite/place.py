@@ -37,6 +37,14 @@ def identity(path: str) -> Identity | None:
         return None
 
 
+def is_same(path: str, other: str) -> bool:
+    """Return whether two paths lead to the same file."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them does not exist yet
+        return bool(path) and os.path.realpath(path) == os.path.realpath(other)
+
+
 def inodes(path: str) -> dict[str, int]:
     """Return the inodes of the files that are beside a file, and of the file itself, by the end of their names."""
     found = {}

@@ -14,7 +14,8 @@ from ssehub.log.sql.row import Found, Letter, Row
 from ssehub.log.sql.store import Statement, Store
 from ssehub.log.sql.within import run_within
 from ssehub.log.sqlite.file import File
-from ssehub.log.sqlite.tables import VERSION, Statements
+from ssehub.log.sqlite.place import is_same
+from ssehub.log.sqlite.tables import MAIN_FILE, VERSION, Statements
 from ssehub.log.sqlite.wakes import Wakes
 
 #: The maximum number of rows that are read at a time.
@@ -61,7 +62,7 @@ class SQLiteStore(Store):
     def append(self, letter: Letter, deadline: float) -> tuple[Position, str]:
         """Append an entry; see :meth:`Store.append`."""
 
-        def insert(connection: sqlite3.Connection) -> tuple[Position, str]:
+        def _insert(connection: sqlite3.Connection) -> tuple[Position, str]:
             epoch, number, previous = connection.execute(self._statements.head).fetchone() or self._has_no_head()
             before = connection.total_changes
             connection.execute(self._statements.insert, (number + 1, previous, *letter))
@@ -69,21 +70,26 @@ class SQLiteStore(Store):
                 raise sqlite3.DatabaseError(f"the trigger {self.prefix}_move is missing")
             return Position(epoch, number + 1, letter.nonce), previous
 
-        return self._file.write(insert, deadline)
+        return self._file.write(_insert, deadline)
 
     def append_within(self, letter: Letter, connection: Any) -> None:
-        """Append an entry in the caller's transaction; see :meth:`Store.append_within`."""
+        """Append an entry in the caller's transaction; see :meth:`Store.append_within`.
+
+        If there are no tables yet, they are created in the same transaction.
+        """
+        file = self._run_within(connection, (MAIN_FILE, ())).fetchone()[0]
+        if not is_same(file, self._path):
+            raise LogError(f"within is a connection to {file or 'a memory database'}, but the log is in {self._path}")
         try:
-            run_within(
-                connection,
-                "sqlite",
-                ((self._statements.insert_next, letter),),
-                f"the tables of the log {self.prefix!r} are in {self._path}",
-            )
+            self._run_within(connection, (self._statements.insert_next, letter))
         except LogError as error:
             if " locked" in str(error.__cause__):
                 raise LogError(f"{error.__cause__}: {_UPGRADE}") from error
-            raise
+            if "no such table" not in str(error.__cause__):
+                raise
+            creation = [(statement, ()) for statement in self._statements.create]
+            begin = self._statements.begin, (time.time_ns(), GENESIS)
+            self._run_within(connection, *creation, begin, (self._statements.insert_next, letter))
 
     def end(self) -> Position:
         """Return the end of the log."""
@@ -162,6 +168,9 @@ class SQLiteStore(Store):
         """Create the tables, unless they exist."""
         self.migration(role)
         self.end()
+
+    def _run_within(self, connection: Any, *statements: tuple[str, Sequence[Any]]) -> Any:
+        return run_within(connection, "sqlite", statements, f"the log {self.prefix!r} is in {self._path}")
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         """Create the tables of the log, unless they exist.

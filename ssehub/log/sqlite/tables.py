@@ -18,6 +18,8 @@ from ssehub.log.sql.row import COLUMNS, LETTER, Letter
 #: The version of the tables.
 VERSION = 1
 
+#: Returns the path of the file that a connection uses; ``""`` for a database in memory.
+MAIN_FILE = "SELECT file FROM pragma_database_list WHERE name = 'main'"
 #: The statements that create the tables. ``$`` is the prefix.
 CREATE = """
 CREATE TABLE IF NOT EXISTS $_head (
