@@ -231,9 +231,7 @@ class PostgresStore(Store):
         self._chance = chance
         self._server = PostgresServer()
         self.url = self._server.dsn()
-        #: When the newest entry was noted, and its number.
-        self._noted: tuple[float, int] | None = None
-        self.faults = (self._crash, self._pause, self._end_connections, self._hold_the_lock, self._trim, self._note,
+        self.faults = (self._crash, self._pause, self._end_connections, self._hold_the_lock, self._trim,
                        self._roll_back)  # fmt: skip
 
     def close(self) -> None:
@@ -263,21 +261,14 @@ class PostgresStore(Store):
     def _trim(self) -> None:
         self._server.run("DELETE FROM ssehub_entries WHERE number <= (SELECT max(number) - 5 FROM ssehub_entries)")
 
-    def _note(self) -> None:
+    def _roll_back(self) -> None:
+        """Remove the entries of the last moment. An older entry stays: without one, the log would be a new one."""
         began = time.monotonic()
         ((number,),) = self._server.run("SELECT max(number) FROM ssehub_entries")
-        self._noted = began, number
-
-    def _roll_back(self) -> None:
-        if self._noted is None:
-            return
-        began, number = self._noted
-        # The newest entry always stays: without it, the log would be a new one.
-        kept = self._server.run("SELECT 1 FROM ssehub_entries WHERE number <= %s LIMIT 1", number)
-        if kept:
+        time.sleep(self._chance.uniform(0.2, 1.0))
+        if self._server.run("SELECT 1 FROM ssehub_entries WHERE number <= %s LIMIT 1", number):
             self._server.run("DELETE FROM ssehub_entries WHERE number > %s", number)
             self.rollbacks.append((began, time.monotonic()))
-        self._noted = None
 
 
 def _mount(folder: Path) -> bool:
