@@ -23,4 +23,4 @@ def test_the_storm(log: str, worker: str) -> None:
     counts = storm.run(log, seconds=30, clients=60, publishers=4, seed=seed, worker=worker)
     print(seed, counts)
     assert counts["duplicates"] == counts["lost without report"] == 0
-    assert counts["accepted"] > 1000 and counts["delivered"] > 10_000 and counts["gaps"] > 10
+    assert counts["accepted"] > 1000 and counts["delivered"] > 5000 and counts["gaps"] > 10
