@@ -210,8 +210,11 @@ class SQLLog(ProcessLocal, Delegating, Log):
         if is_followed:
             progress.expect(letter.nonce)
         try:
-            with self._translating("the message was not accepted"):
+            try:  # not a context manager, because this is the path of every message
                 position, previous = self._store.append(letter, deadline)
+            except Exception as error:
+                self._translate(error, "the message was not accepted")
+                raise
             if isinstance(packet, Command):
                 packet = packet.versioned_by(position)
             entry = Entry(packet, position, previous, letter.body, letter.sent)
@@ -268,11 +271,15 @@ class SQLLog(ProcessLocal, Delegating, Log):
         """
         try:
             yield
-        except LogError:
-            raise
         except Exception as error:
-            if self._closed:
-                raise LogError("the log is closed") from error
-            if isinstance(error, self._store.errors):
-                raise LogError(f"{what}: {error}") from error
+            self._translate(error, what)
             raise
+
+    def _translate(self, error: Exception, what: str) -> None:
+        """Raise the LogError for an error of the database. Return if the error itself has to be raised."""
+        if isinstance(error, LogError):
+            return
+        if self._closed:
+            raise LogError("the log is closed") from error
+        if isinstance(error, self._store.errors):
+            raise LogError(f"{what}: {error}") from error

@@ -22,6 +22,9 @@ class SQLiteLog(SQLLog):
     can be part of a transaction, see ``within`` in :meth:`ssehub.Hub.broadcast`. After a power failure the newest
     entries may be missing (``synchronous=NORMAL``); clients that had received them get a gap event.
 
+    To restore a backup while processes run, use ``.restore`` of the ``sqlite3`` shell. If the file is replaced instead,
+    running processes notice it; but do not start others at the same moment.
+
     :param path: the file. It is created if it does not exist, with access for its owner only. Its folder must exist.
         Beside it are SQLite's own files, and the folder ``<path>-followers`` with a socket for each process.
     :param name: the name of the log, with which the names of its tables begin: letters, digits and ``_``. Each hub in a
