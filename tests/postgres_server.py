@@ -88,11 +88,15 @@ class PostgresServer:
         """Kill the server and its processes, as at a crash. What was committed stays."""
         if self._process is None:
             return
-        for one in (self._process.pid, *self._children()):
+        self._process.send_signal(signal.SIGSTOP)  # it starts no more processes
+        children = self._children()
+        for one in (*children, self._process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)
         self._process.wait(GUARD)
         self._process = None
+        # The next server does not start while one of them still has the shared memory.
+        until(lambda: not any(map(_is_alive, children)), "the processes of the server to end")
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """Stop the server as an administrator does: at once, or with SIGTERM when all clients have left."""
@@ -155,6 +159,14 @@ class PostgresServer:
         subprocess.run(
             [program(name), *arguments], check=True, user=self._user, cwd="/", stdout=subprocess.DEVNULL, timeout=120
         )
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process runs. One that has ended may stay in the list, if nobody waits for it."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def _user() -> str | None:

@@ -82,7 +82,8 @@ class Listener:
                 found = selector.select(max(0.0, deadline - time.monotonic()))
                 for key, _ in found:
                     self._drain(ear) if key.fileobj is ear else self._receive(connection)
-                if not found:
+                # Notifications of this process's own entries may come all the time, and wake nobody.
+                if not found or time.monotonic() > deadline:
                     break
         self._woken.clear()
         if self.delivers is None and time.monotonic() > (self._probed or 0.0) + _PROBE:

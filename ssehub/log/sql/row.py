@@ -82,5 +82,5 @@ def letter_of(packet: Packet, nonce: str, now: float) -> Letter:
     """
     route = route_of(packet, now)
     sent, zone, client_id = route.pop("t"), route.pop("z", None), route.pop("c", None)
-    extra = json.dumps(route, ensure_ascii=False) if route else None
+    extra = json.dumps(route) if route else None  # half of a surrogate pair stays escaped
     return Letter(nonce, zone, client_id, sent, extra, packet.encode())
