@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssehub.log.redis import RedisLog
     from ssehub.log.sqlite import SQLiteLog
     from ssehub.server.connection import Connection
+    from ssehub.server.history_page import HistoryPage
     from ssehub.wsgi.hub import Hub
     from ssehub.wsgi.hub_core import close_all, end_all_streams
     from ssehub.wsgi.response import event_stream, last_event_id
@@ -37,6 +38,7 @@ __all__ = [
     "Decoder",
     "EventTooLarge",
     "Gap",
+    "HistoryPage",
     "Hub",
     "HubClosed",
     "Log",
@@ -84,6 +86,7 @@ _HOMES = {
     "ssehub.log.redis": ("RedisLog",),
     "ssehub.log.sqlite": ("SQLiteLog",),
     "ssehub.server.connection": ("Connection",),
+    "ssehub.server.history_page": ("HistoryPage",),
     "ssehub.wsgi.hub": ("Hub",),
     "ssehub.wsgi.hub_core": ("close_all", "end_all_streams"),
     "ssehub.wsgi.response": ("event_stream", "last_event_id"),

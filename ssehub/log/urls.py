@@ -21,17 +21,18 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+]*):")
 def open_log(url: str, **options: Any) -> Log:
     """Return the log with a URL. Nothing is opened or connected yet.
 
-    =============================================  ==================================================================
-    URL                                            Log
-    =============================================  ==================================================================
-    ``memory:``                                    :class:`~ssehub.MemoryLog`
-    ``sqlite:hub.db``, ``sqlite:///hub.db``        :class:`~ssehub.SQLiteLog` with a path relative to the folder of
-                                                   the process
-    ``sqlite:/srv/hub.db``, ``sqlite:////srv/...`` :class:`~ssehub.SQLiteLog` with an absolute path
-    ``postgresql://user@host/database``            :class:`~ssehub.PostgresLog`
-    ``redis://``, ``rediss://``, ``unix://``       :class:`~ssehub.RedisLog`
-    ``redis+cluster://``, ``rediss+cluster://``    :class:`~ssehub.RedisLog` on a cluster
-    =============================================  ==================================================================
+    ===========================================  ====================================================================
+    URL                                          Log
+    ===========================================  ====================================================================
+    ``memory:``                                  :class:`~ssehub.MemoryLog`
+    ``sqlite:hub.db``, ``sqlite:///hub.db``      :class:`~ssehub.SQLiteLog`, with a path relative to the folder of
+                                                 the process
+    ``sqlite:/srv/hub.db``                       :class:`~ssehub.SQLiteLog`, with an absolute path;
+                                                 ``sqlite:////srv/hub.db`` is the same
+    ``postgresql://user@host/database``          :class:`~ssehub.PostgresLog`
+    ``redis://``, ``rediss://``, ``unix://``     :class:`~ssehub.RedisLog`
+    ``redis+cluster://``, ``rediss+cluster://``  :class:`~ssehub.RedisLog` on a cluster
+    ===========================================  ====================================================================
 
     :param options: other arguments of the log, such as ``size`` and ``name``.
     :raises ValueError: if the URL is unknown or invalid, an option is unknown, or the log's package is not installed.

@@ -40,7 +40,7 @@ class Publisher(Directory):
         :param within: send the message in a transaction of your application: its connection to the database of the log,
             which has to be a :class:`~ssehub.SQLiteLog` or :class:`~ssehub.PostgresLog`. Clients get the message after
             the commit, in the order of the commits, and never after a rollback or a crash. Pass a connection or cursor
-            of :mod:`sqlite3` or psycopg, Django's ``connection``, or a session or connection of SQLAlchemy. The receipt
+            of ``sqlite3`` or psycopg, Django's ``connection``, or a session or connection of SQLAlchemy. The receipt
             has no id, because the message has no place in the log yet. None: send the message now.
         :raises TypeError: if the message is None, or contains a value that JSON cannot represent, or the log cannot
             send within this transaction.
