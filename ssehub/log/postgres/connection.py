@@ -70,6 +70,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             found = selector.select(min(_LOOK, max(0.0, deadline - time.monotonic())))
             if found:
                 return found[0][1]
+            # libpq closes the socket when the server has gone, and a selector does not tell of a closed socket. This
+            # raises an error then.
+            _ = self.pgconn.socket
             if time.monotonic() >= deadline:
                 raise Unanswered(f"the server has not answered for {self.patience:.1f} s")
         raise Unanswered("the connection is being closed")
