@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 # "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair, a single
 # U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR) character." (WHATWG HTML 9.2.5)
-_LINE_BREAK = re.compile("\r\n|\n|\r")
+LINE_BREAK = re.compile("\r\n|\n|\r")
 #: The longest reconnection time, in milliseconds (some 30 years). A stream may send thousands of digits, and timers do
 #: not accept such a number.
 MAX_RETRY = 10**12
+
+
+class Markup(Protocol):
+    """An object that is HTML: a ``Markup`` of markupsafe, a ``SafeString`` of Django, an element of a library."""
+
+    def __html__(self) -> str:
+        """Return the HTML."""
 
 
 class Message:
@@ -101,6 +108,19 @@ class Message:
         )
         return cls(data, event, id=id)
 
+    @classmethod
+    def html(cls, html: str | Markup, event: str = "message", *, id: str | None = None) -> Message:
+        """Return a message whose data is a fragment of HTML, for pages that insert what they receive.
+
+        Nothing is escaped here, and a page runs the scripts of what it inserts. So take the HTML from a template that
+        escapes the values in it. The functions of :mod:`ssehub.html` make the events of htmx, Turbo and Datastar.
+
+        :param html: the HTML. Of an object with a method ``__html__``, what this returns.
+        :raises TypeError: if it is neither a text nor such an object.
+        """
+        rendered = html.__html__() if hasattr(html, "__html__") else html
+        return cls(_text("html", rendered), event, id=id)
+
     def json(self) -> Any:
         """Decode the data as JSON.
 
@@ -117,7 +137,7 @@ class Message:
         """Return the event as bytes: its fields, with one space after each colon, and the blank line that ends it."""
         lines: list[str] = []
         if self._comment is not None:
-            lines += [f": {line}" for line in _LINE_BREAK.split(self._comment)]
+            lines += [f": {line}" for line in LINE_BREAK.split(self._comment)]
         if self._event != "message":
             lines.append(f"event: {self._event}")
         if self._id is not None:
@@ -125,7 +145,7 @@ class Message:
         if self._retry is not None:
             lines.append(f"retry: {self._retry}")
         if self._data is not None:
-            lines += [f"data: {line}" for line in _LINE_BREAK.split(self._data)]
+            lines += [f"data: {line}" for line in LINE_BREAK.split(self._data)]
         return ("\n".join(lines) + "\n\n").encode()
 
     @classmethod

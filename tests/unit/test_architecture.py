@@ -23,6 +23,7 @@ FLOORS = {
     "single_flight": 1,
     "events": 1,
     "log": 2,
+    "html": 4,
     "server": 3,
     "wsgi": 4,
     "client": 3,
