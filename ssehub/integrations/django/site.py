@@ -11,10 +11,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ssehub.integrations.settings import make_hub
+from ssehub.integrations.signed_zones import check_age
 from ssehub.wsgi.access import Authorize, check_origins
 from ssehub.wsgi.hub import Hub
 
-_OTHERS = ("ORIGINS", "CLIENT_ID", "AUTHORIZE")
+_OTHERS = ("ORIGINS", "CLIENT_ID", "AUTHORIZE", "SIGNATURE_AGE")
 
 _lock = threading.Lock()
 _hub: Hub | None = None
@@ -26,6 +27,8 @@ class Settings(NamedTuple):
     origins: frozenset[str]
     client_id: Callable[[Any], str | None]
     authorize: Authorize | None
+    #: Seconds for which a signed address is valid.
+    signature_age: int
 
 
 def read_settings() -> Settings:
@@ -39,6 +42,7 @@ def read_settings() -> Settings:
       None. By default it is the primary key of the logged-in user.
     * ``AUTHORIZE``: a function, or its dotted path; see :data:`~ssehub.wsgi.access.Authorize`.
     * ``ORIGINS``: other origins whose pages may use the streams.
+    * ``SIGNATURE_AGE``: seconds for which the signed address of a stream is valid. By default a day.
     * ``HEARTBEAT``, ``DETACH`` and so on: the arguments of :class:`~ssehub.Hub`.
     * ``HUB``: a hub that you have created, for a test for example. The other settings of a hub are ignored then.
 
@@ -48,9 +52,10 @@ def read_settings() -> Settings:
     try:
         origins = check_origins(given.get("ORIGINS", ()))
         client_id, authorize = _function(given.get("CLIENT_ID", _user)), _function(given.get("AUTHORIZE"))
+        signature_age = check_age(given.get("SIGNATURE_AGE"))
     except (ValueError, TypeError, ImportError) as error:
         raise ImproperlyConfigured(f"settings.SSEHUB: {error}") from error
-    return Settings(origins, client_id, authorize)
+    return Settings(origins, client_id, authorize, signature_age)
 
 
 def hub() -> Hub:

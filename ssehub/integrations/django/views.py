@@ -12,7 +12,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.views.decorators.http import require_safe
 from werkzeug.exceptions import HTTPException
 
+from ssehub.integrations.django.signer import seconds_allowed
 from ssehub.integrations.django.site import hub, read_settings
+from ssehub.integrations.signed_zones import PUBLIC, SIGNATURE
 from ssehub.logger import logger
 from ssehub.wsgi.access import check, cors_headers, preflight_headers
 from ssehub.wsgi.response import NO_SNIFFING, Unfit
@@ -43,17 +45,20 @@ def _answers_preflight(view: Callable[..., HttpResponseBase]) -> Callable[..., H
 def events(request: HttpRequest) -> HttpResponseBase:
     """Return a stream of the zones in the query: ``?zone=a&zone=b``.
 
-    The setting ``AUTHORIZE`` decides who may follow. Without it, only the zone ``default`` can be followed.
+    The setting ``AUTHORIZE`` decides who may follow. Without it, only the zone ``default`` can be followed, and the
+    zones that the tag ``sse_source`` has signed.
     """
     found, zones = read_settings(), request.GET.getlist("zone") or ["default"]
-    client_id, max_age = found.client_id(request), None
-    if found.authorize is None and zones != ["default"]:
-        return JsonResponse({"error": "only the zone default is public: there is no AUTHORIZE"}, status=403)
-    if found.authorize is not None:
-        try:
+    client_id, max_age, signature = found.client_id(request), None, request.GET.get(SIGNATURE)
+    try:
+        if found.authorize is not None:
             max_age = check(found.authorize, request, "subscribe", zones, client_id)
-        except HTTPException as error:
-            return JsonResponse({"error": error.description}, status=error.code or 500)
+        elif signature is not None:
+            max_age = seconds_allowed(zones, client_id, signature)
+        elif zones != [*PUBLIC]:
+            return JsonResponse({"error": "only the zone default is public: there is no AUTHORIZE"}, status=403)
+    except HTTPException as error:
+        return JsonResponse({"error": error.description}, status=error.code or 500)
     return _connect_or_refuse(request, {"zone": zones, "client_id": client_id, "max_age": max_age})
 
 

@@ -12,7 +12,9 @@ from flask.typing import ResponseReturnValue
 
 from ssehub.integrations.after_commit import packet_of, send_after_commit
 from ssehub.integrations.flask.commands import commands
+from ssehub.integrations.flask.pages import Pages, seconds_allowed
 from ssehub.integrations.settings import make_hub
+from ssehub.integrations.signed_zones import PUBLIC, SIGNATURE, check_age
 from ssehub.log import ALL, All, Gap, Receipt
 from ssehub.logger import logger
 from ssehub.server.connection import Connection
@@ -23,14 +25,14 @@ from ssehub.wsgi.script import shared_script
 
 #: Attribute that marks a view with streams. Decorators copy it, if they use ``functools.wraps``.
 _IS_STREAM = "is_ssehub_stream"
-_OTHERS = ("URL", "SCRIPT_URL", "ORIGINS")
+_OTHERS = ("URL", "SCRIPT_URL", "ORIGINS", "SIGNATURE_AGE")
 _HookName = Literal["on_connection", "on_disconnect", "on_gap"]
 _ConnectionHook = TypeVar("_ConnectionHook", bound=Callable[[Connection], object])
 _GapHook = TypeVar("_GapHook", bound=Callable[[Connection, Gap], object])
 
 
-class SSEHub:
-    """Adds a hub to a Flask application.
+class SSEHub(Pages):
+    """Adds a hub to a Flask application. Templates have the functions ``sse_source`` and ``sse_url``.
 
     The configuration, all optional:
 
@@ -41,6 +43,8 @@ class SSEHub:
     * ``SSEHUB_SCRIPT_URL``: the path of the script with which the tabs of a browser share one stream, such as
       ``/shared.js``.
     * ``SSEHUB_ORIGINS``: other origins whose pages may use the streams.
+    * ``SSEHUB_SIGNATURE_AGE``: seconds for which the signed address of a stream is valid, see :meth:`source`. By
+      default a day.
     * ``SSEHUB_HEARTBEAT``, ``SSEHUB_DETACH`` and so on: the arguments of :class:`~ssehub.Hub`.
     * ``SSEHUB_HUB``: a hub that you have created, for a test for example. The other settings of a hub are ignored then.
 
@@ -48,7 +52,7 @@ class SSEHub:
     :param client_id: called for each stream in the context of its request. It returns the id of the client, or None for
         a client without an id, which is the default.
     :param authorize: called before each stream of ``SSEHUB_URL``, see :data:`~ssehub.wsgi.access.Authorize`. Without
-        it, only the zone ``default`` can be followed there.
+        it, only the zone ``default`` can be followed there, and the zones that :meth:`source` has signed.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class SSEHub:
         hub = make_hub(own, _OTHERS, "SSEHUB_")
         app.config.setdefault("SSEHUB_ORIGINS", ())
         check_origins(app.config["SSEHUB_ORIGINS"])
+        check_age(own.get("SIGNATURE_AGE"))
         app.extensions["ssehub"] = hub
         for name, callback in self._hooks:
             getattr(hub, name)(_within(app, callback))
@@ -87,6 +92,8 @@ class SSEHub:
             app.add_url_rule(own["SCRIPT_URL"], "ssehub.script", lambda: shared_script(request))
         app.before_request(self._preflight)
         app.after_request(self._show_origins)
+        app.add_template_global(self.source, "sse_source")
+        app.add_template_global(self.address, "sse_url")
         app.cli.add_command(commands)
 
     @property
@@ -245,7 +252,9 @@ class SSEHub:
         client_id, max_age = self._client_id(), None
         if self._authorize is not None:
             max_age = check(self._authorize, request, "subscribe", zones, client_id)
-        elif zones != ["default"]:
+        elif (signature := request.args.get(SIGNATURE)) is not None:
+            max_age = seconds_allowed(zones, client_id, signature)
+        elif zones != [*PUBLIC]:
             return {"error": "only the zone default is public: the application has no authorize"}, 403
         try:
             return self._connect(zone=zones, client_id=client_id, max_age=max_age)
