@@ -20,11 +20,14 @@ highlight_language = "none"
 nitpicky = True
 #: What other packages document; the build must not need the network.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|datetime|os|threading|types|requests|werkzeug|flask|django|redis|prometheus_client)\..*"),
+    (
+        r"py:.*",
+        r"(collections|datetime|os|threading|types|requests|markupsafe|werkzeug|flask|django|redis|prometheus_client)\..*",
+    ),
     (r"py:.*", r"BadRequest|ImproperlyConfigured|ResponseReturnValue"),  # of Django and Flask
     # Type variables; a value.
     (r"py:.*", r"(ssehub\.(hooks|client\.callbacks)\.)?[CPR]|ssehub\.log\.packet\._All\.ALL"),
-    (r"py:.*", r"ssehub\.integrations\.flask\.extension\._\w+Hook"),
+    (r"py:.*", r"ssehub\.integrations\.flask\.(extension\.)?_\w+Hook"),
     (r"py:.*", r"ssehub\.integrations\.django\.site\.Settings"),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from ssehub.html import turbo
 from ssehub.integrations import django as sse
 from ssehub.integrations.django import site as sse_site
 from ssehub.integrations.django import views
+from tests.docs.test_docs import DOCS, blocks
 
 # The settings are those of the other module: Django has one configuration in a process.
 from tests.integration import test_django as other
@@ -194,3 +196,39 @@ def test_what_is_missing_is_named(configure: Callable[..., Client]) -> None:
         with pytest.raises(ImproperlyConfigured, match="SIGNATURE_AGE"):
             sse.hub()
     configure()
+
+
+class Task:
+    """A model, as the page about HTML uses it."""
+
+    objects: Any
+
+    def __init__(self, text: str) -> None:
+        self.pk, self.text = 7, text
+
+
+Task.objects = types.SimpleNamespace(all=lambda: [Task("<old>")], create=Task)
+
+
+def test_the_recipe_of_the_documentation(configure: Callable[..., Client]) -> None:
+    text = (DOCS / "html.rst").read_text()
+    code = textwrap.dedent(re.findall(r"In the views::\n\n((?:(?:    .*)?\n)+)", text)[0])
+    scope: dict[str, Any] = {"__name__": "views", "Task": Task}
+    exec(code, scope)
+    row, shown = blocks(text, "html")[2:]
+    names = {"page.html": shown, "task.html": row}
+    urls = types.ModuleType("urls")
+    urls.urlpatterns = [  # type: ignore[attr-defined]
+        path("events", views.events),
+        path("", scope["page"]),
+        path("tasks", scope["add"]),
+    ]
+    engine = {**ENGINE, "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", names)]}}
+    client = configure()
+    with override_settings(TEMPLATES=[engine], ROOT_URLCONF=urls), testing.capture(sse.hub()) as sent:
+        answered = client.get("/").content.decode()
+        url = html.unescape(re.findall(r'<turbo-stream-source src="(.*?)">', answered)[0])
+        assert '<li id="task-7">&lt;old&gt;</li>' in answered and client.head(url).status_code == 200
+        assert client.post("/tasks", {"text": "<new>"}).status_code == 204
+    (packet,) = sent.packets()
+    assert packet.message == turbo.append("tasks", '<li id="task-7">&lt;new&gt;</li>\n') and packet.zone == "tasks"

@@ -16,6 +16,7 @@ from jinja2 import DictLoader
 from ssehub import testing
 from ssehub.html import turbo
 from ssehub.integrations.flask import SSEHub
+from tests.docs.test_docs import DOCS, blocks
 from tests.streams import Stream, call
 
 Made = tuple[Flask, SSEHub]
@@ -252,3 +253,21 @@ def test_what_is_missing_is_named(make: Callable[..., Made]) -> None:
 def test_a_template_for_a_text_is_not_escaped_by_flask(make: Callable[..., Made], tmp_path: Path) -> None:
     _, sse = make()
     assert sse.fragment("row.txt", text="<b>").data == "<b>"
+
+
+def test_the_recipe_of_the_documentation(site: Any) -> None:
+    text = (DOCS / "html.rst").read_text()
+    row, shown = blocks(text, "html")[:2]
+    scope: dict[str, Any] = {"__name__": "app"}
+    exec(blocks(text, "python")[0], scope)
+    scope["app"].jinja_loader = DictLoader({"task.html": row, "page.html": shown})
+    here = site(scope["app"])
+    call(here.port, "POST", "/tasks", {"text": "<old>"})
+    answered = call(here.port, "GET", "/")[1].decode()
+    assert '<li id="task-0">&lt;old&gt;</li>' in answered
+    stream = here.stream(html.unescape(re.findall(r'<turbo-stream-source src="(.*?)">', answered)[0]))
+    stream.opened()
+    call(here.port, "POST", "/tasks", {"text": "<new>"})
+    assert stream.data(1) == [turbo.append("tasks", '<li id="task-1">&lt;new&gt;</li>').data]
+    stream.close()
+    scope["sse"].hub.close()
