@@ -22,6 +22,11 @@ from ssehub.html.markup import HTML, Into, attributes, check_choice, check_id, c
 Swap = Literal["innerHTML", "beforeend", "afterbegin", "beforebegin", "afterend"]
 _SWAPS = ("innerHTML", "beforeend", "afterbegin", "beforebegin", "afterend")
 _RELOAD = "location.reload()"
+#: After an answer that is no stream, such as a proxy's 502, the extension makes another ``EventSource``, which begins
+#: anew at the cursor of the page (bigskysoftware/htmx-extensions#184). What it brings is in the page already.
+_RELOAD_ANOTHER = (
+    "if (this.stream && this.stream !== event.detail.source) location.reload(); this.stream = event.detail.source"
+)
 
 
 @overload
@@ -100,8 +105,8 @@ def partial(target: str, html: HTML | None = None, swap: Swap | Literal["outerHT
 def source(url: str, *, version: Literal[2, 4] = 2) -> str:
     """Return the attributes of an element that opens a stream.
 
-    At a gap, the page is loaded again. htmx evaluates an expression for this. If your ``Content-Security-Policy``
-    forbids it, write the attributes yourself.
+    At a gap, the page is loaded again, and with htmx 2 also when the stream is back after an error response. htmx
+    evaluates expressions for this. If your ``Content-Security-Policy`` forbids it, write the attributes yourself.
 
     :param version: the version of htmx.
     :raises ValueError: if the address is empty, or has a control character.
@@ -111,4 +116,4 @@ def source(url: str, *, version: Literal[2, 4] = 2) -> str:
         return attributes({"hx-sse:connect": url, "hx-on:ssehub.gap": _RELOAD}).lstrip()
     # The extension passes an event on to the element if a trigger names it.
     gap = {"hx-trigger": "sse:ssehub.gap", "hx-on:sse:ssehub.gap": _RELOAD}
-    return attributes({"hx-ext": "sse", "sse-connect": url, **gap}).lstrip()
+    return attributes({"hx-ext": "sse", "sse-connect": url, **gap, "hx-on:htmx:sse-open": _RELOAD_ANOTHER}).lstrip()

@@ -1,8 +1,7 @@
 """Turbo: events with the stream elements of Turbo 8.
 
-"You can render any number of stream elements in a single stream message from a WebSocket, SSE or in response to a form
-submission." (https://turbo.hotwired.dev/handbook/streams) A page gets them with an element
-``<turbo-stream-source src="/events">``. The actions: https://turbo.hotwired.dev/reference/streams
+A page gets them with an element ``<turbo-stream-source src="/events">``, from events without a type. The actions:
+https://turbo.hotwired.dev/reference/streams
 
 Turbo finds an element by its id, which it calls the target. "If the template's first element has an id that is already
 used by a direct child inside the container targeted by dom_id, it is replaced instead of appended." So if the rows of a

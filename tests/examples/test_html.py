@@ -12,11 +12,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from flask import render_template_string
+from flask import abort, render_template_string, request
 
 from ssehub import Message
 from ssehub.html import htmx
 from tests.browser import Tab
+from tests.docs.test_docs import DOCS, blocks
 from tests.example_apps import EXAMPLES
 from tests.libraries import Libraries
 from tests.streams import call, until
@@ -47,6 +48,17 @@ class Example:
     def connected(self, count: int) -> None:
         """Wait until so many pages have a stream."""
         until(lambda: self.hub.stats()["connections"] == count, f"{count} streams")
+
+    def refuse(self) -> list[int]:
+        """Answer the next request for a stream with a 502, as a proxy does at a restart. Return what is still to be."""
+        left = [502]
+
+        def refuse() -> None:
+            if request.path == "/events" and left:
+                abort(left.pop())
+
+        self.module.app.before_request_funcs.setdefault(None, []).append(refuse)
+        return left
 
     def forget(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Let the next page have a cursor that no log knows. Return the list of the cursors of all pages."""
@@ -246,3 +258,37 @@ def test_htmx_2_swaps_out_of_band(start: Start, open_tab: Open) -> None:
     page.wait_for("#rows > tr > td", "0", "2")
     page.wait_for("#gone")
     page.wait_for("[sse-swap]", "kept")
+
+
+def test_htmx_2_is_loaded_again_after_an_error_response(start: Start, open_tab: Open) -> None:
+    example = start("htmx")
+    example.post("/lines", text="first")
+    page = open_tab(example.url)
+    example.connected(1)
+    example.post("/lines", text="second")
+    page.wait_for("#lines li", "first", "second")
+    left = example.refuse()
+    example.hub.disconnect(example.hub.connections()[0].client_id)
+    until(lambda: not left)
+    example.post("/lines", text="third")
+    until(lambda: page.was_reloaded)
+    example.connected(1)
+    example.post("/lines", text="fourth")
+    page.wait_for("#lines li", "first", "second", "third", "fourth")
+
+
+def test_turbo_is_loaded_again_after_an_error_response(start: Start, open_tab: Open) -> None:
+    example = start("turbo")
+    script = blocks((DOCS / "html.rst").read_text(), "html")[4].replace("5000", "50")
+    template = Path(example.module.app.root_path) / "templates" / "page.html"
+    template.write_text(template.read_text().replace("<body>", f"{script}<body>"))
+    page = open_tab(example.url)
+    example.connected(1)
+    left = example.refuse()
+    example.hub.disconnect(example.hub.connections()[0].client_id)
+    until(lambda: not left)
+    example.post("/tasks", text="meanwhile")
+    until(lambda: page.was_reloaded)
+    example.connected(1)
+    example.post("/tasks", text="after")
+    until(lambda: len(page.texts("#tasks li")) == 2)

@@ -215,7 +215,7 @@ def test_the_recipe_of_the_documentation(configure: Callable[..., Client]) -> No
     code = textwrap.dedent(re.findall(r"In the views::\n\n((?:(?:    .*)?\n)+)", text)[0])
     scope: dict[str, Any] = {"__name__": "views", "Task": Task}
     exec(code, scope)
-    row, shown = blocks(text, "html")[2:]
+    row, shown = blocks(text, "html")[2:4]
     names = {"page.html": shown, "task.html": row}
     urls = types.ModuleType("urls")
     urls.urlpatterns = [  # type: ignore[attr-defined]
