@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,20 @@ from tests.streams import until
 Found = dict[str, Finding]
 
 
+@contextlib.contextmanager
+def followed(file: Path) -> Iterator[Path]:
+    """Follow a log in a file."""
+    with contextlib.closing(SQLiteLog(file)) as one:
+        one.start(lambda entry: 0, lambda end, commands: None)
+        until(lambda: list(file.parent.glob("hub.db-followers/*")), "the follower to listen")
+        yield file
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
     """Return the path of a file with a log that a process follows."""
-    file = tmp_path / "hub.db"
-    followed = SQLiteLog(file)
-    followed.start(lambda entry: 0, lambda end, commands: None)
-    until(lambda: list(tmp_path.glob("hub.db-followers/*")), "the follower to listen")
-    yield file
-    followed.close()
+    with followed(tmp_path / "hub.db") as file:
+        yield file
 
 
 def look(path: Path, epochs: frozenset[tuple[int, int]] | None = None, **options: Any) -> Found:
@@ -128,12 +134,18 @@ def test_a_lock_that_is_held_for_long_is_told(path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_user_who_may_not_write_is_told(path: Path, tmp_path: Path) -> None:
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
-    for file in tmp_path.glob("hub.db*"):
-        if file.is_file():
-            file.chmod(0o644)
+def test_a_user_who_may_not_write_is_told() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # not in pytest's folder, which other users cannot enter
+        os.chmod(folder, 0o755)
+        with followed(Path(folder) / "hub.db") as path:
+            for file in Path(folder).glob("hub.db*"):
+                if file.is_file():
+                    file.chmod(0o644)
+            found = found_by_another_user(path)
+    assert "'sqlite rights': 'FAIL'" in found and "'sqlite followers': 'warn'" in found
+
+
+def found_by_another_user(path: Path) -> str:
     code = (
         "import os, sys; from ssehub.tools.doctor.checks import sqlite; from ssehub.tools.doctor import Target;"
         " os.setuid(65534);"
@@ -141,7 +153,8 @@ def test_a_user_who_may_not_write_is_told(path: Path, tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, f"sqlite:{path}"]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert "'sqlite rights': 'FAIL'" in done.stdout and "'sqlite followers': 'warn'" in done.stdout, done
+    assert done.returncode == 0, done
+    return done.stdout
 
 
 def test_an_unknown_kind_of_log_is_told_and_one_without_checks_is_skipped() -> None:
