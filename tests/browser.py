@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.servers import missing
-from tests.streams import until
+from tests.streams import GUARD, until
 
 _ARGUMENTS = (
     "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
@@ -77,7 +77,12 @@ class Tab:
 
     def wait_for(self, selector: str, *texts: str) -> None:
         """Wait until the elements that match a selector have exactly these texts."""
-        until(lambda: self.texts(selector) == list(texts), f"{texts}, but it shows {self.texts(selector)}")
+        wait_for_browser(lambda: self.texts(selector) == list(texts), f"{texts} in {selector}")
+
+
+def wait_for_browser(condition: Callable[[], Any], what: str = "") -> Any:
+    """Wait until a condition is true, as long as a browser may need on a busy machine."""
+    return until(condition, what, 3 * GUARD)
 
 
 @pytest.fixture

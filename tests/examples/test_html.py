@@ -16,11 +16,11 @@ from flask import abort, render_template_string, request
 
 from ssehub import Message
 from ssehub.html import htmx
-from tests.browser import Tab
+from tests.browser import Tab, wait_for_browser
 from tests.docs.test_docs import DOCS, blocks
 from tests.example_apps import EXAMPLES
 from tests.libraries import Libraries
-from tests.streams import call, until
+from tests.streams import call
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 DOWNLOAD = re.compile(r"curl -o static/(\S+) https://cdn\.jsdelivr\.net/npm/(@?[^@\s]+@[\d.]+)/(\S+)")
@@ -47,7 +47,7 @@ class Example:
 
     def connected(self, count: int) -> None:
         """Wait until so many pages have a stream."""
-        until(lambda: self.hub.stats()["connections"] == count, f"{count} streams")
+        wait_for_browser(lambda: self.hub.stats()["connections"] == count, f"{count} streams")
 
     def refuse(self) -> list[int]:
         """Answer the next request for a stream with a 502, as a proxy does at a restart. Return what is still to be."""
@@ -111,11 +111,11 @@ def test_turbo_adds_and_removes_tasks_in_all_pages(start: Start, open_tab: Open)
     pages[0].fill("input", HOSTILE)
     pages[0].click("form button")
     for page in pages:
-        until(lambda page=page: len(page.texts("#tasks li")) == 2)
+        wait_for_browser(lambda page=page: len(page.texts("#tasks li")) == 2)
         assert HOSTILE in page.texts("#tasks li")[1] and page.run("return document.querySelector('img')") is None
     pages[1].click("#task-1 button")
     for page in pages:
-        until(lambda page=page: len(page.texts("#tasks li")) == 1)
+        wait_for_browser(lambda page=page: len(page.texts("#tasks li")) == 1)
         assert page.run("return document.title") == "Tasks" and not page.was_reloaded
 
 
@@ -135,7 +135,7 @@ def test_turbo_shows_what_came_between_page_and_stream_once(
     monkeypatch.undo()
     example.connected(1)
     example.post("/tasks", text="after")
-    until(lambda: len(page.texts("#tasks li")) > 1)
+    wait_for_browser(lambda: len(page.texts("#tasks li")) > 1)
     assert page.run("return [...document.querySelectorAll('#tasks li')].map(e => e.id)") == ["task-1", "task-2"]
 
 
@@ -145,9 +145,9 @@ def test_turbo_refreshes_a_page_that_has_missed_something(
     example = start("turbo")
     cursors = example.forget(monkeypatch)
     page = open_tab(example.url)
-    until(lambda: len(cursors) == 2)
+    wait_for_browser(lambda: len(cursors) == 2)
     example.post("/tasks", text="after")
-    until(lambda: len(page.texts("#tasks li")) == 1)
+    wait_for_browser(lambda: len(page.texts("#tasks li")) == 1)
     assert not page.was_reloaded  # the page was morphed
 
 
@@ -171,7 +171,7 @@ def test_a_page_that_has_missed_something_is_loaded_again(
     example = start(name)
     cursors = example.forget(monkeypatch)
     open_tab(example.url)
-    until(lambda: len(cursors) == 2)
+    wait_for_browser(lambda: len(cursors) == 2)
     example.connected(1)
     assert len(cursors) == 2
 
@@ -220,7 +220,7 @@ def test_htmx_4_swaps_and_is_loaded_again(
     cursors = example.forget(monkeypatch)
     example.module.app.view_functions["page"] = lambda: render_template_string(FOUR, cursor=example.sse.cursor("chat"))
     page = open_tab(example.url)
-    until(lambda: len(cursors) == 2)
+    wait_for_browser(lambda: len(cursors) == 2)
     example.connected(1)
     for message in (
         Message.html("<b>now</b>"),
@@ -269,9 +269,9 @@ def test_htmx_2_is_loaded_again_after_an_error_response(start: Start, open_tab: 
     page.wait_for("#lines li", "first", "second")
     left = example.refuse()
     example.hub.disconnect(example.hub.connections()[0].client_id)
-    until(lambda: not left)
+    wait_for_browser(lambda: not left)
     example.post("/lines", text="third")
-    until(lambda: page.was_reloaded)
+    wait_for_browser(lambda: page.was_reloaded)
     example.connected(1)
     example.post("/lines", text="fourth")
     page.wait_for("#lines li", "first", "second", "third", "fourth")
@@ -286,9 +286,9 @@ def test_turbo_is_loaded_again_after_an_error_response(start: Start, open_tab: O
     example.connected(1)
     left = example.refuse()
     example.hub.disconnect(example.hub.connections()[0].client_id)
-    until(lambda: not left)
+    wait_for_browser(lambda: not left)
     example.post("/tasks", text="meanwhile")
-    until(lambda: page.was_reloaded)
+    wait_for_browser(lambda: page.was_reloaded)
     example.connected(1)
     example.post("/tasks", text="after")
-    until(lambda: len(page.texts("#tasks li")) == 2)
+    wait_for_browser(lambda: len(page.texts("#tasks li")) == 2)

@@ -19,7 +19,7 @@ from tests.streams import GUARD, until
 
 MakeHub = Callable[..., Hub]
 #: The number of entries of a test with many processes.
-COUNT = 24_000
+COUNT = 12_000
 
 
 class Program:

@@ -20,7 +20,7 @@ from benchmarks import storm
 )
 def test_the_storm(log: str, worker: str) -> None:
     seed = secrets.randbits(32)
-    counts = storm.run(log, seconds=30, clients=60, publishers=4, seed=seed, worker=worker)
+    counts = storm.run(log, seconds=20, clients=60, publishers=4, seed=seed, worker=worker)
     print(seed, counts)
     assert counts["duplicates"] == counts["lost without report"] == 0
-    assert counts["accepted"] > 1000 and counts["delivered"] > 5000 and counts["gaps"] > 10
+    assert counts["accepted"] > 500 and counts["delivered"] > 2500 and counts["gaps"] > 5
