@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ssehub import Hub, LogError, Message, Packet, SQLiteLog
+from ssehub.log import Entry
 from tests.followers import Follower
 from tests.servers import ROOT, answers, free_port, gunicorn, output, process
 from tests.streams import GUARD, Stream, until
@@ -44,6 +45,45 @@ def held(path: Path) -> list[str]:
 
 
 # Threads
+
+
+class _AskedLock:
+    """A lock that counts how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.asked += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_follower_that_looks_while_a_message_is_delivered_delivers_the_next_one_as_usual(path: Path) -> None:
+    log, other = SQLiteLog(path), SQLiteLog(path)
+    texts: list[str | None] = []
+    breaks: list[object] = []
+    lock = _AskedLock()
+
+    def deliver(entry: Entry) -> int:
+        texts.append(entry.packet.message.data)
+        if texts == ["own"]:
+            asked = lock.asked
+            other.append(Packet(Message("other"), broadcast=True))
+            until(lambda: lock.asked > asked, "the follower to look")
+        return 1
+
+    log.start(deliver, lambda *found: breaks.append(found))
+    breaks.clear()  # the start is told as one
+    log._replica._adding = lock  # type: ignore[assignment]
+    log.append(Packet(Message("own"), broadcast=True))
+    until(lambda: len(texts) == 2 or breaks)
+    assert texts == ["own", "other"] and not breaks
+    for one in (log, other):
+        one.close()
 
 
 def test_fifty_threads_that_send_at_once_each_keep_their_order(path: Path, make: MakeHub) -> None:

@@ -70,7 +70,9 @@ class SQLReplica(Replica):
 
         :returns: whether there were new rows.
         """
-        if not self._is_sound:
+        with self._adding:  # while a thread adds its entry, the history is not sound
+            is_sound = self._is_sound
+        if not is_sound:
             self._begin_anew(broken)
             return True
         before = self.history.end
