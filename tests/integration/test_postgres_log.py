@@ -118,9 +118,20 @@ def test_sql_sends_to_zones_and_clients_and_only_what_fits(dsn: str, make_hub: M
     ada.wait_for("all", "zone a")
     bob.wait_for("all", "two\nlines\nand a third")
     assert bob.events[-1].event == "order"
-    for arguments, complaint in (("NULL", "data is NULL"), ("NULL, NULL, E'a\\nb', 'x'", "line break")):
+    for arguments, complaint in (
+        ("NULL", "data is NULL"),
+        ("NULL, NULL, E'a\\nb', 'x'", "line break"),
+        ("NULL, NULL, 'ssehub.gap', 'x'", "the hub's own"),
+        ("'', NULL, NULL, 'x'", "1 to 255 characters"),
+        ("NULL, repeat('x', 256), NULL, 'x'", "1 to 255 characters"),
+        ("NULL, E'a\\nb', NULL, 'x'", "control character"),
+        ("E'\\u009f', NULL, NULL, 'x'", "control character"),
+    ):
         with pytest.raises(psycopg.errors.RaiseException, match=complaint):
             rows(dsn, f"SELECT ssehub_send({arguments})")
+    for name in ("a-b", "a b", "ä", "a]b", "\\u00a0", "x" * 255):
+        rows(dsn, f"SELECT ssehub_send(E'{name}', E'{name}', NULL, 'x')")
+    assert hub.broadcast("end").queued == 2 and hub.stats()["unreadable"] == 0
 
 
 def test_a_trigger_of_another_user_sends_with_any_search_path(dsn: str, make_hub: MakeHub) -> None:

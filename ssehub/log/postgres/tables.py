@@ -154,6 +154,15 @@ BEGIN
     IF strpos(event, chr(10)) > 0 OR strpos(event, chr(13)) > 0 THEN
         RAISE EXCEPTION 'event contains a line break';
     END IF;
+    IF starts_with(event, 'ssehub.') THEN
+        RAISE EXCEPTION 'events that begin with ssehub. are the hub''s own';
+    END IF;
+    IF length(zone) NOT BETWEEN 1 AND 255 OR length(client_id) NOT BETWEEN 1 AND 255 THEN
+        RAISE EXCEPTION 'zone and client_id must be 1 to 255 characters';
+    END IF;
+    IF regexp_match(concat(zone, client_id), '[\\u0001-\\u001f\\u007f-\\u009f]') IS NOT NULL THEN
+        RAISE EXCEPTION 'zone or client_id contains a control character';
+    END IF;
     INSERT INTO @_outbox (nonce, zone, client_id, sent, body) VALUES (
         left(gen_random_uuid()::text, 8), zone, client_id, extract(epoch FROM clock_timestamp()),
         convert_to(
