@@ -444,6 +444,12 @@ def test_a_message_is_part_of_a_transaction_of_django(path: Path, make: MakeHub,
     assert "BEGIN IMMEDIATE" in said and "transaction_mode" in said
 
 
+def test_within_a_transaction_a_log_without_a_head_accepts_nothing(make: MakeHub, shell: sqlite3.Connection) -> None:
+    shell.execute("DELETE FROM ssehub_head")
+    with pytest.raises(LogError, match="ssehub_head is empty"):
+        make().broadcast("lost", within=shell)
+
+
 def test_a_transaction_that_cannot_begin_to_write_says_what_to_do(
     path: Path, make: MakeHub, shell: sqlite3.Connection
 ) -> None:

@@ -81,7 +81,7 @@ class SQLiteStore(Store):
         if not is_same(file, self._path):
             raise LogError(f"within is a connection to {file or 'a memory database'}, but the log is in {self._path}")
         try:
-            self._run_within(connection, (self._statements.insert_next, letter))
+            self._insert_within(connection, letter)
         except LogError as error:
             if " locked" in str(error.__cause__):
                 raise LogError(f"{error.__cause__}: {_UPGRADE}") from error
@@ -89,7 +89,7 @@ class SQLiteStore(Store):
                 raise
             creation = [(statement, ()) for statement in self._statements.create]
             begin = self._statements.begin, (time.time_ns(), GENESIS)
-            self._run_within(connection, *creation, begin, (self._statements.insert_next, letter))
+            self._insert_within(connection, letter, *creation, begin)
 
     def end(self) -> Position:
         """Return the end of the log."""
@@ -168,6 +168,11 @@ class SQLiteStore(Store):
         """Create the tables, unless they exist."""
         self.migration(role)
         self.end()
+
+    def _insert_within(self, connection: Any, letter: Letter, *first: tuple[str, Sequence[Any]]) -> None:
+        inserted = self._run_within(connection, *first, (self._statements.insert_next, letter))
+        if inserted.rowcount == 0:
+            raise LogError(f"the message was not accepted: the table {self.prefix}_head is empty")
 
     def _run_within(self, connection: Any, *statements: tuple[str, Sequence[Any]]) -> Any:
         return run_within(connection, "sqlite", statements, f"the log {self.prefix!r} is in {self._path}")
