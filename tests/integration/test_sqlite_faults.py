@@ -262,6 +262,23 @@ def test_while_another_program_writes_messages_wait_and_are_refused_after_the_ti
     follower.wait_for("waits", "accepted")
 
 
+def test_a_process_that_ends_while_another_program_writes_is_forgotten_without_a_complaint(
+    make: MakeHub, shell: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make()
+    Follower(hub)
+    shell.execute("BEGIN IMMEDIATE")
+    closing = threading.Thread(target=hub.close)
+    closing.start()
+    until(lambda: hub._log.presence._closed)  # type: ignore[union-attr]
+    turn = hub._log._store._file._turn  # type: ignore[attr-defined]
+    until(lambda: caplog.messages or not turn.acquire(blocking=False) or turn.release(), "the process to wait")
+    shell.execute("ROLLBACK")
+    closing.join(GUARD)
+    assert shell.execute("SELECT count(*) FROM ssehub_processes").fetchall() == [(0,)]
+    assert not caplog.messages
+
+
 def test_a_program_that_lets_nobody_read_is_waited_for(path: Path, make: MakeHub) -> None:
     creator = make()
     creator.broadcast("creates the file")
