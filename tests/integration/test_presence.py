@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ssehub import Hub, LogError, RedisLog, UnknownClient
+from ssehub import Hub, LogError, RedisLog, SQLiteLog, UnknownClient
 from ssehub.log.redis.ledger import Ledger
 from tests.followers import Follower
 from tests.redis_server import RedisServer
@@ -377,6 +377,32 @@ def test_what_a_client_costs_that_comes_does_not_depend_on_its_other_sessions(
     assert len(read) >= 3 and max(read) < 4000 and max(written) < 8000, "300 sessions are some 20,000 characters"
     for stream in streams:
         stream.close()  # type: ignore[attr-defined]
+
+
+def test_in_a_file_a_client_that_leaves_costs_no_more_if_thousands_stay(tmp_path: Path, make_hub: MakeHub) -> None:
+    log = SQLiteLog(tmp_path / "hub.db")
+    hub = make_hub(log)
+    Follower(hub, client_id="bob")
+    store, process = log._store, log.presence.process
+    stay = range(2000)
+    store.execute(
+        [
+            (
+                f"INSERT INTO {store.prefix}_sessions VALUES (?, ?, ?, '[]', 0)",
+                [(process, f"{n}", f"{n}") for n in stay],
+            ),
+            (f"INSERT INTO {store.prefix}_clients VALUES (?, ?, 'null')", [(process, f"{n}") for n in stay]),
+        ]
+    )
+    steps: list[int] = []
+    store._file.read(lambda connection: connection.set_progress_handler(lambda: steps.append(10), 10))  # type: ignore[attr-defined]
+    ada = hub.stream(client_id="ada")
+    next(ada)
+    ada.close()  # type: ignore[attr-defined]
+    assert log.presence.settle()
+    here = [(one,) for one in sorted(["bob", *map(str, stay)])]
+    assert store.query(f"SELECT client_id FROM {store.prefix}_clients ORDER BY client_id") == here
+    assert sum(steps) < 20_000, "to look at each of them takes 60,000 steps"
 
 
 def test_orders_that_were_written_while_a_process_could_not_follow_are_obeyed(

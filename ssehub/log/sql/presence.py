@@ -124,13 +124,13 @@ class SQLPresence(SharedPresence):
         )
         yield (f"DELETE FROM {self._prefix}_sessions WHERE process = ? AND session_id = ?", closed)
         yield from self._upsert("clients", ("client_id",), ("metadata",), list(self._metadata(changes)))
-        if closed:
-            sessions = f"SELECT 1 FROM {self._prefix}_sessions s WHERE s.process = c.process"
-            yield (
-                f"DELETE FROM {self._prefix}_clients AS c WHERE process = ?"
-                f" AND NOT EXISTS ({sessions} AND s.client_id = c.client_id)",
-                [(self.process,)],
-            )
+        # Only these clients are looked at: to look at all would take as long as the process has clients.
+        left = [(self.process, id) * 2 for id, sessions in changes.items() if None in sessions.values()]
+        others = f"SELECT 1 FROM {self._prefix}_sessions WHERE process = ? AND client_id = ?"
+        yield (
+            f"DELETE FROM {self._prefix}_clients WHERE process = ? AND client_id = ? AND NOT EXISTS ({others})",
+            left,
+        )
 
     def _metadata(self, changes: Changes) -> Iterator[tuple[str, str]]:
         assert self._local is not None
