@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from ssehub import Hub, LogError, RedisLog, SQLiteLog, UnknownClient
+from ssehub import Hub, LogError, PostgresLog, RedisLog, SQLiteLog, UnknownClient
 from ssehub.log.redis.ledger import Ledger
 from tests.followers import Follower
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
 from tests.shared_logs import KINDS, SharedLog
@@ -403,6 +405,25 @@ def test_in_a_file_a_client_that_leaves_costs_no_more_if_thousands_stay(tmp_path
     here = [(one,) for one in sorted(["bob", *map(str, stay)])]
     assert store.query(f"SELECT client_id FROM {store.prefix}_clients ORDER BY client_id") == here
     assert sum(steps) < 20_000, "to look at each of them takes 60,000 steps"
+
+
+@pytest.mark.postgres
+def test_a_process_that_is_late_while_another_forgets_it_is_seen_again_whole(
+    postgres_server: PostgresServer, make_hub: MakeHub
+) -> None:
+    dsn = postgres_server.new_database(f"db_{secrets.token_hex(8)}")
+    late, other = (make_hub(PostgresLog(dsn, lease=3600.0)) for _ in range(2))
+    Follower(late, client_id="ada", zone="a")
+    postgres_server.run("UPDATE ssehub_processes SET expires = 1", dsn=dsn)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(dsn) as connection:
+        connection.execute("SELECT * FROM ssehub_zones WHERE zone = 'a' FOR UPDATE")
+        forgetting = threading.Thread(target=other._log.presence.delete_expired)  # type: ignore[union-attr]
+        forgetting.start()
+        until(lambda: postgres_server.run(waiting, dsn=dsn) == [(1,)], "the other process to forget the first")
+        Follower(late, client_id="bob", zone="b")  # so the lease is renewed
+    forgetting.join(GUARD)
+    until(lambda: seen(other) == [("ada", ("a",)), ("bob", ("b",))])
 
 
 def test_orders_that_were_written_while_a_process_could_not_follow_are_obeyed(

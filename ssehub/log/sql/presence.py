@@ -104,10 +104,17 @@ class SQLPresence(SharedPresence):
         return bool(known)
 
     def delete_expired(self) -> None:
-        """Delete the records of the processes whose leases have expired."""
-        expired = f"SELECT process FROM {self._prefix}_processes WHERE expires <= {self._tables.now}"
-        if self._tables.query(expired):
-            self._tables.execute(self._deletion(f"IN ({expired})", ()))
+        """Delete the records of the processes whose leases have expired.
+
+        They are marked first, which locks their rows. So if one of them renews its lease at this moment, it waits, and
+        then learns that it was forgotten.
+        """
+        processes = f"{self._prefix}_processes"
+        expired = f"expires <= {self._tables.now}"
+        if self._tables.query(f"SELECT process FROM {processes} WHERE {expired}"):
+            mark = f"UPDATE {processes} SET expires = 0 WHERE {expired}", [()]
+            marked = f"IN (SELECT process FROM {processes} WHERE expires = 0)"
+            self._tables.execute([mark, *self._deletion(marked, ())])
 
     def delete_own(self) -> None:
         """Delete the records of this process."""
