@@ -174,6 +174,25 @@ def test_without_a_thread_for_the_follower_a_client_comes_back_later(
     second.wait_for("x")
 
 
+def test_without_a_thread_for_the_follower_a_message_is_accepted_and_delivered_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_threads = NoThreads(monkeypatch, "ssehub-follower")
+    log = SQLiteLog(path)
+    texts: list[str | None] = []
+
+    def start() -> None:
+        log.start(lambda entry: texts.append(entry.packet.message.data) or 0, lambda *_: None)
+
+    with pytest.raises(LogError, match="new thread"):
+        start()
+    log.append(Packet(Message("x"), broadcast=True))
+    no_threads.names.clear()
+    start()
+    until(lambda: texts == ["x"])
+    log.close()
+
+
 class Stop(Exception):
     """The exception of a signal handler."""
 

@@ -206,7 +206,8 @@ class SQLLog(ProcessLocal, Delegating, Log):
         deadline = time.monotonic() + self._timeout
         letter = letter_of(packet, new_nonce(), time.time())
         progress = self._replica.progress
-        is_followed = self._replica.is_open
+        callbacks = self._callbacks
+        is_followed = callbacks is not None and self._replica.is_open
         if is_followed:
             progress.expect(letter.nonce)
         try:
@@ -218,7 +219,7 @@ class SQLLog(ProcessLocal, Delegating, Log):
             if isinstance(packet, Command):
                 packet = packet.versioned_by(position)
             entry = Entry(packet, position, previous, letter.body, letter.sent)
-            queued = self._deliver_own(entry) if is_followed else 0
+            queued = self._deliver_own(entry, callbacks[0]) if callbacks is not None and is_followed else 0
             self._store.wake(own=queued is None or not is_followed)
             if queued is None:
                 wait = max(0.0, min(deadline, time.monotonic() + _ECHO) - time.monotonic())
@@ -230,10 +231,9 @@ class SQLLog(ProcessLocal, Delegating, Log):
             self._trim(position.offset)
         return Receipt(entry.id, queued)
 
-    def _deliver_own(self, entry: Entry) -> int | None:
+    def _deliver_own(self, entry: Entry, deliver: Callable[[Entry], int]) -> int | None:
         """Deliver an entry of this process. Return the number of its connections; None if the follower delivers it."""
-        assert self._callbacks is not None
-        queued = self._replica.add_own(entry, self._callbacks[0])
+        queued = self._replica.add_own(entry, deliver)
         if queued is None:
             with contextlib.suppress(LogError):  # reported by `failing`
                 self._start_follower()
@@ -253,12 +253,14 @@ class SQLLog(ProcessLocal, Delegating, Log):
 
     def _follow(self) -> None:
         """Wait for new entries, and deliver them. Runs in the follower's thread."""
-        assert self._callbacks is not None
+        callbacks = self._callbacks
+        if callbacks is None:
+            raise LogError("the log could not be started")
         if self._follower.failure is None:
             self._store.wait(self._is_idle)
         if self._follower.closed:
             return
-        self._is_idle = not self._replica.look(*self._callbacks)
+        self._is_idle = not self._replica.look(*callbacks)
         end = self._replica.end().offset
         if self._store.writable and self._trimming.is_due(end):
             self._trimming.trim(end)
