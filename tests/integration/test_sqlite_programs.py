@@ -278,6 +278,14 @@ def test_old_entries_expire_also_in_a_process_that_starts(make: MakeHub, shell: 
     until(lambda: shell.execute("SELECT min(number) FROM ssehub_entries").fetchone() == (2,))
 
 
+def test_old_entries_expire_also_in_a_quiet_log_and_leave_the_file(make: MakeHub, shell: sqlite3.Connection) -> None:
+    hub = make(ttl=0.2)
+    Follower(hub)
+    for n in range(10):
+        hub.broadcast(str(n))
+    until(lambda: shell.execute("SELECT number FROM ssehub_entries").fetchall() == [(11,)])
+
+
 def test_two_hubs_with_different_names_share_a_file_and_no_message(path: Path, make_hub: MakeHub) -> None:
     one, two = (make_hub(SQLiteLog(path, name=name)) for name in ("one", "_Two_2"))
     here, there = Follower(one, client_id="ada"), Follower(two, client_id="bob")

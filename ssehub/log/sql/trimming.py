@@ -7,12 +7,17 @@ is deleted much later.
 
 from __future__ import annotations
 
+import math
+import time
+
 from ssehub.log.sql.store import Statement, Store
 
 #: The minimum number of the newest rows that stay after their messages were dropped.
 _REMEMBERED = 10_000
 #: The maximum number of entries that are appended between two trims.
 _BATCH = 1000
+#: With a ``ttl``, entries are also dropped if a log is quiet: after this part of it, and this many seconds at least.
+_PART, _SHORTEST = 0.1, 0.5
 
 
 class Trimming:
@@ -31,15 +36,20 @@ class Trimming:
         self._ttl = ttl
         self._batch = max(1, min(_BATCH, size // 10))
         self._trimmed_at = 0
+        #: When old entries have to be dropped, however few were appended (``time.monotonic()``).
+        self._next = math.inf if ttl is None else 0.0
 
     def is_due(self, end: int) -> bool:
-        """Return whether a batch of entries was appended since the last call that returned True.
+        """Return whether a batch of entries was appended, or entries may be too old, since the last True.
 
         :param end: the offset of the newest entry.
         """
-        if end // self._batch == self._trimmed_at:
+        now = time.monotonic()
+        if end // self._batch == self._trimmed_at and now < self._next:
             return False
         self._trimmed_at = end // self._batch
+        if self._ttl is not None:
+            self._next = now + max(_SHORTEST, _PART * self._ttl)
         return True
 
     def trim(self, end: int) -> None:
