@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import secrets
+import signal
 import socket
 import struct
 import subprocess
@@ -905,6 +906,34 @@ mine.close()
 hub.close()
 """
     assert run_code(code, dsn) == ("True True\nTrue\nTrue True\n", "")
+
+
+def test_a_forked_child_does_not_keep_the_sessions_of_a_parent_that_was_killed(dsn: str) -> None:
+    code = """
+import os, signal, sys, time
+from ssehub import Hub, PostgresLog
+hub = Hub(PostgresLog(sys.argv[1]))
+mine = hub.stream()
+next(mine)
+hub.broadcast("x")  # both connections are open
+child = os.fork()
+if child:
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(600)
+"""
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'ssehub'"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, dsn], stdout=subprocess.PIPE, cwd=ROOT
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        try:
+            until(lambda: rows(dsn, sessions) == [(0,)])
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("patched", ["before", "after"])

@@ -42,6 +42,11 @@ class SharedConnection:
         #: The id of the connection's process on the server; 0 without a connection.
         self.pid: int = 0
 
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, if there is one. Only for its descriptor: see :meth:`lent`."""
+        return self._connection
+
     @contextlib.contextmanager
     def lent(self, wait: float | None = None, patience: float | None = None) -> Iterator[Connection]:
         """Lend the connection to the calling thread. It is opened first, if necessary.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Iterable, Sequence
@@ -153,6 +154,16 @@ class PostgresStore(Store):
         self._followed.close()
         self._listener.close()
 
+    def leave_sockets(self) -> None:
+        """Close the descriptors of the connections, in a forked child. Nothing is sent to the server.
+
+        Otherwise the sessions of a parent that was killed would live on the server as long as the child.
+        """
+        for connection in (self._shared.connection, self._followed.connection):
+            with contextlib.suppress(psycopg.Error, OSError):
+                if connection is not None:
+                    _replace(connection.pgconn.socket)
+
     def migration(self, role: str | None = None) -> str:
         """Return the SQL that creates the tables; see :func:`ssehub.log.postgres.tables.migration`."""
         return migration(self._name, self._schema, role)
@@ -229,6 +240,15 @@ class PostgresStore(Store):
             ) from error
 
 
+def _replace(descriptor: int) -> None:
+    """Let a descriptor lead nowhere. Its number stays in use, so that libpq cannot close another file."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(nowhere, descriptor, inheritable=False)
+    finally:
+        os.close(nowhere)
+
+
 def _row(cursor: psycopg.Cursor[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return the only row of a result."""
     found = cursor.fetchone()
@@ -253,6 +273,8 @@ _inherited: list[PostgresStore] = []
 
 
 def _keep_inherited() -> None:
+    for store in _stores:
+        store.leave_sockets()
     _inherited.extend(_stores)
     _stores.clear()
 
