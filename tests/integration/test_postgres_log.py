@@ -448,6 +448,16 @@ log.close()
     assert entries(dsn, "new.ssehub") == ["x"] * 8
 
 
+def test_another_user_cannot_use_the_function_of_the_outbox_for_a_trigger(dsn: str) -> None:
+    log = PostgresLog(dsn)
+    log.migrate()
+    log.close()
+    with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege, match="committing"):
+        connection.execute("CREATE ROLE eve; GRANT CREATE ON SCHEMA public TO eve; SET ROLE eve")
+        connection.execute("CREATE TABLE mine (id bigint)")
+        connection.execute("CREATE TRIGGER t AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION ssehub_committing()")
+
+
 def test_without_the_right_to_create_tables_the_error_names_the_command_which_then_suffices(
     postgres_server: PostgresServer,
     dsn: str,

@@ -183,6 +183,7 @@ DO $$ DECLARE
     home text := (SELECT c.relnamespace::regnamespace::text FROM pg_class c WHERE c.oid = '@_head'::regclass);
 BEGIN
     EXECUTE format('ALTER FUNCTION @_committing() SET search_path = %s, pg_temp', home);
+    REVOKE EXECUTE ON FUNCTION @_committing() FROM PUBLIC;  -- others could use it for triggers of their own
     EXECUTE format('ALTER FUNCTION @_send(text, text, text, text) SET search_path = %s, pg_temp', home);
 END $$;
 INSERT INTO @_head VALUES (1, {VERSION}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000)
