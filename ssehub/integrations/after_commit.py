@@ -39,11 +39,15 @@ def packet_of(
 
 
 def send_committed(hub: Hub, packet: Packet) -> None:
-    """Send a message after its transaction was committed. An error is logged, because the caller cannot undo it."""
+    """Send a message after its transaction was committed.
+
+    An error is logged, because the caller cannot undo it, and the next messages of the transaction have to be sent.
+    """
     try:
         hub.send_message(packet)
-    except (LogError, HubClosed) as error:
-        logger.error("a message was not sent after its transaction was committed: %s", error)
+    except Exception as error:
+        unforeseen = None if isinstance(error, LogError | HubClosed) else error
+        logger.error("a message was not sent after its transaction was committed: %s", error, exc_info=unforeseen)
 
 
 def send_after_commit(session: Any, hub: Hub, packet: Packet) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask, abort, current_app, request, session
 
-from ssehub import Connection, Gap, Hub, Message, RedisLog, testing
+from ssehub import Connection, Gap, Hub, MemoryLog, Message, Packet, Receipt, RedisLog, testing
 from ssehub.integrations.flask import SSEHub
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
@@ -492,6 +492,30 @@ def test_a_message_of_a_savepoint_shares_its_fate(database: Database) -> None:
     assert database.texts() == []
     database.session.commit()
     assert database.texts() == ["kept", "kept, too", "last"]
+
+
+class _OddLog(MemoryLog):
+    """A log that raises an error which no log should raise."""
+
+    def append(self, packet: Packet) -> Receipt:
+        if packet.message.data == "odd":
+            raise RuntimeError("odd")
+        return super().append(packet)
+
+
+def test_a_message_that_cannot_be_sent_after_the_commit_does_not_hold_up_the_next(
+    make: Callable[..., tuple[Flask, SSEHub]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(lambda config: make({**config, "SSEHUB_LOG": _OddLog()}), tmp_path)
+    with database.app.app_context():
+        database.query()
+        for text in ("first", "odd", "second"):
+            database.sse.after_commit(text)
+        database.session.commit()
+        database.session.remove()
+        database.database.engine.dispose()
+    assert database.texts() == ["first", "second"]
+    assert "not sent after its transaction was committed: odd" in caplog.text
 
 
 def test_wrong_messages_and_sessions_are_refused_at_once(
