@@ -196,8 +196,8 @@ class SQLLog(ProcessLocal, Delegating, Log):
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         follower.end()
         self._replica.close()
-        presence.close(max(_LEAVE, deadline - time.monotonic()))  # it may have to wait for other writers
         store.interrupt()
+        presence.close(max(_LEAVE, deadline - time.monotonic()))
         follower.join(max(_LEAVE, deadline - time.monotonic()))
         store.close()
         presence.join(_LEAVE)

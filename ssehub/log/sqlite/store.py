@@ -146,9 +146,8 @@ class SQLiteStore(Store):
             self._pause = min(_LOOK, 2 * self._pause)
 
     def interrupt(self) -> None:
-        """End the follower's wait, and the waits for other writers."""
+        """End the follower's wait. This process still has to delete its records, and to wait for other writers."""
         self._wakes.interrupt()
-        self._file.interrupt()
         self._followed.interrupt()
 
     def close(self) -> None:
