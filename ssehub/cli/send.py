@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.url and options.log == os.environ.get("SSEHUB_LOG"):
         options.log = None  # a URL on the command line overrides the environment
     if bool(options.log) == bool(options.url):
-        raise ValueError("give the address of a service, or --log")
+        raise ValueError("give the address of a service, or --log, not both" if options.url else "give a URL, or --log")
     with contextlib.ExitStack() as stack:
         send = _to_log(options, stack) if options.log else _to_service(options, stack)
         if options.text != "-":

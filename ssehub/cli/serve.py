@@ -20,6 +20,7 @@ from ssehub.cli.arrivals import Arrivals
 from ssehub.cli.terminal import say
 from ssehub.cli.workers import Workers
 from ssehub.log import MemoryLog
+from ssehub.log.sqlite import SQLiteLog
 from ssehub.service import create_app
 from ssehub.wsgi.hub import Hub
 from ssehub.wsgi.sockets import raise_descriptor_limit
@@ -108,9 +109,12 @@ class _OpenResponses:
 def _run(options: argparse.Namespace) -> int:
     raise_descriptor_limit()
     signal.signal(signal.SIGTERM, _interrupt)
+    log = shared_log(options, options.history)
+    if isinstance(log, SQLiteLog):  # a file that cannot be used now will seldom be usable later
+        with contextlib.closing(log):
+            log.cursor()
     if options.workers == 1:
         return _serve(options, None)
-    log = shared_log(options, options.history)
     if log is None or not log.shared:
         raise ValueError("several workers need a log that they share: add --log sqlite:hub.db")
     server = _make_server(options, _no_app)

@@ -90,7 +90,8 @@ class Workers:
 
     def _end(self) -> None:
         for pid in self._started:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _END
         while self._started:
             pid, _ = os.waitpid(-1, os.WNOHANG)

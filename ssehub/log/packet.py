@@ -153,7 +153,7 @@ class Packet:
         if self.broadcast and self.client_id is not None:
             raise ValueError("a packet is either for one client or a broadcast, not both")
         if not self.broadcast and self.client_id is None:
-            raise ValueError("the packet addresses nobody: give a client_id, or broadcast=True for everyone")
+            raise ValueError("the packet addresses nobody: give a client_id, or broadcast=True for all in the zone")
         object.__setattr__(self, "exclude", _session_ids(self.exclude))
 
     def encode(self) -> bytes:

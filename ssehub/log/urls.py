@@ -43,9 +43,7 @@ def open_log(url: str, **options: Any) -> Log:
     scheme = _SCHEME.match(url)
     make = _MAKERS.get(scheme[1].lower()) if scheme else None
     if make is None:
-        # The rest of the URL is not shown, because it may contain a password.
-        shown = f"the scheme {scheme[1]!r}" if scheme else "a text without a scheme"
-        raise ValueError(f"no log has {shown}; the logs are {_KNOWN}")
+        raise ValueError(f"{_fault_of(scheme and scheme[1])}; the logs are {_KNOWN}")
     kind, place = make(url)
     unknown = sorted(options.keys() - inspect.signature(kind).parameters.keys())
     if unknown:
@@ -54,10 +52,18 @@ def open_log(url: str, **options: Any) -> Log:
     return log
 
 
+def _fault_of(scheme: str | None) -> str:
+    """Return why a URL makes no log. The rest of the URL is not shown, because it may contain a password."""
+    if not scheme:
+        return "the URL of a log begins with a scheme, as in sqlite:hub.db for a file"
+    hint = "; for PostgreSQL, leave out the + and the driver" if scheme.startswith("postgresql+") else ""
+    return f"no log has the scheme {scheme!r}{hint}"
+
+
 def sqlite_path(url: str) -> str:
     """Return the path in the URL of a log in a SQLite file.
 
-    :raises ValueError: if the URL has a host or no path.
+    :raises ValueError: if the URL has a host, options, or no path.
     """
     path = url.partition(":")[2]
     if path.startswith("//"):
@@ -66,6 +72,8 @@ def sqlite_path(url: str) -> str:
         path = path[3:]
     if not path:
         raise ValueError("the URL of a SQLite log needs a file: sqlite:hub.db")
+    if "?" in path:
+        raise ValueError("the URL of a SQLite log has no options: write SQLiteLog(path, size=...), or set LOG_OPTIONS")
     return path
 
 

@@ -79,6 +79,8 @@ class Dispatcher:
         self._starting: SingleFlight[None] = SingleFlight()
         self._connection_lock = threading.Lock()
         self._started = False
+        #: Why the log could not be opened at the last attempt; None if it could.
+        self._obstacle: str | None = None
 
     @property
     def is_started(self) -> bool:
@@ -92,7 +94,12 @@ class Dispatcher:
 
     def _start(self) -> None:
         if self.takes_messages and not self._started:
-            self._log.start(self.deliver, self.broken)
+            try:
+                self._log.start(self.deliver, self.broken)
+            except LogError as error:
+                self._obstacle = str(error)
+                raise
+            self._obstacle = None
             self.cluster.start()
             self._started = True
             if not self.takes_messages:  # the hub was closed meanwhile
@@ -194,7 +201,8 @@ class Dispatcher:
 
     def failing(self) -> dict[str, str]:
         """Return the background tasks that fail now, by name, with the reason."""
-        return {**self._log.failing, **self._more_stats().get("failing", {})}
+        unopened = {} if self._obstacle is None else {"log": self._obstacle}
+        return {**unopened, **self._log.failing, **self._more_stats().get("failing", {})}
 
     def stats(self) -> dict[str, Any]:
         """Return all counters. :meth:`ssehub.Hub.stats` describes them."""

@@ -123,7 +123,7 @@ class RecordedHub(Hub, Recorder):
     Its arguments are those of :class:`~ssehub.Hub`.
     """
 
-    def __init__(self, log: Log | None = None, **options: Any) -> None:
+    def __init__(self, log: Log | str | None = None, **options: Any) -> None:
         Hub.__init__(self, log, **options)
         Recorder.__init__(self, self)
 

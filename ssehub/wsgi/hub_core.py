@@ -83,7 +83,7 @@ class HubCore(ProcessLocal):
           single connection.
         * ``pending``: queued messages to single connections; ``unsent``: messages in the log's outbox.
         * ``failing``: the background tasks that fail and are retried, each with the reason: ``follower``, ``outbox``,
-          ``presence``, ``watcher``. Empty if everything works.
+          ``presence``, ``watcher``; and ``log`` if the log could not be opened. Empty if everything works.
 
         Counters since the start of the process:
 

@@ -36,7 +36,8 @@ def warn_of(environ: dict[str, Any], is_shared: bool) -> None:
     elif environ.get("wsgi.multiprocess") and not is_shared and not is_test(environ):
         _warn(
             "the server runs several processes, but the hub's log is in the memory of one of them: clients only get"
-            " messages that are sent in the process that they are connected to. Use one process, or Hub(RedisLog(...))"
+            " messages that are sent in the process that they are connected to. Use one process, or"
+            " Hub('sqlite:hub.db')"
         )
 
 
@@ -69,7 +70,7 @@ def _warn_of_the_unheard() -> None:
     if _unheard.get(os.getpid()) and not any(name in sys.modules for name in _TESTERS):
         logger.warning(
             "no client can have received the messages of this process: its log is in its own memory, and no client has"
-            " ever connected here. If the clients connect to another process, share a log: Hub(RedisLog(...))"
+            " ever connected here. If the clients connect to another process, share a log: Hub('sqlite:hub.db')"
         )
 
 

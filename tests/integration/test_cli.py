@@ -142,6 +142,12 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_file_that_cannot_be_used_is_told_before_the_service_starts(tmp_path: Path, workers: str) -> None:
+    result = run("serve", "--port", "0", "--log", f"sqlite:{tmp_path}/missing/hub.db", "--workers", workers)
+    assert (result.returncode, result.stdout) == (1, "") and "there is no folder" in result.stderr
+
+
 def test_workers_need_a_shared_log() -> None:
     for log in ((), ("--log", "memory:")):
         result = run("serve", "--port", "0", "--workers", "2", *log)

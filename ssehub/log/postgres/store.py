@@ -88,7 +88,7 @@ class PostgresStore(Store):
             connection,
             "postgresql",
             ((self._statements.post, letter),),
-            f"the tables of the log are {self.prefix}_outbox and others",
+            f"within has to be a connection to the database of the log, which has the table {self.prefix}_outbox",
         )
 
     def end(self) -> Position:

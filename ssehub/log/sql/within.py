@@ -8,10 +8,6 @@ from typing import Any
 from ssehub.exceptions import LogError
 
 
-class _WrongConnection(TypeError):
-    """The object is no connection to a database of the right kind."""
-
-
 def run_within(connection: Any, database: str, statements: Sequence[tuple[str, Sequence[Any]]], place: str) -> Any:
     """Execute statements on a connection of the application. Nothing is committed or rolled back.
 
@@ -27,11 +23,14 @@ def run_within(connection: Any, database: str, statements: Sequence[tuple[str, S
     result: Any = None
     try:
         execute, mark = _execute_of(connection, database)
+    except TypeError:
+        raise
+    except Exception as error:  # the session or connection of the application is closed, for example
+        raise LogError(f"the message was not accepted within the transaction: {error}; {place}") from error
+    try:
         for statement, parameters in statements:
             result = execute(statement.replace("?", mark), tuple(parameters))
         return result
-    except _WrongConnection:
-        raise
     except Exception as error:
         raise LogError(f"the message was not accepted within the transaction: {error}; {place}") from error
 
@@ -40,7 +39,7 @@ def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
     """Return a function that executes a statement, and the mark of its parameters."""
     kind = type(connection)
     if any(base.__name__.startswith("Async") for base in kind.__mro__):  # its methods would have to be awaited
-        raise _WrongConnection(f"within must not be an async connection, but is {kind.__module__}.{kind.__qualname__}")
+        raise TypeError(f"within must not be an async connection, but is {kind.__module__}.{kind.__qualname__}")
     if hasattr(connection, "get_bind") and callable(getattr(connection, "connection", None)):
         connection = connection.connection()  # a session of SQLAlchemy
     if hasattr(connection, "exec_driver_sql"):  # a connection of SQLAlchemy
@@ -61,9 +60,17 @@ def _execute_of(connection: Any, database: str) -> tuple[Any, str]:
     return cursor.execute, "?" if driver == "sqlite3" else "%s"
 
 
+#: What a connection can be, by the kind of the database.
+_ALLOWED = {
+    "sqlite": "a connection or cursor of sqlite3, Django's connection, or a session or connection of SQLAlchemy",
+    "postgresql": "a connection or cursor of psycopg, Django's connection, or a session or connection of SQLAlchemy",
+}
+
+
 def _check(found: str | None, database: str, kind: type) -> None:
     if found != database:
-        raise _WrongConnection(
-            f"within must be a connection to the {database} database of the log, not"
-            f" {kind.__module__}.{kind.__qualname__}{f' ({found})' if found else ''}"
+        shown = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        raise TypeError(
+            f"within must be a connection to the {database} database of the log: {_ALLOWED[database]}; not"
+            f" {shown}{f' ({found})' if found else ''}"
         )

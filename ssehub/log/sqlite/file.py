@@ -137,7 +137,7 @@ class File:
                 if not is_busy(error):
                     raise
                 if time.monotonic() + wait > deadline:
-                    raise LogError("another program has locked the database for too long") from error
+                    raise LogError(f"another program has locked {self._path} for too long") from error
                 cause = error
             if self._interrupted.wait(wait * random.uniform(0.5, 1.0)):
                 raise LogError("the log is closed") from cause
@@ -186,7 +186,8 @@ class File:
         try:
             connection = self._connect()
         except sqlite3.Error as error:
-            raise type(error)(f"{self._path}: {error}") from error
+            hint = "; check the rights of the file and of its folder" if "unable to open" in str(error) else ""
+            raise type(error)(f"{self._path}: {error}{hint}") from error
         self._connection = connection
         self.openings += 1
         return connection

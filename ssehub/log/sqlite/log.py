@@ -56,6 +56,8 @@ class SQLiteLog(SQLLog):
             raise TypeError(f"path must be a str, not {type(text).__name__}")
         if not text or "\0" in text or text.startswith((":", "file:")):
             raise ValueError(f"path must be the path of a file, not {text!r}; a log in memory is a MemoryLog")
+        if text.startswith("sqlite:"):
+            raise ValueError(f"path is a URL: write Hub({text!r}), or SQLiteLog with the path alone")
         #: Absolute, because a process may change its folder.
         self._path = str(Path(text).absolute())
         self._name = check_prefix(name)

@@ -36,7 +36,7 @@ def test_each_scheme_makes_its_log(url: str, kind: type[Log]) -> None:
     [
         ("sqlite:hub.db", "{cwd}/hub.db"),
         ("sqlite:///hub.db", "{cwd}/hub.db"),
-        ("sqlite:data/my hub?.db", "{cwd}/data/my hub?.db"),
+        ("sqlite:data/my hub.db", "{cwd}/data/my hub.db"),
         ("sqlite:/srv/hub.db", "/srv/hub.db"),
         ("sqlite:////srv/hub.db", "/srv/hub.db"),
     ],
@@ -50,14 +50,16 @@ def test_a_sqlite_path_is_relative_or_absolute(url: str, path: str) -> None:
     ("url", "options", "text"),
     [
         ("mysql://me:s3cret@localhost", {}, "scheme 'mysql'; the logs are memory:, sqlite:FILE"),
-        ("hub.db", {}, "without a scheme; the logs are"),
-        ("", {}, "without a scheme"),
-        ("s3cret@localhost:6379", {}, "without a scheme"),
+        ("hub.db", {}, "begins with a scheme, as in sqlite:hub\\.db for a file; the logs are"),
+        ("", {}, "begins with a scheme"),
+        ("s3cret@localhost:6379", {}, "begins with a scheme"),
         ("memory:x", {}, "memory:"),
         ("sqlite:", {}, "needs a file"),
         ("sqlite:///", {}, "needs a file"),
         ("sqlite://srv/hub.db", {}, "has no host"),
         ("sqlite::memory:", {}, "MemoryLog"),
+        ("sqlite:hub.db?size=5", {}, "has no options"),
+        ("postgresql+psycopg://me:s3cret@localhost/db", {}, "leave out"),
         ("sqlite:hub.db", {"partitions": 4}, "a SQLiteLog has no option partitions"),
         ("memory:", {"name": "x"}, "a MemoryLog has no option name"),
         ("redis://localhost", {"zone_size": 4, "ttl": 3}, "a RedisLog has no option ttl, zone_size"),
@@ -67,6 +69,11 @@ def test_a_wrong_url_or_option_is_refused_without_its_secrets(url: str, options:
     with pytest.raises(ValueError, match=text) as raised:
         open_log(url, **options)
     assert "s3cret" not in str(raised.value)
+
+
+def test_a_url_is_no_path_of_a_file() -> None:
+    with pytest.raises(ValueError, match=r"write Hub\('sqlite:hub\.db'\)"):
+        SQLiteLog("sqlite:hub.db")
 
 
 def test_what_is_no_url_is_a_type_error() -> None:

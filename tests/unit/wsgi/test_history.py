@@ -92,5 +92,9 @@ def test_wrong_arguments_are_refused(hub: Hub, wrong: dict[str, Any], error: typ
 
 
 def test_a_log_that_cannot_be_reached_is_an_error(make_hub: Callable[..., Hub], tmp_path: Path) -> None:
+    hub = make_hub(SQLiteLog(tmp_path / "missing" / "hub.db"))
     with pytest.raises(LogError, match="no folder"):
-        make_hub(SQLiteLog(tmp_path / "missing" / "hub.db")).history()
+        hub.history()
+    assert "no folder" in hub.failing["log"]
+    (tmp_path / "missing").mkdir()
+    assert hub.history().messages == [] and hub.failing == {}
