@@ -158,6 +158,8 @@ class Log(Readable):
       partitions, this begins when :meth:`open` is called for the entry's partition. Two threads never call ``deliver``
       for the same partition at the same time. An entry can be read before it is delivered. ``deliver`` only makes
       notes: it does not block or raise.
+    * A packet with a key is written once: while the log holds an entry with the same key and address, it appends no
+      other, whichever processes send it. After that entry was dropped, the key is free again.
     * A message that has an id keeps it. A message without an id gets the cursor of its place as its id.
     """
 
@@ -205,6 +207,9 @@ class Log(Readable):
     @abstractmethod
     def append(self, packet: Packet) -> Receipt:
         """Add a packet at the end. When this returns, the log has accepted the packet.
+
+        If the packet has a key that the log knows, nothing is added, and the receipt is that of the first message; see
+        :class:`~ssehub.Receipt`.
 
         :raises LogError: if the log did not accept the packet, or is closed, or is neither started nor shared.
         """

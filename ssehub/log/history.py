@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from ssehub.log.base import Gap, Interest, Page
 from ssehub.log.holdings import Holdings
+from ssehub.log.packet import Entry, Packet
 from ssehub.log.position import GENESIS, Place, Position
 
 
@@ -79,6 +80,15 @@ class History(Holdings):
         with self._lock:
             offset = self._chosen_ids.get(chosen_id)
             return None if offset is None else self._entries[offset].position
+
+    def first_of(self, packet: Packet) -> Entry | None:
+        """Return the entry with the key and the address of a packet; None if there is none."""
+        if (once := packet.once) is None:
+            return None
+        with self._lock:
+            self._expire()
+            offset = self._keyed.get(once)
+            return None if offset is None else self._entries[offset]
 
     def oldest(self) -> Position:
         """Return the place before the oldest entry that is held."""

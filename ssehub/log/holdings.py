@@ -39,6 +39,8 @@ class Holdings:
         #: When each entry was added (``time.monotonic()``). Empty if there is no ``ttl``.
         self._times: dict[int, float] = {}
         self._chosen_ids: dict[str, int] = {}
+        #: The entries whose packets have a key, by :attr:`~ssehub.Packet.once`.
+        self._keyed: dict[str, int] = {}
         self._index = Index(size, end.offset)
         #: The offsets of entries that are not protected, because their channel has ``zone_size`` newer entries.
         self._spare: collections.deque[int] = collections.deque()
@@ -92,6 +94,8 @@ class Holdings:
             self._times[offset] = time.monotonic() - age
         if entry.packet.message.id:
             self._chosen_ids[entry.id] = offset
+        if entry.packet.key is not None and (once := entry.packet.once):
+            self._keyed[once] = offset
 
     def _advance(self, position: Position) -> None:
         self.end = position
@@ -125,5 +129,7 @@ class Holdings:
         self._dropped_to = max(self._dropped_to, offset)
         if entry.packet.message.id and self._chosen_ids.get(entry.id) == offset:
             del self._chosen_ids[entry.id]
+        if entry.packet.key is not None and (once := entry.packet.once) and self._keyed.get(once) == offset:
+            del self._keyed[once]
         if not isinstance(entry.packet, Command):
             self._index.drop(entry.packet, offset)

@@ -88,6 +88,8 @@ class MemoryLog(ProcessLocal, Held, Log):
             if self._deliver is None:
                 raise LogError("the log is not started, or closed")
             history = self.history
+            if packet.key is not None and (first := history.first_of(packet)) is not None:
+                return Receipt(first.id, 0, first.packet.message)
             end = history.end
             entry = Entry(packet, Position(end.epoch, end.offset + 1, nonce), end.nonce, body, time.time())
             history.keep(entry)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from ssehub.events import Message
@@ -120,6 +122,7 @@ class Packet:
     :param client_id: the client. All its sessions get the message. None if ``broadcast`` is True.
     :param broadcast: True for everyone in the zone.
     :param exclude: ids of sessions that do not get the message, for example the sender's.
+    :param key: the log writes one message for a key and an address, as long as it holds that message. None: no limit.
     :raises ValueError: if there is neither a client nor ``broadcast``, or both; if a name is not allowed; if the event
         type is reserved for hubs; if the id or the reconnection time cannot be sent (see :class:`~ssehub.Message`); or
         if the id looks like a cursor, because clients would come back with a wrong place.
@@ -131,6 +134,7 @@ class Packet:
     client_id: str | None = None
     broadcast: bool = False
     exclude: frozenset[str] = frozenset()
+    key: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.message, Message):
@@ -150,11 +154,21 @@ class Packet:
             raise TypeError(f"broadcast must be a bool, not {type(self.broadcast).__name__}")
         if self.client_id is not None:
             check_name("client_id", self.client_id)
+        if self.key is not None:
+            check_name("key", self.key)
         if self.broadcast and self.client_id is not None:
             raise ValueError("a packet is either for one client or a broadcast, not both")
         if not self.broadcast and self.client_id is None:
             raise ValueError("the packet addresses nobody: give a client_id, or broadcast=True for all in the zone")
         object.__setattr__(self, "exclude", _session_ids(self.exclude))
+
+    @property
+    def once(self) -> str | None:
+        """The key and the address as one short text, which a log stores; None without a key."""
+        if self.key is None:
+            return None
+        address = json.dumps([None if self.zone is ALL else self.zone, self.client_id, self.key])
+        return hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
 
     def encode(self) -> bytes:
         """Return the encoded message. If the log has to assign the id, it is not in these bytes."""
@@ -257,7 +271,11 @@ class Receipt(NamedTuple):
     ``id`` is the event id, or ``""`` if the message waits in a log's outbox. ``queued`` is the number of connections of
     this process to which the message is addressed. 0 is not an error: a client that connects later gets the message
     from the log.
+
+    ``repeats`` is None if the message was written. If the log has a message with the same key and address, this one was
+    not written. Then ``repeats`` is the message that the log has, ``id`` is its id, and ``queued`` is 0.
     """
 
     id: str
     queued: int
+    repeats: Message | None = None

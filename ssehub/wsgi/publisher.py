@@ -25,6 +25,7 @@ class Publisher(Directory):
         event: str | None = None,
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
+        key: str | None = None,
         within: Any = None,
     ) -> Receipt:
         """Send a message to all clients, or to the clients in a zone.
@@ -37,6 +38,9 @@ class Publisher(Directory):
         :param id: the event id. By default the log assigns one. A :class:`Message` has its own.
         :param default: called with each value that JSON cannot represent, such as a ``datetime``, and returns one that
             it can. ``default=str`` sends such values as text. See :meth:`Message.from_json`.
+        :param key: a name for the message, such as ``"order-17-shipped"``. It is written once for its zone and its key,
+            however often and from however many processes it is sent, as long as the log holds it. The receipt is that
+            of the first message, and ``receipt.repeats`` is that message. None: written each time.
         :param within: send the message in a transaction of your application: its connection to the database of the log,
             which has to be a :class:`~ssehub.SQLiteLog` or :class:`~ssehub.PostgresLog`. Clients get the message after
             the commit, in the order of the commits, and never after a rollback or a crash. Pass a connection or cursor
@@ -50,7 +54,8 @@ class Publisher(Directory):
             several partitions, some of them may have accepted it.
         """
         made = as_message(message, event, id, default)
-        return self.send_message(Packet(made, zone, broadcast=True, exclude=exclude), within)  # type: ignore[arg-type]
+        packet = Packet(made, zone, broadcast=True, exclude=exclude, key=key)  # type: ignore[arg-type]
+        return self.send_message(packet, within)
 
     def send(
         self,
@@ -63,6 +68,7 @@ class Publisher(Directory):
         event: str | None = None,
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
+        key: str | None = None,
         within: Any = None,
     ) -> Receipt:
         """Send a message to all sessions of a client, or to its sessions in a zone.
@@ -70,6 +76,7 @@ class Publisher(Directory):
         If the client is not connected, it gets the message from the log when it reconnects with its last event id.
 
         :param exclude: ids of sessions that do not get the message, for example the sender's own.
+        :param key: as in :meth:`broadcast`. It is the key of this client and this zone.
         :param require: True to raise an error if the client is not connected. The other parameters are those of
             :meth:`broadcast`.
         :raises UnknownClient: with ``require``, if the client is not connected to any process that shares the log.
@@ -80,7 +87,8 @@ class Publisher(Directory):
         :raises LogError: if the log did not accept the message.
         """
         _check_one(client_id)
-        packet = Packet(as_message(message, event, id, default), zone, client_id, exclude=exclude)  # type: ignore[arg-type]
+        made = as_message(message, event, id, default)
+        packet = Packet(made, zone, client_id, exclude=exclude, key=key)  # type: ignore[arg-type]
         if require and not self.is_present(client_id, zone):
             raise UnknownClient(f"client {client_id!r} is not connected")
         return self.send_message(packet, within)

@@ -15,6 +15,7 @@ import pytest
 from ssehub import ALL, Gap, Log, LogError, MemoryLog, Message, Packet, PostgresLog, SQLiteLog
 from ssehub.log import All, Entry, Interest, Place, Position
 from ssehub.log.redis import RedisLog
+from tests.streams import until
 
 MakeLog = Callable[[int], Log]
 
@@ -370,3 +371,72 @@ def test_before_last_counts_only_the_readers_own_entries(make_log: MakeLog) -> N
             [str(n) for n in range(1, 20, 2)][10 - expected :],
             [],
         )
+
+
+def keyed(
+    text: str, key: str = "order 17", zone: str | All = "a", client_id: str | None = None, id: str | None = None
+) -> Packet:
+    return Packet(Message(text, id=id), zone, client_id, client_id is None, key=key)
+
+
+def test_a_key_is_written_once_and_its_receipt_is_the_first_one(make_log: MakeLog) -> None:
+    log, seen = make_log(10), Delivered()
+    log.start(seen.take, print)
+    first = log.append(keyed("first"))
+    assert first.repeats is None and first.queued == 7
+    log.append(addressed("between", "a", None))
+    for text in ("second", "third"):
+        again = log.append(keyed(text))
+        assert (again.id, again.queued) == (first.id, 0)
+        assert again.repeats is not None and again.repeats.data == "first"
+    assert texts(seen) == ["first", "between"]
+    assert follow(log, log.oldest(), Interest(("a",)), 5) == (["first", "between"], [])
+
+
+def test_a_key_is_one_of_its_zone_and_client_and_the_first_id_stays(make_log: MakeLog) -> None:
+    log, seen = make_log(20), Delivered()
+    log.start(seen.take, print)
+    addresses: list[tuple[str | All, str | None]] = [("a", None), ("b", None), (ALL, None), ("a", "x"), (ALL, "x")]
+    ids = [log.append(keyed("1", "k", *address, id=f"own {n}")).id for n, address in enumerate(addresses)]
+    assert ids == [f"own {n}" for n in range(5)]
+    assert [log.append(keyed("2", "k", *address)).id for address in addresses] == ids
+    log.append(keyed("3", "another"))
+    assert texts(seen) == ["1"] * 5 + ["3"]
+
+
+def test_a_key_is_free_again_when_its_entry_was_dropped(make_log: MakeLog) -> None:
+    log, seen = make_log(3), Delivered()
+    log.start(seen.take, print)
+    log.append(keyed("old"))
+    for n in range(3):
+        log.append(packet(str(n)))
+    until(lambda: log.append(keyed("new")).repeats is None or seen[-1].packet.message.data == "new")
+    assert [text for text in texts(seen) if text in ("old", "new")] == ["old", "new"]
+    repeats = log.append(keyed("newer")).repeats
+    assert repeats is not None and repeats.data == "new"
+
+
+def test_of_many_threads_that_send_a_key_one_writes_it(make_log: MakeLog) -> None:
+    log, seen, ids = make_log(1000), Delivered(), set()
+    log.start(seen.take, print)
+    written: list[str] = []
+
+    def send(name: str) -> None:
+        for n in range(20):
+            receipt = log.append(keyed(name, f"key {n}"))
+            ids.add(receipt.id)
+            if receipt.repeats is None:
+                written.append(receipt.id)
+
+    threads = [threading.Thread(target=send, args=(str(n),)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(written) == sorted(ids) == sorted(entry.id for entry in seen) and len(seen) == 20
+
+
+@pytest.mark.parametrize("key", ["", "a\nb", "x" * 256, 17])
+def test_a_key_is_a_short_text(key: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="key"):
+        keyed("x", key)

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ssehub import Hub, LogError, Message, Packet, PostgresLog
+from ssehub import Hub, LogError, Message, Packet, PostgresLog, Receipt
 from ssehub.cli import main
 from ssehub.log import Entry
 from tests.followers import Follower
@@ -192,7 +192,7 @@ def test_a_message_is_seen_after_the_commit_and_never_after_a_rollback(dsn: str,
         connection.commit()
         hub.broadcast("after the commit")
     ada.wait_for("before the commit", "kept", "after the commit")
-    assert receipt == ("", 0) and rows(dsn, "SELECT * FROM ssehub_outbox") == []
+    assert receipt == Receipt("", 0) and rows(dsn, "SELECT * FROM ssehub_outbox") == []
 
 
 def test_the_first_message_of_a_log_can_be_part_of_a_transaction(dsn: str) -> None:

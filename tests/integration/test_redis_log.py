@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from benchmarks.proxy import Proxy
-from ssehub import Backoff, Client, Hub, HubClosed, LogError, Message, Packet, RedisLog
+from ssehub import Backoff, Client, Hub, HubClosed, LogError, Message, Packet, Receipt, RedisLog
 from ssehub.log import Position
 from ssehub.log.urls import open_log
 from ssehub.wsgi.access import check_origins
@@ -297,8 +297,8 @@ def test_an_outbox_keeps_what_is_sent_during_an_outage_in_order_and_nobody_gets_
     follower.wait_for("before")
     server.client.save()
     server.kill()
-    assert [hub.broadcast(str(n)) for n in range(4)] == [("", 0)] * 4
-    assert hub.broadcast(Message("4", id="own")) == ("own", 0)
+    assert [hub.broadcast(str(n)) for n in range(4)] == [Receipt("", 0)] * 4
+    assert hub.broadcast(Message("4", id="own")) == Receipt("own", 0)
     with pytest.raises(LogError, match="full: 5"):
         hub.broadcast("one too many")
     assert log.unsent == 5 and follower.texts == ["before"]

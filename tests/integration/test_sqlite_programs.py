@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ssehub import ALL, Hub, LogError, Message, SQLiteLog
+from ssehub import ALL, Hub, LogError, Message, Receipt, SQLiteLog
 from tests.followers import Follower
 from tests.servers import output
 from tests.streams import GUARD, until
@@ -162,7 +162,7 @@ def test_the_head_refuses_nonsense(make: MakeHub, shell: sqlite3.Connection, col
     "DELETE FROM ssehub_entries WHERE number % 2 = 0",
     "UPDATE ssehub_entries SET number = -number",
     "UPDATE ssehub_entries SET nonce = 'x', previous = 'y'",
-    "INSERT INTO ssehub_entries VALUES (900000000000000000, 'x', '0123abcd', NULL, NULL, 1, NULL, 'data: x\n\n')",
+    "INSERT INTO ssehub_entries VALUES (900000000000000000, 'x', '0123abcd', NULL, NULL, 1, NULL, 'data: x\n\n', NULL)",
     "DROP TABLE ssehub_entries",
     "DROP TABLE ssehub_head",
     "DROP VIEW ssehub_send",
@@ -350,7 +350,7 @@ def test_a_message_is_part_of_the_transaction(
     follower = Follower(hub, client_id="ada")
     connection, commit, rollback, close = kind(path)
     try:
-        assert sender.broadcast("rolled back", within=connection) == ("", 0)
+        assert sender.broadcast("rolled back", within=connection) == Receipt("", 0)
         rollback()
         sender.broadcast("committed", within=connection)
         sender.send("ada", Message("with an id", id="order 7"), within=connection)

@@ -117,11 +117,12 @@ class SSEHub(Pages):
         event: str | None = None,
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
+        key: str | None = None,
         within: Any = None,
     ) -> Receipt:
         """Send a message to all clients, or to the clients in a zone; see :meth:`ssehub.Hub.broadcast`."""
         return self.hub.broadcast(
-            message, zone=zone, exclude=exclude, event=event, id=id, default=default, within=within
+            message, zone=zone, exclude=exclude, event=event, id=id, default=default, key=key, within=within
         )
 
     def send(
@@ -135,6 +136,7 @@ class SSEHub(Pages):
         event: str | None = None,
         id: str | None = None,
         default: Callable[[Any], Any] | None = None,
+        key: str | None = None,
         within: Any = None,
     ) -> Receipt:
         """Send a message to a client; see :meth:`ssehub.Hub.send`."""
@@ -147,6 +149,7 @@ class SSEHub(Pages):
             event=event,
             id=id,
             default=default,
+            key=key,
             within=within,
         )
 

@@ -44,11 +44,12 @@ CREATE TABLE IF NOT EXISTS @_head (
 );
 CREATE TABLE IF NOT EXISTS @_entries (
     number bigint PRIMARY KEY, previous text NOT NULL, nonce text NOT NULL, zone text, client_id text,
-    sent double precision NOT NULL, extra text, body bytea, token uuid UNIQUE
+    sent double precision NOT NULL, extra text, body bytea, once text, token uuid UNIQUE
 ) WITH ({_VACUUMED});
+CREATE UNIQUE INDEX IF NOT EXISTS ~_once ON @_entries (once) WHERE once IS NOT NULL;
 CREATE TABLE IF NOT EXISTS @_outbox (
     id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, ord bigint, nonce text NOT NULL, zone text, client_id text,
-    sent double precision NOT NULL, extra text, body bytea NOT NULL
+    sent double precision NOT NULL, extra text, body bytea NOT NULL, once text
 ) WITH (fillfactor = 50, {_VACUUMED});
 CREATE SEQUENCE IF NOT EXISTS @_commits;
 CREATE TABLE IF NOT EXISTS @_processes (
@@ -72,7 +73,8 @@ CREATE TABLE IF NOT EXISTS @_zones (
 #: refuse the rows, and the caller tries again.
 _FUNCTIONS = f"""
 CREATE OR REPLACE FUNCTION @_take(most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
--- Move committed rows from the outbox to the entries. The caller has the lock of the appends.
+-- Move committed rows from the outbox to the entries, and drop those with a known key. The caller has the lock of the
+-- appends.
 DECLARE
     newest record;
     moved bigint;
@@ -81,10 +83,15 @@ BEGIN
     WITH taken AS (
         DELETE FROM @_outbox WHERE id IN (SELECT o.id FROM @_outbox o ORDER BY o.ord NULLS FIRST, o.id LIMIT most)
         RETURNING *
+    ), wanted AS (
+        SELECT * FROM (
+            SELECT *, row_number() OVER (PARTITION BY once ORDER BY ord NULLS FIRST, id) AS copy FROM taken
+        ) t
+        WHERE once IS NULL OR (copy = 1 AND NOT EXISTS (SELECT FROM @_entries e WHERE e.once = t.once))
     ), placed AS (
         SELECT row_number() OVER sorted AS nth,
             lag(nonce, 1, coalesce(newest.nonce, '{GENESIS}')) OVER sorted AS before, {LETTER}
-        FROM taken WINDOW sorted AS (ORDER BY ord NULLS FIRST, id)
+        FROM wanted WINDOW sorted AS (ORDER BY ord NULLS FIRST, id)
     )
     INSERT INTO @_entries ({COLUMNS}) SELECT coalesce(newest.number, 0) + nth, before, {LETTER} FROM placed;
     GET DIAGNOSTICS moved = ROW_COUNT;
@@ -107,10 +114,12 @@ END $$;
 CREATE OR REPLACE FUNCTION @_append(
     a_token uuid, a_epoch bigint, a_since bigint,
     a_nonce text, a_zone text, a_client_id text, a_sent double precision, a_extra text, a_body bytea,
+    a_once text,
     OUT epoch bigint, OUT number bigint, OUT nonce text, OUT previous text
 ) LANGUAGE plpgsql AS $$
--- Append an entry, or find the one that an earlier attempt has appended. If that cannot be found out, because entries
--- after a_since were dropped, append nothing: then the result is the end of the log, and previous is NULL.
+-- Append an entry, or find the one that an earlier attempt has appended, or that has the same key. If that cannot be
+-- found out, because entries after a_since were dropped, append nothing: then the result is the end of the log, and
+-- previous is NULL.
 BEGIN
     PERFORM pg_advisory_xact_lock({_APPENDING}, '@_head'::regclass::oid::integer);
     SELECT h.epoch INTO STRICT epoch FROM @_head h WHERE h.only_row = 1;
@@ -121,6 +130,12 @@ BEGIN
     WHILE EXISTS (SELECT FROM @_outbox) LOOP
         PERFORM @_take({_BATCH});
     END LOOP;
+    IF a_once IS NOT NULL THEN
+        SELECT e.number, e.nonce, e.previous INTO number, nonce, previous FROM @_entries e WHERE e.once = a_once;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
     SELECT e.number, e.nonce INTO number, nonce FROM @_entries e ORDER BY e.number DESC LIMIT 1;
     number := coalesce(number, 0);
     nonce := coalesce(nonce, '{GENESIS}');
@@ -132,7 +147,7 @@ BEGIN
     number := number + 1;
     nonce := a_nonce;
     INSERT INTO @_entries ({COLUMNS}, token)
-        VALUES (number, previous, a_nonce, a_zone, a_client_id, a_sent, a_extra, a_body, a_token);
+        VALUES (number, previous, a_nonce, a_zone, a_client_id, a_sent, a_extra, a_body, a_once, a_token);
     PERFORM pg_notify('~', '');
 END $$;
 
@@ -263,7 +278,7 @@ class Statements:
         self.end: str = f"SELECT {end} FROM {prefix}_head h LEFT JOIN ({newest}) n ON true WHERE h.only_row = 1"
         self.append: str = (
             f"SELECT epoch, number, nonce, previous FROM {prefix}_append(%s::uuid, %s::bigint, %s::bigint,"
-            " %s::text, %s::text, %s::text, %s::double precision, %s::text, %s::bytea)"
+            " %s::text, %s::text, %s::text, %s::double precision, %s::text, %s::bytea, %s::text)"
         )
         self.move: str = f"SELECT {prefix}_move()"
         #: The end of the log, whether this server is a standby, whether the outbox has rows, and the rows of a page, or

@@ -67,7 +67,8 @@ class Writer:
                     raise attempt.failure(error) from error
                 time.sleep(wait)
             else:
-                self._known = position
+                if position.nonce == letter.nonce:
+                    self._known = position
                 return position, previous
 
 

@@ -156,18 +156,18 @@ class RedisLog(ProcessLocal, Delegating, Log):
             partition.progress.expect(nonce)
         try:
             with self._translating():
-                places = self._sender.post(packet, numbers, nonce, deadline)
+                posted = self._sender.post(packet, numbers, nonce, deadline)
             if here:
                 self._followed.hasten()
-            deadline = min(deadline, time.monotonic() + _ECHO * bool(places))
+            deadline = min(deadline, time.monotonic() + _ECHO * bool(posted.places))
             queued = 0
             for partition in here:
-                queued += partition.progress.await_echo(nonce, max(0.0, deadline - time.monotonic()))
+                if partition.number in posted.written:
+                    queued += partition.progress.await_echo(nonce, max(0.0, deadline - time.monotonic()))
         finally:
             for partition in here:
                 partition.progress.forget(nonce)
-        own_id = packet.message.id
-        return Receipt(own_id if own_id is not None else str(places or ""), queued)
+        return posted.receipt(packet, queued)
 
     @property
     def unsent(self) -> int:

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from ssehub.log.packet import Command, Packet
+from ssehub.events import Message
+from ssehub.log.packet import Command, Packet, Receipt
 from ssehub.log.position import Places, Position
 from ssehub.log.redis.outbox import Outbox
 from ssehub.log.redis.writer import Letter, Unreachable, Writer
 from ssehub.log.route import route_of
+
+
+class Posted(NamedTuple):
+    """What has become of a packet."""
+
+    #: Its places; None if it waits in the outbox.
+    places: Places | None
+    #: The partitions that had no entry with its key.
+    written: Sequence[int]
+    #: The encoded message of an entry with its key; None if no partition had one.
+    first: bytes | None
+
+    def receipt(self, packet: Packet, queued: int) -> Receipt:
+        """Return the receipt for the packet.
+
+        :param queued: the number of its connections.
+        """
+        message = packet.message
+        if self.first is not None and not self.written:
+            with contextlib.suppress(ValueError):  # another program wrote the entry
+                message = Message.decode(self.first)
+        id = message.id if message.id is not None else str(self.places or "")
+        return Receipt(id, queued, None if self.written or self.first is None else message)
 
 
 class Sender:
@@ -54,22 +80,29 @@ class Sender:
             key = self._keys[number] = self._key(number)
         return key
 
-    def post(self, packet: Packet, numbers: Sequence[int], nonce: str, deadline: float) -> Places | None:
-        """Send a packet to some partitions. Return its places; None if it waits in the outbox.
+    def post(self, packet: Packet, numbers: Sequence[int], nonce: str, deadline: float) -> Posted:
+        """Send a packet to some partitions.
 
         :param nonce: the nonce of the entry, the same in all partitions.
         :param deadline: when the last attempt must have ended (``time.monotonic()``).
         """
         body, places, now = packet.encode(), Places(), time.time()
+        written: list[int] = []
+        first: bytes | None = None
         for number in numbers:
-            letter = Letter(self.key(number), nonce, json.dumps(route_of(packet, now), ensure_ascii=False), body)
+            route = json.dumps(route_of(packet, now), ensure_ascii=False)
+            letter = Letter(self.key(number), nonce, route, body, once=packet.once or "")
             place = self._put(number, letter, max(0.0, deadline - time.monotonic()))
+            if letter.first is None:
+                written.append(number)
+            else:
+                first = letter.first
             if place is not None:
                 place = place._replace(partition=number)
                 places = Places((*places, place))
                 if isinstance(packet, Command):
                     packet = packet.versioned_by(place)
-        return places if len(places) == len(numbers) else None
+        return Posted(places if len(places) == len(numbers) else None, written, first)
 
     def _put(self, number: int, letter: Letter, patience: float) -> Position | None:
         """Send an entry to a partition. Return its place; None if it waits in the outbox."""

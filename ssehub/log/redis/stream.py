@@ -8,6 +8,7 @@ Field  Content
 ``h``  The entry's nonce and that of the entry before: ``<nonce>|<previous nonce>``.
 ``r``  The route (:mod:`ssehub.log.route`); JSON.
 ``d``  The encoded message.
+``k``  If the message has a key: the key and the address (:attr:`ssehub.Packet.once`).
 =====  ================================================================================
 """
 
@@ -68,10 +69,12 @@ local function last()
 end
 """
 TOP = _LAST + "return last()"
-#: Appends an entry, unless an earlier attempt has appended it. Keys: the stream, and the entry's record. Arguments: the
-#: nonce; the route; the message; the size; if there was an earlier attempt, the epoch of the log before it; the
-#: milliseconds that the record is kept. Returns the id and the field ``h`` of the entry. Returns nothing if the epoch
-#: is not the same as before the earlier attempt.
+#: Appends an entry, unless an earlier attempt has appended it. Keys: the stream; the entry's record; if the entry has a
+#: key, the sorted set that has the offsets of the entries with keys. Arguments: the nonce; the route; the message; the
+#: size; if there was an earlier attempt, the epoch of the log before it; the milliseconds that the record is kept; the
+#: field ``k``. Returns the id and the field ``h`` of the entry. If the stream has an entry with the same key, returns
+#: its id and its fields ``h``, ``d`` and ``k``. Returns nothing if the epoch is not the same as before the earlier
+#: attempt; an entry with a key is written then, because no other entry has this key.
 APPEND = (
     _LAST
     + """
@@ -79,10 +82,25 @@ local nonce, id, link = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+) (
 if nonce == ARGV[1] then return {id, link} end
 local before = last()
 local epoch, offset = string.match(before[1], '^(%d+)-(%d+)$')
-if ARGV[5] ~= '' and ARGV[5] ~= epoch then return {} end
+if ARGV[5] ~= '' and ARGV[5] ~= epoch and not KEYS[3] then return {} end
+if KEYS[3] then
+  local offset = redis.pcall('ZSCORE', KEYS[3], ARGV[7])
+  if offset and type(offset) ~= 'table' then
+    -- The set may be that of an older log. So the entry has the key, too.
+    local first = epoch .. '-' .. string.format('%.0f', offset)
+    local found = redis.call('XRANGE', KEYS[1], first, first)[1]
+    if found and is_ours(found[2]) and found[2][7] == 'k' and found[2][8] == ARGV[7] then
+      return {found[1], found[2][2], found[2][6], ARGV[7]}
+    end
+  end
+end
 id = epoch .. '-' .. string.format('%.0f', offset + 1)
 link = ARGV[1] .. '|' .. string.sub(before[2][2], 1, 8)
 local function add()
+  if KEYS[3] then
+    return redis.pcall('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], id, 'h', link, 'r', ARGV[2], 'd', ARGV[3],
+      'k', ARGV[7])
+  end
   return redis.pcall('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], id, 'h', link, 'r', ARGV[2], 'd', ARGV[3])
 end
 local added = add()
@@ -93,6 +111,13 @@ if added.err and string.find(added.err, 'smaller') then
 end
 if added.err then return added end
 redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. id .. ' ' .. link, 'PX', ARGV[6])
+if KEYS[3] then
+  if redis.call('TYPE', KEYS[3]).ok ~= 'zset' then redis.call('DEL', KEYS[3]) end
+  local oldest = string.match(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1], '-(%d+)$')
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. oldest)
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. offset, '+inf')
+  redis.call('ZADD', KEYS[3], string.format('%.0f', offset + 1), ARGV[7])
+end
 return {id, link}
 """
 )

@@ -70,6 +70,10 @@ class Letter:
     tried_at: float = 0.0
     #: The name of its record: the end of the record's key.
     record: str = ""
+    #: The field ``k``: its key and address; ``""`` without a key.
+    once: str = ""
+    #: If there was an entry with the same key, so that this one was not appended: the encoded message of that entry.
+    first: bytes | None = None
 
 
 class Writer:
@@ -121,6 +125,8 @@ class Writer:
     def append(self, letter: Letter, patience: float) -> Position:
         """Append an entry. If Redis cannot be reached, try again.
 
+        If the stream has an entry with the same key, this returns the place of that entry, and sets ``letter.first``.
+
         :param patience: the maximum number of seconds that this may take. At least one attempt is made.
         :raises Unreachable: if Redis could not be reached in this time. The entry may have been appended or not. If you
             send it again, it is not appended twice.
@@ -138,7 +144,8 @@ class Writer:
             raise Undeliverable(
                 "the log was lost while the message was sent; it is not known whether the message was in it"
             )
-        place = position_of(*answer)[0]
+        place = position_of(*answer[:2])[0]
+        letter.first = answer[2] if len(answer) > 2 else None
         self._epochs[letter.key] = str(place.epoch)
         return place
 
@@ -180,7 +187,7 @@ class Writer:
         is_again, letter.may_be_written = letter.may_be_written, True
         try:
             answer = self._append(
-                keys=[letter.key, f"{letter.key}:{letter.record}"],
+                keys=[letter.key, f"{letter.key}:{letter.record}", *([f"{letter.key}:once"] if letter.once else [])],
                 args=[
                     letter.nonce,
                     letter.route,
@@ -188,6 +195,7 @@ class Writer:
                     self._size,
                     letter.epoch if is_again else "",
                     int(RECORDED * 1000),
+                    letter.once,
                 ],
             )
             self._check(letter, answer)
@@ -207,8 +215,11 @@ class Writer:
         :raises redis.ConnectionError: if it belongs to another command. If a signal handler raises an exception within
             redis-py, an unread answer can remain on the connection.
         """
-        if answer == [] or (
-            isinstance(answer, list) and len(answer) == 2 and bytes(answer[1]).startswith(letter.nonce.encode())
+        if answer == []:
+            return
+        if isinstance(answer, list) and (
+            (len(answer) == 2 and bytes(answer[1]).startswith(letter.nonce.encode()))
+            or (len(answer) == 4 and bytes(answer[3]) == letter.once.encode())
         ):
             return
         disconnect(self._client)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ssehub.background import Background
+from ssehub.events import Message
 from ssehub.exceptions import LogError
 from ssehub.log.base import Log, Readable
 from ssehub.log.delegating import Delegating
@@ -216,6 +217,8 @@ class SQLLog(ProcessLocal, Delegating, Log):
             except Exception as error:
                 self._translate(error, "the message was not accepted")
                 raise
+            if letter.once is not None and position.nonce != letter.nonce:
+                return self._repeat(packet, position)
             if isinstance(packet, Command):
                 packet = packet.versioned_by(position)
             entry = Entry(packet, position, previous, letter.body, letter.sent)
@@ -230,6 +233,17 @@ class SQLLog(ProcessLocal, Delegating, Log):
         if not is_followed:
             self._trim(position.offset)
         return Receipt(entry.id, queued)
+
+    def _repeat(self, packet: Packet, position: Position) -> Receipt:
+        """Return the receipt for a packet whose key belongs to another entry."""
+        with self._translating("the log cannot be read"):
+            rows = self._store.query(
+                f"SELECT body FROM {self._store.prefix}_entries WHERE number = ?", [position.offset]
+            )
+        first = packet.message  # if the entry was dropped just now, or another program wrote it
+        with contextlib.suppress(ValueError, TypeError, IndexError):
+            first = Message.decode(bytes(rows[0][0]))
+        return Receipt(first.id or str(position), 0, first)
 
     def _deliver_own(self, entry: Entry, deliver: Callable[[Entry], int]) -> int | None:
         """Deliver an entry of this process. Return the number of its connections; None if the follower delivers it."""

@@ -26,6 +26,8 @@ class Letter(NamedTuple):
     extra: str | None
     #: The encoded message.
     body: bytes
+    #: The key and the address (:attr:`ssehub.Packet.once`); None without a key.
+    once: str | None
 
 
 #: The columns of a letter, in order.
@@ -49,6 +51,7 @@ class Row(NamedTuple):
     extra: str | None
     #: The encoded message. Other programs may write a text.
     body: bytes | str | None
+    once: str | None
 
     def position(self, epoch: int) -> Position:
         """Return the position of the entry in the log with this epoch."""
@@ -83,4 +86,4 @@ def letter_of(packet: Packet, nonce: str, now: float) -> Letter:
     route = route_of(packet, now)
     sent, zone, client_id = route.pop("t"), route.pop("z", None), route.pop("c", None)
     extra = json.dumps(route) if route else None  # half of a surrogate pair stays escaped
-    return Letter(nonce, zone, client_id, sent, extra, packet.encode())
+    return Letter(nonce, zone, client_id, sent, extra, packet.encode(), packet.once)

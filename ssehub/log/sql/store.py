@@ -38,13 +38,15 @@ class Store(ABC):
     def append(self, letter: Letter, deadline: float) -> tuple[Position, str]:
         """Append an entry. Return its position, and the nonce of the entry before.
 
+        If there is an entry with the same key, append nothing, and return those of that entry. It has another nonce.
+
         :param deadline: when the last attempt must have ended (``time.monotonic()``).
         :raises LogError: if the entry was not accepted, or it is not known whether it was.
         """
 
     @abstractmethod
     def append_within(self, letter: Letter, connection: Any) -> None:
-        """Append an entry in the caller's transaction.
+        """Append an entry in the caller's transaction, unless there is one with the same key.
 
         :raises TypeError: if ``connection`` is not a connection to a database of this kind.
         """

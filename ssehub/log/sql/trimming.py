@@ -77,7 +77,7 @@ class Trimming:
     def _drop(self, entries: str, end: int, zone_size: int) -> list[Statement]:
         """Return the statements that drop the messages of the oldest unprotected entries, then of the oldest ones."""
         held = f"FROM {entries} WHERE body IS NOT NULL"
-        drop = f"UPDATE {entries} SET body = NULL, extra = NULL WHERE body IS NOT NULL AND number"
+        drop = f"UPDATE {entries} SET body = NULL, extra = NULL, once = NULL WHERE body IS NOT NULL AND number"
         ranked = f"SELECT number, row_number() OVER (PARTITION BY zone, client_id ORDER BY number DESC) AS newer {held}"
         excess = f"SELECT CASE WHEN count(*) > ? THEN count(*) - ? ELSE 0 END {held}"
         return [

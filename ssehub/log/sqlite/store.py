@@ -64,6 +64,10 @@ class SQLiteStore(Store):
 
         def _insert(connection: sqlite3.Connection) -> tuple[Position, str]:
             epoch, number, previous = connection.execute(self._statements.head).fetchone() or self._has_no_head()
+            if letter.once is not None:
+                first = connection.execute(self._statements.first, (letter.once, number)).fetchone()
+                if first is not None:
+                    return Position(epoch, *first[:2]), first[2]
             before = connection.total_changes
             connection.execute(self._statements.insert, (number + 1, previous, *letter))
             if connection.total_changes != before + 2:  # the trigger is made again when the file is opened
@@ -169,8 +173,11 @@ class SQLiteStore(Store):
         self.end()
 
     def _insert_within(self, connection: Any, letter: Letter, *first: tuple[str, Sequence[Any]]) -> None:
-        inserted = self._run_within(connection, *first, (self._statements.insert_next, letter))
-        if inserted.rowcount == 0:
+        insert = self._statements.insert_next, (*letter, letter.once)
+        if self._run_within(connection, *first, insert).rowcount:
+            return
+        # The entry with the key is there, or there is no head.
+        if letter.once is None or self._run_within(connection, (self._statements.head, ())).fetchone() is None:
             raise LogError(f"the message was not accepted: the table {self.prefix}_head is empty")
 
     def _run_within(self, connection: Any, *statements: tuple[str, Sequence[Any]]) -> Any:

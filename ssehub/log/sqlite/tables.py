@@ -31,8 +31,9 @@ CREATE TABLE IF NOT EXISTS $_head (
 );
 CREATE TABLE IF NOT EXISTS $_entries (
     number INTEGER PRIMARY KEY, previous TEXT NOT NULL, nonce TEXT NOT NULL, zone TEXT, client_id TEXT,
-    sent REAL NOT NULL, extra TEXT, body BLOB
+    sent REAL NOT NULL, extra TEXT, body BLOB, once TEXT
 );
+CREATE UNIQUE INDEX IF NOT EXISTS $_once ON $_entries (once) WHERE once IS NOT NULL;
 CREATE TRIGGER IF NOT EXISTS $_move AFTER INSERT ON $_entries BEGIN
     UPDATE $_head SET number = new.number, nonce = new.nonce WHERE number < new.number;
 END;
@@ -102,5 +103,11 @@ class Statements:
         self.read: str = (
             f"SELECT {COLUMNS} FROM {prefix}_entries WHERE number > ? AND number <= ? ORDER BY number LIMIT ?"
         )
-        #: The same as ``insert``, without reading the head first.
-        self.insert_next: str = f"{insert} SELECT number + 1, nonce, {marks} FROM {prefix}_head"
+        #: The entry with a key.
+        self.first: str = f"SELECT number, nonce, previous FROM {prefix}_entries WHERE once = ? AND number <= ?"
+        #: The same as ``insert``, without reading the head first. It inserts nothing if the key is there; its last
+        #: parameter is the key again.
+        self.insert_next: str = (
+            f"{insert} SELECT h.number + 1, h.nonce, {marks} FROM {prefix}_head h WHERE NOT EXISTS"
+            f" (SELECT 1 FROM {prefix}_entries e WHERE e.once = ? AND e.number <= h.number)"
+        )
