@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,9 @@ from ssehub.events import Message
 from ssehub.events.message import Received
 from ssehub.log.packet import check_fields, warn_of_type
 from ssehub.server.connection import as_message
+from ssehub.server.reader import HEARTBEAT
+from ssehub.server.settings import check_number
+from ssehub.wsgi.iteration import iterate
 
 __all__ = ["Request", "Response", "check_headers", "environ_of", "event_stream", "last_event_id", "stream_response"]
 __all__ += ["Unfit", "unavailable"]
@@ -89,22 +91,30 @@ def unavailable(seconds: int) -> Response:
     return Response("the hub is full or closing\n", 503, headers)
 
 
-def event_stream(iterable: Iterable[Any], *, headers: Mapping[str, str] | None = None) -> Response:
+def event_stream(
+    iterable: Iterable[Any], *, headers: Mapping[str, str] | None = None, heartbeat: float | None = 15.0
+) -> Response:
     """Return an event stream with a single producer, which needs no hub. An example is the output of a language model.
 
-    The headers are sent at once, before the first message. The thread that serves the request iterates the iterable.
-    After the client has disconnected, the iterable is closed at its next message. When a stream ends, browsers
-    reconnect: end it with a message that makes your page call ``close()``.
+    The headers are sent at once, before the first message. After the client has disconnected, the iterable is closed
+    at its next message. When a stream ends, browsers reconnect: end it with a message that makes your page call
+    ``close()``. If the output has to outlive the client, use :meth:`Hub.produce`.
+
+    While a generator is silent, the client is sent heartbeats, because proxies close silent connections (nginx: after
+    60 s). For this, the generator runs in a thread of its own. A collection, such as a list, needs no such thread, and
+    a generator that has begun is not moved to one: both run in the thread that serves the request, without heartbeats.
 
     :param iterable: messages, texts, or other values, which are sent as JSON. A message whose id is not valid in a
         request header ends the stream with a ``ValueError``. A message received from another stream is sent unchanged.
     :param headers: more response headers.
+    :param heartbeat: seconds of silence after which the client is sent a comment. None: no heartbeats, and no thread.
     :raises TypeError: if it is a single text or message (put it into a list), or is not iterable.
-    :raises ValueError: if an application may not set one of the headers.
+    :raises ValueError: if an application may not set one of the headers, or the heartbeat is not positive.
     """
+    check_number("heartbeat", heartbeat, optional=True)
     if isinstance(iterable, str | bytes) or not isinstance(iterable, Iterable):
         raise TypeError(f"event_stream needs an iterable of messages or texts, such as a list, not {iterable!r}")
-    return stream_response(_encoded(iterable), check_headers(headers))
+    return stream_response(_chunks(iterable, heartbeat), check_headers(headers))
 
 
 def last_event_id(request_or_environ: Request | dict[str, Any]) -> str:
@@ -136,16 +146,27 @@ def environ_of(request_or_environ: Request | dict[str, Any]) -> dict[str, Any]:
     return environ
 
 
-def _encoded(iterable: Iterable[Any]) -> Iterator[bytes]:
-    iterator = iter(iterable)
+def _chunks(iterable: Iterable[Any], heartbeat: float | None) -> Iterator[bytes]:
+    yield Message(comment="").encode()
+    items = iterate(iterable, heartbeat)
     try:
-        for item in itertools.chain((Message(comment=""),), iterator):
-            message = as_message(item)
-            if not isinstance(message, Received):
-                check_fields(message)
-                warn_of_type(message)
-            yield message.encode()
+        while True:
+            item = items.next()
+            if item is None:
+                yield HEARTBEAT
+            elif isinstance(item.error, StopIteration):
+                return
+            elif item.error is not None:
+                raise item.error
+            else:
+                yield _encoded(item.value)
     finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
+        items.close()
+
+
+def _encoded(value: Any) -> bytes:
+    message = as_message(value)
+    if not isinstance(message, Received):
+        check_fields(message)
+        warn_of_type(message)
+    return message.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -159,3 +160,107 @@ def test_a_single_text_is_not_an_iterable_of_texts(wrong: Any) -> None:
 def test_a_streams_headers_are_checked_too() -> None:
     with pytest.raises(ValueError, match="Connection"):
         event_stream([], headers={"Connection": "close"})
+
+
+def generators() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == "ssehub-iterator"]
+
+
+def test_a_silent_generator_has_heartbeats_and_a_client_that_leaves_is_noticed(site: Serve) -> None:
+    go, closed = threading.Event(), threading.Event()
+
+    def thinking() -> Iterator[str]:
+        try:
+            assert go.wait(GUARD)
+            yield "first"
+            yield "second"
+            go.clear()
+            assert go.wait(GUARD)
+            yield "third"
+        finally:
+            closed.set()
+
+    stream = site(event_stream(thinking(), heartbeat=0.01)).stream()
+    while stream.raw.count(b":\n\n") < 3:
+        stream.raw += stream.response.read1(100)
+    go.set()
+    assert stream.data(2) == ["first", "second"]
+    beats = stream.raw.count(b":\n\n")
+    while stream.raw.count(b":\n\n") < beats + 3:
+        stream.raw += stream.response.read1(100)
+    stream.reset()
+    assert not closed.is_set()
+    go.set()  # its next item closes the generator
+    assert closed.wait(GUARD)
+
+
+def test_a_generator_runs_in_one_thread_with_the_context_of_the_server_and_never_ahead(site: Serve) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    threads: list[threading.Thread] = []
+
+    def items() -> Iterator[str]:
+        threads.append(threading.current_thread())
+        yield variable.get()
+        try:
+            variable.set("changed")
+            while True:
+                threads.append(threading.current_thread())
+                yield variable.get()
+        finally:
+            threads.append(threading.current_thread())
+
+    variable.set("of the server")
+    body: Any = event_stream(items()).response
+    assert [next(body) for _ in range(4)][1:] == [b"data: of the server\n\n"] + [b"data: changed\n\n"] * 2
+    assert len(threads) == 3
+    body.close()
+    assert len(threads) == 4 and len(set(threads)) == 1 and threads[0].name == "ssehub-iterator"
+    assert variable.get() == "of the server" and not generators()
+
+
+def test_a_list_and_a_generator_that_has_begun_and_no_heartbeat_need_no_thread() -> None:
+    def items() -> Iterator[str]:
+        yield "begun"
+        yield threading.current_thread().name
+
+    begun = items()
+    next(begun)
+    own = threading.current_thread().name.encode()
+    assert b"data: %s\n\n" % own in list(event_stream(begun).response)  # type: ignore[comparison-overlap]
+    assert b"data: %s\n\n" % own in list(event_stream(items(), heartbeat=None).response)  # type: ignore[comparison-overlap]
+    body: Any = event_stream(["a", "b"]).response
+    next(body), next(body)
+    assert not generators()
+
+
+def test_the_error_of_a_generator_is_raised_where_the_server_sees_it(caplog: pytest.LogCaptureFixture) -> None:
+    def items() -> Iterator[str]:
+        try:
+            yield "a"
+            raise OSError("no model")
+        finally:
+            raise RuntimeError("while it is closed")
+
+    with pytest.raises(RuntimeError, match="while it is closed"):
+        list(event_stream(items()).response)
+
+    class Failing:
+        def __iter__(self) -> Iterator[str]:
+            return self  # type: ignore[return-value]
+
+        def __next__(self) -> str:
+            return "a"
+
+        def close(self) -> None:
+            raise OSError("while it is closed")
+
+    body: Any = event_stream(Failing()).response  # type: ignore[arg-type]
+    next(body), next(body)
+    body.close()
+    assert "a generator could not be closed" in caplog.text
+
+
+@pytest.mark.parametrize("heartbeat", [0, -1, "15", float("inf")])
+def test_a_heartbeat_is_a_positive_number(heartbeat: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="heartbeat"):
+        event_stream([], heartbeat=heartbeat)
