@@ -206,8 +206,7 @@ class SQLLog(ProcessLocal, Delegating, Log):
     def _append(self, packet: Packet) -> Receipt:
         deadline = time.monotonic() + self._timeout
         letter = letter_of(packet, new_nonce(), time.time())
-        progress = self._replica.progress
-        callbacks = self._callbacks
+        progress, callbacks = self._replica.progress, self._callbacks
         is_followed = callbacks is not None and self._replica.is_open
         if is_followed:
             progress.expect(letter.nonce)
@@ -236,10 +235,9 @@ class SQLLog(ProcessLocal, Delegating, Log):
 
     def _repeat(self, packet: Packet, position: Position) -> Receipt:
         """Return the receipt for a packet whose key belongs to another entry."""
+        statement = f"SELECT body FROM {self._store.prefix}_entries WHERE number = ?"
         with self._translating("the log cannot be read"):
-            rows = self._store.query(
-                f"SELECT body FROM {self._store.prefix}_entries WHERE number = ?", [position.offset]
-            )
+            rows = self._store.query(statement, [position.offset])
         first = packet.message  # if the entry was dropped just now, or another program wrote it
         with contextlib.suppress(ValueError, TypeError, IndexError):
             first = Message.decode(bytes(rows[0][0]))
