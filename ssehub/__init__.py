@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         EventTooLarge,
         HubClosed,
         LogError,
+        ProductionError,
         SSEHubError,
         SubscriptionClosed,
         UnknownClient,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ssehub.server.history_page import HistoryPage
     from ssehub.wsgi.hub import Hub
     from ssehub.wsgi.hub_core import close_all, end_all_streams
+    from ssehub.wsgi.producer import Production
     from ssehub.wsgi.response import event_stream, last_event_id
 
 __version__ = "0.1.0"
@@ -48,6 +50,8 @@ __all__ = [
     "Packet",
     "PostgresLog",
     "Process",
+    "Production",
+    "ProductionError",
     "Receipt",
     "Received",
     "RedisLog",
@@ -77,6 +81,7 @@ _HOMES = {
         "EventTooLarge",
         "HubClosed",
         "LogError",
+        "ProductionError",
         "SSEHubError",
         "SubscriptionClosed",
         "UnknownClient",
@@ -88,6 +93,7 @@ _HOMES = {
     "ssehub.server.connection": ("Connection",),
     "ssehub.server.history_page": ("HistoryPage",),
     "ssehub.wsgi.hub": ("Hub",),
+    "ssehub.wsgi.producer": ("Production",),
     "ssehub.wsgi.hub_core": ("close_all", "end_all_streams"),
     "ssehub.wsgi.response": ("event_stream", "last_event_id"),
     "ssehub.events": ("Decoder", "Message", "Received", "decode"),

@@ -21,6 +21,10 @@ class LogError(SSEHubError):
     """The log did not accept a message, or cannot be read."""
 
 
+class ProductionError(SSEHubError):
+    """Raise it in the generator of a production to end it with the reason ``error``. Readers can see the text."""
+
+
 class Backlogged(SSEHubError):
     """A message for one session was not accepted, because too many messages are queued for this session."""
 

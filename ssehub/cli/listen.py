@@ -58,8 +58,10 @@ def _run(options: argparse.Namespace) -> int:
         check_type(type)
         if type.startswith(OWN):  # a hub's own events need a callback of their own
             client.on_event(type, lambda message: show(_line(message, options.json)))
-    # A hub also sends new cursors to a client that gets no messages. All earlier messages are printed by then.
-    client.on_event("ssehub.cursor", lambda message: place.write(client.last_event_id))
+    # A hub also sends new cursors to a client that gets no messages, and the end of a production. All earlier messages
+    # are printed by then.
+    for type in ("ssehub.cursor", "ssehub.end"):
+        client.on_event(type, lambda message: place.write(client.last_event_id))
     for message in client:
         if not options.event or message.event in options.event:
             show(_line(message, options.json))

@@ -11,7 +11,7 @@ from ssehub.client.cancellation import Cancellation
 from ssehub.client.request import Request
 from ssehub.client.responses import check_stream
 from ssehub.client.retry_policy import Settings
-from ssehub.client.subscription import OWN
+from ssehub.client.subscription import END, OWN
 from ssehub.client.transport import Stream, Transport
 from ssehub.events import Decoder, Message, Received
 
@@ -32,6 +32,8 @@ class Attempt:
         self.good: bool = False
         #: Whether the request may have reached the server.
         self.sent: bool = False
+        #: Whether the last event was the end of a production, after which the server usually has no more events.
+        self.at_end: bool = False
         self._opened_at: float | None = None
 
     @property
@@ -92,8 +94,9 @@ class Attempt:
             if not self.good:
                 # A hub's own events do not count, because every connection begins with one.
                 self.good = decoder.skipped > 0 or any(_is_message(message) for message in messages)
+            self.at_end = next((one.event == END for one in reversed(messages) if one.data is not None), self.at_end)
             yield messages
 
 
 def _is_message(message: Message) -> bool:
-    return message.data is not None and not message.event.startswith(OWN)
+    return message.data is not None and (message.event == END or not message.event.startswith(OWN))

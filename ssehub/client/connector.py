@@ -54,6 +54,8 @@ class Connector(Hooks):
                 if error is None and not attempt.good:
                     error = attempt.empty()
                 delay = policy.delay(error, good=attempt.good, sent=attempt.sent, lasted=attempt.lasted)
+                if error is None and attempt.at_end:
+                    delay = 0.0  # a hub answers with a 204 if this was the only zone of the stream
                 report.waits(error, policy.failures, delay)
                 if error is not None:
                     self.on_error.fire(error, delay)

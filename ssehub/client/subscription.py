@@ -12,6 +12,8 @@ from ssehub.exceptions import SubscriptionClosed
 
 #: Prefix of the types of a hub's own events. Only callbacks that ask for such a type get them.
 OWN = "ssehub."
+#: The event of a hub that ends a production.
+END = "ssehub.end"
 
 
 class Subscription:

@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from ssehub.events import Message
 from ssehub.events.message import Received
-from ssehub.log.position import Place, Position, parse_parts
+from ssehub.log.position import Place, Position, parse_parts, without_end
 from ssehub.logger import logger
 
 
@@ -39,6 +39,9 @@ MAX_SENT_RETRY = 86_400_000
 #: Types of events that a browser's ``EventSource`` itself dispatches.
 BROWSERS_TYPES = frozenset(("error", "open"))
 
+
+#: What a command does.
+What = Literal["disconnect", "metadata", "produce", "stop", "nothing"]
 
 #: The end of an error text where :data:`ALL` is allowed instead of a name.
 OR_ALL = "; for all, use ssehub.ALL"
@@ -135,6 +138,8 @@ class Packet:
     broadcast: bool = False
     exclude: frozenset[str] = frozenset()
     key: str | None = field(default=None, kw_only=True)
+    #: The end of the id that the log gives to its entry.
+    mark: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.message, Message):
@@ -142,9 +147,9 @@ class Packet:
         if isinstance(self.message, Received):
             # Its id belongs to the other stream. Several messages may have the same id.
             object.__setattr__(self, "message", Message(self.message.data, self.message.event))
-        check_type(self.message)
+        self._check_type()
         check_fields(self.message)
-        if self.message.id is not None and parse_parts(self.message.id) is not None:
+        if self.message.id is not None and parse_parts(without_end(self.message.id)) is not None:
             raise ValueError(
                 f"id looks like a cursor, so clients would come back with a wrong place: {self.message.id!r}"
             )
@@ -162,6 +167,9 @@ class Packet:
             raise ValueError("the packet addresses nobody: give a client_id, or broadcast=True for all in the zone")
         object.__setattr__(self, "exclude", _session_ids(self.exclude))
 
+    def _check_type(self) -> None:
+        check_type(self.message)
+
     @property
     def once(self) -> str | None:
         """The key and the address as one short text, which a log stores; None without a key."""
@@ -177,17 +185,17 @@ class Packet:
 
 @dataclass(frozen=True)
 class Command(Packet):
-    """An instruction to every process of a hub about a client's sessions. It is in the log, but is not sent to clients.
+    """An instruction to every process of a hub. It is in the log, but is not sent to clients.
 
-    :param what: ``"disconnect"`` ends the streams. ``"metadata"`` replaces the client's metadata. ``"nothing"``
-        replaces an entry that cannot be read.
+    :param what: ``"disconnect"`` ends the streams. ``"metadata"`` replaces the client's metadata. ``"produce"`` begins
+        a production, and ``"stop"`` stops those in a zone. ``"nothing"`` replaces an entry that cannot be read.
     :param session_id: the session to disconnect; None for all.
     :param data: the metadata.
     :param version: the later of two commands has the greater version. It is needed because the same command arrives in
         several partitions.
     """
 
-    what: Literal["disconnect", "metadata", "nothing"] = "disconnect"
+    what: What = "disconnect"
     session_id: str | None = None
     data: Any = None
     version: tuple[int, int] | None = None
@@ -246,7 +254,7 @@ class Entry:
         self.previous: str = previous
         self.sent: float = sent
         own_id = packet.message.id
-        self.id: str = str(position) if own_id is None else own_id
+        self.id: str = str(position) + packet.mark if own_id is None else own_id
         self.data: bytes = b"id: %s\n%s" % (self.id.encode(), body) if own_id is None else body
 
     @property
@@ -260,7 +268,7 @@ class Entry:
         seen = Entry(self.packet, self.position, self.previous, body, self.sent)
         seen.place = place
         if self.packet.message.id is None:
-            seen.id = str(place)
+            seen.id = str(place) + self.packet.mark
             seen.data = b"id: %s\n%s" % (seen.id.encode(), body)
         return seen
 

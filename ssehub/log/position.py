@@ -101,6 +101,9 @@ class Places(tuple[Position, ...]):
         return sum(part.distance_to(end) for part in self)
 
 
+#: The end of the id of an event after which a stream has no more events.
+END_MARK = ".end"
+
 #: A cursor that belongs to no log. A reader that begins there gets a gap.
 NOWHERE = f"0.0.{GENESIS}"
 
@@ -118,6 +121,16 @@ def parse_parts(cursor: str) -> dict[int, Position] | None:
     parts = [Position.parse(part) for part in cursor.split(_AND)]
     places = {part.partition: part for part in parts if part is not None}
     return places if len(places) == len(parts) else None
+
+
+def without_end(event_id: str) -> str:
+    """Return the cursor in the id of an event that ends a production; any other id is returned unchanged."""
+    return event_id.removesuffix(END_MARK) if is_end(event_id) else event_id
+
+
+def is_end(event_id: str) -> bool:
+    """Return whether an id is that of an event that ends a production."""
+    return event_id.endswith(END_MARK) and parse_parts(event_id.removesuffix(END_MARK)) is not None
 
 
 def new_nonce() -> str:

@@ -89,10 +89,14 @@ class Presence(ABC):
     process: str
 
     @abstractmethod
-    def start(self, local: Local, stats: Callable[[], Mapping[str, Any]]) -> None:
+    def start(
+        self, local: Local, stats: Callable[[], Mapping[str, Any]], lost: Callable[[Sequence[str]], None]
+    ) -> None:
         """Start to publish the connections of this process. Processes that only ask about others need not call this.
 
         :param stats: returns the statistics of this process. It may block.
+        :param lost: called with the productions of a process whose lease has expired. It may be called more than once
+            for the same process, and in several processes.
         """
 
     @abstractmethod
@@ -102,6 +106,13 @@ class Presence(ABC):
     @abstractmethod
     def renoted(self, client_id: str) -> None:
         """Publish that the metadata of a client of this process was replaced. Does not block."""
+
+    @abstractmethod
+    def produces(self, production: str, is_running: bool) -> None:
+        """Publish that a production of this process has begun or ended. Does not block.
+
+        :param production: a text that describes it, for ``lost``.
+        """
 
     @abstractmethod
     def settle(self) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 from ssehub.events import Message
 from ssehub.log.packet import ALL, Command, Entry, Packet
 from ssehub.log.position import Position
+from ssehub.log.production import END_TYPE, Ending
 
 
 def follows(position: Position, previous: str | None, tail: Position) -> bool:
@@ -70,8 +71,13 @@ def _packet_of(route: Mapping[str, Any], body: bytes, position: Position) -> Pac
     message, zone, client_id = Message.decode(body), route.get("z", ALL), route.get("c")
     if "o" in route:
         what, session_id, data, version = route["o"]
-        if what not in ("disconnect", "metadata"):
+        if what not in ("disconnect", "metadata", "produce", "stop"):
             raise ValueError(f"there is no command {what!r}")
         version = (int(version[0]), int(version[1])) if version else (position.epoch, position.offset)
-        return Command(message, zone, client_id, what=what, session_id=session_id, data=data, version=version)
+        broadcast = client_id is None
+        return Command(
+            message, zone, client_id, broadcast, what=what, session_id=session_id, data=data, version=version
+        )
+    if message.event == END_TYPE:
+        return Ending(message, zone, broadcast=True)
     return Packet(message, zone, client_id, client_id is None, frozenset(route.get("x", ())))

@@ -26,6 +26,9 @@ from ssehub.logger import logger
 #: Seconds that changes are collected before they are written. So a thousand clients that connect at once take one
 #: write.
 _GATHER = 0.005
+#: The minimum number of seconds after an outage before productions of others count as lost: a process tries again after
+#: two seconds at most.
+_RETURN = 3.0
 #: The maximum number of seconds that a new connection waits until other processes can see it.
 _SETTLE = 1.0
 
@@ -47,6 +50,11 @@ class SharedPresence(Presence):
         self.process: str = secrets.token_hex(8)
         self._local: Local | None = None
         self._measure: Callable[[], Mapping[str, Any]]
+        #: Since when the lease was renewed without a failure (``time.monotonic()``).
+        self._steady_since = 0.0
+        self._lost: Callable[[Sequence[str]], None]
+        #: The running productions of this process.
+        self._productions: dict[str, None] = {}
         #: The statistics of this process when its lease was last renewed.
         self._stats: Mapping[str, Any] = {}
         self._changed = threading.Condition()
@@ -71,10 +79,11 @@ class SharedPresence(Presence):
         )
 
     @abstractmethod
-    def write(self, itself: str, changes: Changes, zones: Mapping[str, int], anew: bool) -> bool:
+    def write(self, itself: str, productions: str, changes: Changes, zones: Mapping[str, int], anew: bool) -> bool:
         """Write changes of this process, and renew its lease.
 
         :param itself: the record of the process: its host, pid, connections and statistics, as JSON.
+        :param productions: the running productions of the process, as JSON.
         :param changes: the changed sessions by client. A client without changed sessions has new metadata.
         :param zones: the changed zones, with the number of connections in each.
         :param anew: whether to delete all old records of the process first.
@@ -82,16 +91,22 @@ class SharedPresence(Presence):
         """
 
     @abstractmethod
-    def delete_expired(self) -> None:
-        """Delete the records of some processes whose leases have expired."""
+    def expired(self) -> list[tuple[str, str]]:
+        """Return some processes whose leases have expired, each with its productions as JSON."""
+
+    @abstractmethod
+    def delete_expired(self, processes: Sequence[str]) -> None:
+        """Delete the records of processes, if their leases have expired."""
 
     @abstractmethod
     def delete_own(self) -> None:
         """Delete the records of this process."""
 
-    def start(self, local: Local, stats: Callable[[], Mapping[str, Any]]) -> None:
+    def start(
+        self, local: Local, stats: Callable[[], Mapping[str, Any]], lost: Callable[[Sequence[str]], None]
+    ) -> None:
         """Start to publish the connections of this process. The thread starts with the first change."""
-        self._local, self._measure = local, stats
+        self._local, self._measure, self._lost = local, stats, lost
 
     def changed(self, one: Here, is_here: bool) -> None:
         """Publish that a connection of this process was opened or closed. Does not block."""
@@ -101,11 +116,21 @@ class SharedPresence(Presence):
         """Publish that the metadata of a client of this process was replaced. Does not block."""
         self._note(client_id, {}, ())
 
-    def _note(self, client_id: str, sessions: Mapping[str, Here | None], zones: Sequence[str]) -> None:
+    def produces(self, production: str, is_running: bool) -> None:
+        """Publish that a production of this process has begun or ended. Does not block."""
+        with self._changed:
+            if is_running:
+                self._productions[production] = None
+            else:
+                self._productions.pop(production, None)
+        self._note(None, {}, ())
+
+    def _note(self, client_id: str | None, sessions: Mapping[str, Here | None], zones: Sequence[str]) -> None:
         with self._changed:
             if self._closed or self._local is None:
                 return
-            self._dirty_clients.setdefault(client_id, {}).update(sessions)
+            if client_id is not None:
+                self._dirty_clients.setdefault(client_id, {}).update(sessions)
             self._dirty_zones.update(zones)
             self._noted += 1
             self._changed.notify_all()
@@ -208,11 +233,30 @@ class SharedPresence(Presence):
                 raise LogError(f"{self._store} does not answer")
         itself = json.dumps([socket.gethostname(), os.getpid(), self._local.count(), self._stats])
         zones = {zone: self._local.count(zone) for zone in names}
-        known = self.write(itself, changes, zones, whole)
+        with self._changed:
+            productions = json.dumps(list(self._productions)) if self._productions else ""
+        known = self.write(itself, productions, changes, zones, whole)
+        if whole:
+            self._steady_since = time.monotonic()
         if is_time:
             self._looked = time.monotonic()
-            self.delete_expired()
+            self._reap()
         return whole or known
+
+    def _reap(self) -> None:
+        """Report the productions of processes whose leases have expired, and then delete their records.
+
+        After an outage of the store, all leases have expired. So give the others time to renew theirs.
+        """
+        may_judge = time.monotonic() > self._steady_since + max(self._lease, _RETURN)
+        expired = [(process, productions) for process, productions in self.expired() if may_judge or not productions]
+        for process, productions in expired:
+            if productions:
+                logger.warning("process %s has ended, and its productions are lost", process)
+                with contextlib.suppress(ValueError):  # another program wrote them
+                    self._lost([str(one) for one in json.loads(productions)])
+        if expired:
+            self.delete_expired([process for process, _ in expired])
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from ssehub.exceptions import LogError, UnknownClient
 from ssehub.log import ALL, All, Command, Log, Process, Session
 from ssehub.logger import logger
 from ssehub.server.connection import Connection
+from ssehub.server.productions import Productions
 from ssehub.server.registry import Registry
 
 
@@ -23,19 +24,23 @@ class Cluster:
     :class:`~ssehub.LogError` if the server cannot be reached.
 
     :param registry: the connections of this process.
+    :param productions: its productions.
     :param log: the log, which delivers commands to all processes; its ``presence`` has the other connections.
     :param stats: returns the statistics of this process.
     """
 
-    def __init__(self, registry: Registry, log: Log, stats: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, registry: Registry, productions: Productions, log: Log, stats: Callable[[], dict[str, Any]]
+    ) -> None:
         self._registry = registry
+        self._productions = productions
         self._log = log
         self._stats = stats
 
     def start(self) -> None:
         """Start to publish the connections of this process to the other processes."""
         if self._log.presence:
-            self._log.presence.start(self._registry, self.stats)
+            self._log.presence.start(self._registry, self.stats, self._productions.lost)
 
     def enter(self, connection: Connection, metadata: Any) -> None:
         """Publish a new connection to the other processes, and synchronize the client's metadata with them.
@@ -170,6 +175,8 @@ class Cluster:
 
     def apply(self, command: Command) -> None:
         """Carry out a command in this process. The thread that delivers the log's entries calls this."""
+        if command.what == "stop" and command.zone is not ALL:
+            self._productions.stop_here(command.zone)
         if command.client_id is None:
             return
         if command.what == "disconnect":

@@ -45,8 +45,8 @@ class Connection:
     :ivar connected_at: when the connection was made, in seconds since 1970.
     :ivar closed: why the connection was closed; None if it is open. ``"hang-up"``: the client closed it. ``"stalled"``:
         the client did not read for ``stall_timeout``. ``"shutdown"``: the hub was closed. ``"max_age"``: it was open
-        for ``max_age``. ``"log"``: the log could not be read. ``"error"``: the stream failed. ``"disconnected"``, or
-        any other text: the application closed it.
+        for ``max_age``. ``"ended"``: the production in its only zone has ended. ``"log"``: the log could not be read.
+        ``"error"``: the stream failed. ``"disconnected"``, or any other text: the application closed it.
     """
 
     __slots__ = (

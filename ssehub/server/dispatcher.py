@@ -37,12 +37,14 @@ from typing import Any
 
 from ssehub.exceptions import LogError
 from ssehub.hooks import Hook
-from ssehub.log import Command, Entry, Gap, Log, Position
+from ssehub.log import ALL, Command, Entry, Gap, Log, Position
+from ssehub.log.production import Ending
 from ssehub.logger import logger
 from ssehub.server.cluster import Cluster
 from ssehub.server.connection import Connection
 from ssehub.server.counters import Counters
 from ssehub.server.page_cache import PageCache
+from ssehub.server.productions import Productions
 from ssehub.server.registry import Registry
 from ssehub.server.settings import HubSettings
 from ssehub.server.start_position import StartPosition
@@ -65,7 +67,8 @@ class Dispatcher:
     def __init__(self, log: Log, settings: HubSettings, hooks: Hooks, closed: bool) -> None:
         self.registry: Registry = Registry()
         self.counters: Counters = Counters()
-        self.cluster: Cluster = Cluster(self.registry, log, self.stats)
+        self.productions: Productions = Productions(log)
+        self.cluster: Cluster = Cluster(self.registry, self.productions, log, self.stats)
         self.hooks = hooks
         self.settings = settings
         #: Whether the hub accepts new streams, and new messages.
@@ -155,12 +158,16 @@ class Dispatcher:
         If the log cannot be read, close the connection. The client then reconnects, and tries to read on from its
         place.
         """
+        reader = connection.reader
         try:
-            return connection.reader.take()
+            found = reader.take()
         except LogError as error:
             logger.warning("a stream was ended: %s", error)
             connection.close("log")
             return b""
+        if reader.ended:
+            connection.close("ended")
+        return found
 
     def dismiss(self, connection: Connection, reason: str) -> None:
         """Remove a connection whose stream has ended. You have to call :meth:`fire_disconnect` next."""
@@ -230,12 +237,23 @@ class Dispatcher:
         if isinstance(packet, Command):
             self.cluster.apply(packet)
             return 0
+        if isinstance(packet, Ending):
+            self._end_streams(packet)
         count, receivers = self.registry.receivers(packet, entry.position.partition)
         if count:
             for delivery in self._deliveries:
                 delivery.announce(entry, receivers)
         self.counters.count("messages")
         return count
+
+    def _end_streams(self, packet: Ending) -> None:
+        """Wake the streams that end with a production, so that each reads the end itself, and not with its group."""
+        if packet.zone is ALL:
+            return
+        self.productions.ended(packet.zone)
+        for connection in self.registry.find(packet.zone):
+            if len(connection.zones) == 1:
+                connection.wake()
 
     def broken(self, end: Position, commands: Sequence[Command]) -> None:
         """Make every connection of a partition check its place again: the log was lost, rolled back or trimmed."""

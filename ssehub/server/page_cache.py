@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ssehub.log import Entry, Interest, Page, Place, Readable
+from ssehub.log.production import Ending
 
 #: The number of bytes after which no further event is added to a chunk. Writes of more than 64 KiB are not faster, and
 #: a thousand larger chunks would take much memory.
@@ -131,10 +132,13 @@ def _chunk(entries: Sequence[Entry], reached: Place, level: bool) -> Chunk:
 
 
 def _fitting(entries: Sequence[Entry]) -> int:
-    """Return how many entries fit into one chunk: at least one. The last one may exceed the limit."""
+    """Return how many entries fit into one chunk: at least one. The last one may exceed the limit.
+
+    The end of a production is the last entry of a chunk, because it may be the last one of a stream.
+    """
     size = 0
     for count, entry in enumerate(entries, 1):
         size += len(entry.data)
-        if size >= CHUNK:
+        if size >= CHUNK or entry.packet.__class__ is Ending:
             return count
     return len(entries)

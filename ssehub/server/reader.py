@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ssehub.events import Message
 from ssehub.log import Gap, Interest, Page, Place, Readable
+from ssehub.log.production import Ending
 from ssehub.server.page_cache import CHUNK, Chunk, PageCache
 from ssehub.server.start_position import Found
 
@@ -44,8 +45,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_cache", "_covered", "_gap", "_known", "_log", "_max_replay", "_private", "interest", "invalid", "level",
-        "messages", "place", "sent", "session", "told",
+        "_cache", "_covered", "_gap", "_known", "_log", "_max_replay", "_private", "ended", "interest", "invalid",
+        "level", "messages", "place", "sent", "session", "told",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,8 @@ class Reader:
         self.level: bool = False
         #: Whether the log may have been rolled back or replaced, so that the place has to be checked again.
         self.invalid: bool = False
+        #: Whether the end of the only zone's production was read, so that nothing more is to be sent.
+        self.ended: bool = False
         self._log = log
         self._cache = cache
         self._gap = start.gap
@@ -122,7 +125,7 @@ class Reader:
         size = self.messages = 0
         self.sent = 0.0
         self.level = False
-        while size < CHUNK:
+        while size < CHUNK and not self.ended:
             found = self._next()
             if isinstance(found, Gap):
                 if parts:
@@ -195,6 +198,9 @@ class Reader:
             self.sent = chunk.first.sent
         if chunk.last is not None:
             self.told = chunk.last.cursor
+            packet = chunk.last.packet
+            if packet.__class__ is Ending and self.interest.zones == (packet.zone,):
+                self.ended = True
 
     def _too_far(self) -> Gap | None:
         if self._max_replay is None:

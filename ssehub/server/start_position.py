@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ssehub.log import Gap, Interest, Place, Readable
+from ssehub.log.position import without_end
 
 #: Where a stream without a last event id begins. None: at the end of the log. ``"oldest"``: at the oldest entry. A
 #: number n: with the last n entries. Another text: after the entry with this cursor or id.
@@ -59,7 +60,7 @@ class StartPosition:
 
 
 def _locate(log: Readable, cursor: str) -> Found:
-    place = log.locate(cursor)
+    place = log.locate(without_end(cursor))
     if isinstance(place, Gap):
         return Found(place.place, place)
     log.catch_up(place)

@@ -10,7 +10,7 @@ from typing import Any
 from ssehub.exceptions import LogError
 from ssehub.log import ALL, All
 from ssehub.log.packet import check_name
-from ssehub.log.position import NOWHERE
+from ssehub.log.position import NOWHERE, is_end
 from ssehub.logger import logger
 from ssehub.server.history_page import HistoryPage, read_history
 from ssehub.server.settings import check_number
@@ -18,13 +18,14 @@ from ssehub.server.start_position import Since, StartPosition
 from ssehub.wsgi import gunicorn_worker
 from ssehub.wsgi.capacity import REFUSAL
 from ssehub.wsgi.hub_core import end_all_streams
-from ssehub.wsgi.publisher import Publisher
+from ssehub.wsgi.producer import Producer
 from ssehub.wsgi.response import (
     Request,
     Response,
     Unfit,
     environ_of,
     last_event_id,
+    no_more_events,
     stream_response,
     unavailable,
 )
@@ -38,7 +39,7 @@ MAX_ZONES = 100
 MAX_READ_PARTITIONS = 32
 
 
-class Hub(Publisher):
+class Hub(Producer):
     """Sends messages to the clients that are connected, and to clients that reconnect later.
 
     All public methods are thread-safe, and none of them waits for a client. A new hub starts no threads, so you can
@@ -111,7 +112,8 @@ class Hub(Publisher):
         :param max_age: seconds after which this stream ends and its client reconnects, for example the remaining
             lifetime of the client's token. A random part of up to a tenth is subtracted. None, or a value greater than
             the hub's: the hub's ``max_age``.
-        :returns: a werkzeug response, which is also a WSGI application.
+        :returns: a werkzeug response, which is also a WSGI application. If the zone is that of a production, and the
+            client has its end, it is a 204, after which clients do not reconnect.
         :raises ValueError: if a name, ``since`` or ``max_age`` is invalid. The error is also werkzeug's ``BadRequest``,
             because names often come from the request: werkzeug and Flask answer it with a 400.
         :raises TypeError: if an argument has the wrong type.
@@ -122,12 +124,15 @@ class Hub(Publisher):
         warn_of(environ, self._log.shared)
         note_served()
         try:
-            start = StartPosition(last_event_id(environ), since)
+            event_id = last_event_id(environ)
+            start = StartPosition(event_id, since)
             zones = self._check_zones(zone)
             client_id = None if client_id is None else check_name("client_id", client_id)
             check_number("max_age", max_age, optional=True)
         except ValueError as error:
             raise Unfit(str(error)) from None
+        if len(zones) == 1 and is_end(event_id):
+            return no_more_events()
         source = source_of(environ, self._settings.detach)
         body = own.streams.body(zones, client_id, metadata, start, source, max_age)
         limit = own.streams.limit(source)

@@ -122,7 +122,7 @@ class HubCore(ProcessLocal):
         return not self._own.dispatcher.takes_streams
 
     def end_streams(self, timeout: float = 1.0) -> None:
-        """End all streams and accept no more. Messages can still be sent. Idempotent.
+        """End all streams and accept no more. Messages can still be sent, and productions continue. Idempotent.
 
         Use it when a process is about to stop but still serves requests. Clients are asked to reconnect after a random
         delay, also those that connect later. If a stream has not ended after the timeout because its client accepts no
@@ -135,12 +135,15 @@ class HubCore(ProcessLocal):
     def close(self, timeout: float = 1.0) -> None:
         """End all streams as :meth:`end_streams` does, and accept no more streams and messages. Idempotent.
 
-        :param timeout: seconds to wait for the streams, and then for the messages in the log's outbox.
+        Productions of this process end with the reason ``lost``.
+
+        :param timeout: seconds to wait for the productions, the streams, and the messages in the log's outbox.
         """
         deadline = time.monotonic() + timeout
         own = self._own
         own.dispatcher.takes_messages = False
-        own.streams.close(timeout)
+        own.dispatcher.productions.close(timeout)  # so that the readers' last chunk can have the end
+        own.streams.close(max(0.0, deadline - time.monotonic()))
         self._log.close(max(0.0, deadline - time.monotonic()))
 
 
@@ -182,3 +185,12 @@ def end_all_streams(timeout: float = 1.0) -> None:
     """
     for hub in list(_hubs):  # also hubs that are already ending: the caller may exit when this returns
         hub.end_streams(timeout)
+
+
+def end_all_productions(timeout: float = 2.0) -> None:
+    """End the productions of all hubs of this process as lost. It is called when the process exits.
+
+    :param timeout: seconds to wait for the productions of a hub.
+    """
+    for hub in list(_hubs):
+        hub._own.dispatcher.productions.close(timeout)

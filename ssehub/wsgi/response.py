@@ -19,7 +19,7 @@ from ssehub.server.settings import check_number
 from ssehub.wsgi.iteration import iterate
 
 __all__ = ["Request", "Response", "check_headers", "environ_of", "event_stream", "last_event_id", "stream_response"]
-__all__ += ["Unfit", "unavailable"]
+__all__ += ["Unfit", "no_more_events", "unavailable"]
 
 #: Headers that an application may not set. Hop-by-hop headers belong to the server (RFC 9110 section 7.6.1): wsgiref
 #: and waitress answer with a 500 if an application sets one. A stream has no length, and its content type is fixed.
@@ -89,6 +89,11 @@ def unavailable(seconds: int) -> Response:
     """
     headers = {"Retry-After": str(max(1, seconds)), "Cache-Control": "no-store", **NO_SNIFFING}
     return Response("the hub is full or closing\n", 503, headers)
+
+
+def no_more_events() -> Response:
+    """Return a 204 response: the client has all events, and must not reconnect."""
+    return Response(status=204, headers={"Cache-Control": "no-store"})
 
 
 def event_stream(

@@ -11,7 +11,7 @@ const CONNECTING = 0, OPEN = 1, CLOSED = 2;
 const KEPT = 1000;    // number of recent event ids by which a tab recognizes events that it has seen
 const SETTLE = 1000;  // milliseconds for which a tab that has caught up keeps its connection: a gap hook may send more
 const TRIES = 3;      // attempts to open a connection of its own before a tab continues with the shared one
-const ALWAYS = ["message", "ssehub.open", "ssehub.cursor", "ssehub.gap"];
+const ALWAYS = ["message", "ssehub.open", "ssehub.cursor", "ssehub.gap", "ssehub.end"];
 
 globalThis.SharedEventSource = class SharedEventSource extends EventTarget {
   constructor(url, {withCredentials = false} = {}) {

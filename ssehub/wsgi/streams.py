@@ -59,6 +59,7 @@ class Streams:
         #: The number of open streams that were taken over, by whether they are detached.
         self._taken_over = {False: 0, True: 0}
         dispatcher.add_delivery(self._writer, self.stats)
+        dispatcher.productions.give_way = self._writer.give_way
 
     def body(
         self,

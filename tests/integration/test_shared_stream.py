@@ -394,3 +394,23 @@ def test_a_tab_for_which_there_is_no_room_goes_on_with_the_others(
     for tab in (first, late):
         tab.wait("got", ["after"])
     assert first.read("gaps") == []
+
+
+def test_the_end_of_a_production_ends_the_stream_in_all_tabs(place: Place) -> None:
+    go = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        assert go.wait(10)
+        yield 3
+
+    place.hub.produce("answer", items())
+    tabs = place.open(2, "/events?zone=answer&since=oldest", ["ssehub.end"])
+    for tab in tabs:
+        tab.wait_for_numbers(3)
+    go.set()
+    for tab in tabs:
+        tab.wait_for_numbers(4)
+        tab.wait("named", ['ssehub.end {"reason":"done","zone":"answer"}'])
+        tab.wait("stream.readyState", 2)
+    until(lambda: place.connections() == 0)

@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS @_outbox (
 ) WITH (fillfactor = 50, {_VACUUMED});
 CREATE SEQUENCE IF NOT EXISTS @_commits;
 CREATE TABLE IF NOT EXISTS @_processes (
-    process text PRIMARY KEY, itself text NOT NULL, expires double precision NOT NULL
+    process text PRIMARY KEY, itself text NOT NULL, expires double precision NOT NULL, productions text
 );
 CREATE TABLE IF NOT EXISTS @_clients (
     process text NOT NULL, client_id text NOT NULL, metadata text NOT NULL, PRIMARY KEY (process, client_id)

@@ -6,6 +6,7 @@ Key                    Type    Content
 ``alive:<process>``    string  The process's host, pid, connections and statistics. It expires with the lease.
 ``clients:<process>``  hash    For each client of the process: its metadata and sessions, in pages
                                (:mod:`ssehub.log.redis.pages`).
+``made:<process>``     string  The running productions of the process, as JSON.
 ``zones:<process>``    hash    For each zone: the number of its connections at the process.
 ``processes``          set     The ids of all processes.
 ``where``              hash    For each client: the ids of the processes to which it is connected. So the cost of
@@ -25,8 +26,8 @@ from ssehub.log.redis.link import Client
 
 #: The id of a process.
 _PROCESS = re.compile(rb"[0-9a-f]{16}")
-#: All scripts but _LOOK have these keys: ``where``, ``processes``, and a process's ``clients``, ``zones`` and
-#: ``alive``.
+#: All scripts but _LOOK have these keys: ``where``, ``processes``, and a process's ``clients``, ``zones``, ``alive``
+#: and ``made``.
 _WHERE = """
 local function is_of_another_program(key, kind)
   local found = redis.call('TYPE', key).ok
@@ -55,18 +56,19 @@ local function clear(process)
 end
 """
 #: Writes the clients and zones of a process, and renews its lease. Arguments: the process; the content of ``alive``;
-#: the lease in milliseconds; 1 to delete its old clients and zones first, otherwise 0; the number of clients; each
-#: client, followed by its record; each zone, followed by its count. An empty record or count deletes the field. Returns
-#: 1 if the process's lease had not expired, otherwise 0.
+#: the lease in milliseconds; 1 to delete its old clients and zones first, otherwise 0; the number of clients; the
+#: content of ``made``; each client, followed by its record; each zone, followed by its count. An empty record or count
+#: deletes the field. Returns 1 if the process's lease had not expired, otherwise 0.
 _TELL = (
     _WHERE
     + """
-local process, last = ARGV[1], 5 + 2 * ARGV[5]
+local process, last = ARGV[1], 6 + 2 * ARGV[5]
 local known = redis.call('EXISTS', KEYS[5])
 if ARGV[4] == '1' then clear(process) end
 redis.call('SET', KEYS[5], ARGV[2], 'PX', ARGV[3])
 redis.call('SADD', KEYS[2], process)
-for n = 6, last, 2 do
+if ARGV[6] == '' then redis.call('DEL', KEYS[6]) else redis.call('SET', KEYS[6], ARGV[6]) end
+for n = 7, last, 2 do
   if ARGV[n + 1] == '' then
     redis.call('HDEL', KEYS[3], ARGV[n])
     drop(ARGV[n], process)
@@ -89,6 +91,7 @@ _REAP = (
 if ARGV[2] == '1' then redis.call('DEL', KEYS[5]) end
 if redis.call('EXISTS', KEYS[5]) == 0 then
   clear(ARGV[1])
+  redis.call('DEL', KEYS[6])
   redis.call('SREM', KEYS[2], ARGV[1])
 end
 """
@@ -143,20 +146,29 @@ class Ledger:
         self._connect = connect
         self._lease = lease
         #: The keys, or their beginnings.
-        self._where, self._processes, self._clients, self._zones, self._alive = (
-            f"{{{name}}}:{what}" for what in ("where", "processes", "clients:", "zones:", "alive:")
+        self._where, self._processes, self._clients, self._zones, self._alive, self._made = (
+            f"{{{name}}}:{what}" for what in ("where", "processes", "clients:", "zones:", "alive:", "made:")
         )
 
-    def tell(self, process: str, itself: str, clients: Mapping[str, str], zones: Mapping[str, int], anew: bool) -> bool:
+    def tell(
+        self,
+        process: str,
+        itself: str,
+        clients: Mapping[str, str],
+        zones: Mapping[str, int],
+        anew: bool,
+        productions: str = "",
+    ) -> bool:
         """Write changes of a process, and renew its lease.
 
         :param itself: the content of ``alive``.
         :param clients: the fields to write, with the record of each; an empty record deletes the field.
         :param zones: the zones to write, with the number of connections in each; 0 deletes the zone.
         :param anew: whether to delete all old clients and zones of the process first.
+        :param productions: the content of ``made``.
         :returns: False if the process was unknown, because its lease had expired.
         """
-        arguments: list[Any] = [process, itself, int(self._lease * 1000), int(anew), len(clients)]
+        arguments: list[Any] = [process, itself, int(self._lease * 1000), int(anew), len(clients), productions]
         for client_id, record in clients.items():
             arguments += [client_id, record]
         for zone, count in zones.items():
@@ -170,10 +182,21 @@ class Ledger:
         """
         self._connect().register_script(_REAP)(keys=self._keys(process), args=[process, int(is_gone)])
 
-    def some(self, count: int) -> list[str]:
-        """Return some processes at random. Their leases may have expired."""
-        names: Any = self._connect().srandmember(self._processes, count)
-        return _processes(names)
+    def expired(self, count: int) -> list[tuple[str, str]]:
+        """Look at some processes at random. Return those whose leases have expired, with the content of ``made``."""
+        found: Any = self._connect().srandmember(self._processes, count)
+        names = _processes(found)
+        with self._connect().pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.exists(self._alive + name)
+                pipe.get(self._made + name)
+            answers = iter(pipe.execute(raise_on_error=False))
+        looks = [(name, next(answers), next(answers)) for name in names]
+        return [
+            (name, made.decode(errors="replace") if isinstance(made, bytes) else "")
+            for name, is_alive, made in looks
+            if is_alive == 0
+        ]
 
     def look(self, client_id: str, but: str, first_only: bool = False) -> list[tuple[str, bytes, bytes]]:
         """Find the processes to which a client is connected.
@@ -216,7 +239,7 @@ class Ledger:
         return [Found(*one) for one in found if isinstance(one[1], bytes) and isinstance(one[2], dict)]
 
     def _keys(self, process: str) -> list[str]:
-        own = (prefix + process for prefix in (self._clients, self._zones, self._alive))
+        own = (prefix + process for prefix in (self._clients, self._zones, self._alive, self._made))
         return [self._where, self._processes, *own]
 
 

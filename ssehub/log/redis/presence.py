@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssehub.log.packet import ALL, All
@@ -67,18 +67,22 @@ class RedisPresence(SharedPresence):
 
     # The methods below run in the thread.
 
-    def write(self, itself: str, changes: Changes, zones: Mapping[str, int], anew: bool) -> bool:
+    def write(self, itself: str, productions: str, changes: Changes, zones: Mapping[str, int], anew: bool) -> bool:
         """Write changes of this process, and renew its lease; see :meth:`SharedPresence.write`."""
         if anew:
             self._pages.clear()
         records: dict[str, str] = {}
         for client_id, sessions in changes.items():
             records |= self._fields(client_id, sessions)
-        return self._ledger.tell(self.process, itself, records, zones, anew)
+        return self._ledger.tell(self.process, itself, records, zones, anew, productions)
 
-    def delete_expired(self) -> None:
-        """Delete the keys of some processes, chosen at random, if their leases have expired."""
-        for process in self._ledger.some(_NEIGHBOURS):
+    def expired(self) -> list[tuple[str, str]]:
+        """Return those of some processes, chosen at random, whose leases have expired, with their productions."""
+        return self._ledger.expired(_NEIGHBOURS)
+
+    def delete_expired(self, processes: Sequence[str]) -> None:
+        """Delete the keys of processes, if their leases have expired."""
+        for process in processes:
             self._ledger.reap(process)
 
     def delete_own(self) -> None:

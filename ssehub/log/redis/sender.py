@@ -92,7 +92,9 @@ class Sender:
         for number in numbers:
             route = json.dumps(route_of(packet, now), ensure_ascii=False)
             letter = Letter(self.key(number), nonce, route, body, once=packet.once or "")
-            place = self._put(number, letter, max(0.0, deadline - time.monotonic()))
+            # Whether a production may begin must be known at once.
+            may_wait = not (isinstance(packet, Command) and packet.what == "produce")
+            place = self._put(number, letter, max(0.0, deadline - time.monotonic()), may_wait)
             if letter.first is None:
                 written.append(number)
             else:
@@ -104,9 +106,11 @@ class Sender:
                     packet = packet.versioned_by(place)
         return Posted(places if len(places) == len(numbers) else None, written, first)
 
-    def _put(self, number: int, letter: Letter, patience: float) -> Position | None:
+    def _put(self, number: int, letter: Letter, patience: float, may_wait: bool) -> Position | None:
         """Send an entry to a partition. Return its place; None if it waits in the outbox."""
         group = number if self._is_cluster else 0
+        if not may_wait:
+            return self._write().append(letter, patience)
         if not (self.outbox.holds(group) or (self._outbox_size and not patience)):
             try:
                 return self._write().append(letter, patience)

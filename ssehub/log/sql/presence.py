@@ -3,7 +3,8 @@
 =============  =========================================================================================================
 Table          Content
 =============  =========================================================================================================
-``processes``  For each process: its host, pid, connections and statistics as JSON, and when its lease expires.
+``processes``  For each process: its host, pid, connections and statistics as JSON, its running productions as JSON, and
+               when its lease expires.
 ``clients``    For each client of a process: its metadata as JSON.
 ``sessions``   For each session of a process: its client, its zones as a JSON array, and when it began.
 ``zones``      For each zone of a process: the number of its connections.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ssehub.log.packet import ALL, All
@@ -80,19 +81,19 @@ class SQLPresence(SharedPresence):
 
     # The methods below run in the thread.
 
-    def write(self, itself: str, changes: Changes, zones: Mapping[str, int], anew: bool) -> bool:
+    def write(self, itself: str, productions: str, changes: Changes, zones: Mapping[str, int], anew: bool) -> bool:
         """Write changes of this process, and renew its lease; see :meth:`SharedPresence.write`."""
         processes = f"{self._prefix}_processes"
         expires = f"{self._tables.now} + ?"
         statements: list[Statement] = [
-            (f"UPDATE {processes} SET itself = ?, expires = {expires} WHERE process = ?",
-             [(itself, self._lease, self.process)]),
+            (f"UPDATE {processes} SET itself = ?, productions = ?, expires = {expires} WHERE process = ?",
+             [(itself, productions, self._lease, self.process)]),
         ]  # fmt: skip
         if anew:
             statements += self._deletion("= ?", (self.process,))
             statements.append(
-                (f"INSERT INTO {processes} (process, itself, expires) VALUES (?, ?, {expires})",
-                 [(self.process, itself, self._lease)])
+                (f"INSERT INTO {processes} (process, itself, productions, expires) VALUES (?, ?, ?, {expires})",
+                 [(self.process, itself, productions, self._lease)])
             )  # fmt: skip
         statements += self._changes(changes)
         statements += self._upsert(
@@ -103,18 +104,21 @@ class SQLPresence(SharedPresence):
         known = self._tables.execute(statements)[0]
         return bool(known)
 
-    def delete_expired(self) -> None:
-        """Delete the records of the processes whose leases have expired.
+    def expired(self) -> list[tuple[str, str]]:
+        """Return the processes whose leases have expired, each with its productions as JSON."""
+        statement = f"SELECT process, productions FROM {self._prefix}_processes WHERE expires <= {self._tables.now}"
+        return [(str(process), str(productions or "")) for process, productions in self._tables.query(statement)]
+
+    def delete_expired(self, processes: Sequence[str]) -> None:
+        """Delete the records of processes, if their leases have expired.
 
         They are marked first, which locks their rows. So if one of them renews its lease at this moment, it waits, and
         then learns that it was forgotten.
         """
-        processes = f"{self._prefix}_processes"
-        expired = f"expires <= {self._tables.now}"
-        if self._tables.query(f"SELECT process FROM {processes} WHERE {expired}"):
-            mark = f"UPDATE {processes} SET expires = 0 WHERE {expired}", [()]
-            marked = f"IN (SELECT process FROM {processes} WHERE expires = 0)"
-            self._tables.execute([mark, *self._deletion(marked, ())])
+        table, named = f"{self._prefix}_processes", f"process IN ({', '.join('?' * len(processes))})"
+        mark = f"UPDATE {table} SET expires = 0 WHERE expires <= {self._tables.now} AND {named}"
+        marked = f"IN (SELECT process FROM {table} WHERE expires = 0 AND {named})"
+        self._tables.execute([(mark, [tuple(processes)]), *self._deletion(marked, tuple(processes))])
 
     def delete_own(self) -> None:
         """Delete the records of this process."""

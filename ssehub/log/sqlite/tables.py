@@ -38,7 +38,8 @@ CREATE TRIGGER IF NOT EXISTS $_move AFTER INSERT ON $_entries BEGIN
     UPDATE $_head SET number = new.number, nonce = new.nonce WHERE number < new.number;
 END;
 CREATE TABLE IF NOT EXISTS $_processes (
-    process TEXT PRIMARY KEY, itself TEXT NOT NULL, expires REAL NOT NULL CHECK (typeof(expires) = 'real')
+    process TEXT PRIMARY KEY, itself TEXT NOT NULL, expires REAL NOT NULL CHECK (typeof(expires) = 'real'),
+    productions TEXT
 );
 CREATE TABLE IF NOT EXISTS $_clients (
     process TEXT NOT NULL, client_id TEXT NOT NULL, metadata TEXT NOT NULL, PRIMARY KEY (process, client_id)
