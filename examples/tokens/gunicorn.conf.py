@@ -1,5 +1,3 @@
-# The streams of /ask have no hub: each uses a thread until it ends, and gunicorn waits for it when it stops.
-worker_class = "gthread"
-threads = 200
-worker_connections = 1200
-graceful_timeout = 5
+# Two workers: the one that writes an answer is seldom the one to which its readers are connected.
+workers = 2
+threads = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,38 +143,32 @@ def test_the_heartbeat_page_shows_the_time_and_the_news(tab: Any) -> None:
         assert page.text("#time") == "–"
 
 
-def test_an_answer_is_read_both_ways_and_the_second_survives_a_reload(tab: Any) -> None:
-    with hurried("tokens", PAUSE=0.02) as port:
+def test_an_answer_survives_a_reload_and_tells_how_it_has_ended(tab: Any, tmp_path: Path) -> None:
+    with served("tokens", TOKENS_DB=str(tmp_path / "tokens.db")) as (port, _):
         page = tab(port)
         page.fill(prompt="one two")
-        whole = 'You wrote "one two". I only repeat it: one two one two one two '
         page.click("#ask")
-        page.see("#state", "done")
-        assert page.text("#answer") == whole
-        page.click("#ask-hub")
         page.see("#answer", "You wrote")
         page.reload()
         page.see("#state", "done")
-        assert page.text("#answer") == whole
+        assert page.text("#answer") == 'You wrote "one two". I only repeat it: one two one two one two '
         page.fill(prompt="please fail")
         page.click("#ask")
         page.see("#state", "broken off: the model has run out of words")
-        page.run("location.hash = 'unknown'")
-        page.reload()
-        page.see("#state", "broken off: this answer is gone")
 
 
-def test_a_click_on_stop_stops_the_model(tab: Any) -> None:
-    with served("tokens") as (port, _):
+def test_a_click_on_stop_stops_the_answer_in_every_window(tab: Any, tmp_path: Path) -> None:
+    with served("tokens", TOKENS_DB=str(tmp_path / "tokens.db")) as (port, _):
         page = tab(port)
         page.fill(prompt="x " * 900)
-        for button in ("#ask", "#ask-hub"):
-            page.click(button)
-            page.see("#answer", "You wrote")
-            assert call(port, "GET", "/running")[1] == {"running": 1}
-            page.click("#stop")
-            until(lambda: call(port, "GET", "/running")[1] == {"running": 0})
-            page.see("#state", "stopped")
+        page.click("#ask")
+        page.see("#answer", "You wrote")
+        answer = page.run("return location.hash.slice(1)")
+        other = Stream(port, f"/answers/{answer}")
+        other.data(2)
+        page.click("#stop")
+        page.see("#state", "stopped")
+        assert [one.event for one in other.rest()][-1] == "ssehub.end"
 
 
 def test_the_readmes_command_serves_the_countdown() -> None:

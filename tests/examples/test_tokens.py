@@ -1,31 +1,35 @@
-"""The example tokens: an answer from a generator, and one through a hub."""
+"""The example tokens: answers that outlive their request, on two workers."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from ssehub import Client
-from tests.example_apps import imported
-from tests.streams import Stream, call, until
+from tests.example_apps import imported, served
+from tests.streams import GUARD, Stream, call, until
 
 
 @pytest.fixture
-def tokens() -> Iterator[ModuleType]:
+def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.setenv("TOKENS_DB", str(tmp_path / "tokens.db"))
     with imported("tokens") as module:
         module.PAUSE = 0.001
         yield module
 
 
 @pytest.fixture
-def port(tokens: ModuleType, site: Callable[[Any], Any]) -> Iterator[int]:
-    yield site(tokens.app).port
-    until(lambda: not [one for one in threading.enumerate() if one.name == "answer"])
+def port(tokens: ModuleType, site: Callable[[Any], Any]) -> int:
+    found: int = site(tokens.app).port
+    return found
 
 
 class Pages:
@@ -48,76 +52,70 @@ class Pages:
             self.closed.set()
 
 
-def ask(port: int, prompt: str) -> list[tuple[str, str | None]]:
-    client = Client(f"http://127.0.0.1:{port}/ask", method="POST", json={"prompt": prompt})
-    client.on_disconnect(lambda error: client.stop())
-    events = []
-    for message in client:
-        events.append((message.event, message.data))
-        if message.event in ("end", "failed"):
-            break
-    return events
-
-
-def start(port: int, prompt: str = "x") -> str:
-    body = json.dumps({"prompt": prompt})
+def ask(port: int, prompt: str = "x", key: str = "k") -> dict[str, Any]:
+    body = json.dumps({"prompt": prompt, "key": key})
     status, answer = call(port, "POST", "/answers", body, **{"Content-Type": "application/json"})
     assert status == 201
-    return f"/answers/{answer['answer']}"
+    found: dict[str, Any] = answer
+    return found
 
 
-def test_the_tokens_come_one_by_one_and_then_the_end(port: int) -> None:
-    events = ask(port, "a b")
-    assert {event for event, _ in events[:-1]} == {"token"} and events[-1] == ("end", "")
-    assert "".join(data or "" for _, data in events) == 'You wrote "a b". I only repeat it: a b a b a b '
+def start(port: int, prompt: str = "x", key: str = "k") -> str:
+    return f"/answers/{ask(port, prompt, key)['answer']}"
 
 
-def test_a_failure_in_the_midst_is_the_last_event(port: int) -> None:
-    events = ask(port, "now fail please")
-    assert [event for event, _ in events] == ["token"] * (len(events) - 1) + ["failed"] and len(events) > 3
-    assert events[-1][1] == "the model has run out of words"
-    assert call(port, "GET", "/running") == (200, {"running": 0})
+def read(stream: Stream) -> tuple[str, dict[str, Any]]:
+    """Read to the end. Return the answer, and how it has ended."""
+    events = stream.rest()
+    (end,) = [one.json() for one in events if one.event == "ssehub.end"]
+    return "".join(one.data or "" for one in events if one.event == "message"), end
 
 
-def test_when_the_client_leaves_the_model_stops(tokens: ModuleType, port: int) -> None:
-    tokens.PAUSE = 0.02
-    client = Client(f"http://127.0.0.1:{port}/ask", method="POST", json={"prompt": "x " * 900})
-    for _ in client:
-        assert call(port, "GET", "/running")[1] == {"running": 1}
-        break
-    until(lambda: call(port, "GET", "/running")[1] == {"running": 0})
+def test_an_answer_comes_whole_and_then_its_end(port: int) -> None:
+    text, end = read(Stream(port, start(port, "a b")))
+    assert text == 'You wrote "a b". I only repeat it: a b a b a b ' and end["reason"] == "done"
 
 
-def test_a_prompt_that_is_none_is_a_400(port: int) -> None:
-    for path in ("/ask", "/answers"):
-        for body in ('{"prompt": ""}', '{"prompt": 1}', "{}", "[]", "no JSON"):
-            assert call(port, "POST", path, body, **{"Content-Type": "application/json"})[0] == 400, (path, body)
+def test_a_failure_is_the_end_and_has_a_public_text(port: int) -> None:
+    text, end = read(Stream(port, start(port, "now fail please")))
+    assert text.startswith("You wrote") and end["reason"] == "error"
+    assert end["text"] == "the model has run out of words"
 
 
-def test_through_a_hub_a_reload_begins_at_the_first_token_and_goes_on(tokens: ModuleType, port: int) -> None:
+def test_a_script_reads_an_answer_and_ends(port: int) -> None:
+    messages = list(Client(f"http://127.0.0.1:{port}{start(port, 'a b')}"))
+    assert "".join(one.data or "" for one in messages).endswith("a b a b a b ")
+
+
+def test_a_prompt_or_a_key_that_is_none_is_a_400(port: int) -> None:
+    for body in ('{"prompt": "", "key": "k"}', '{"prompt": 1}', '{"prompt": "x"}', "{}", "[]", "no JSON"):
+        assert call(port, "POST", "/answers", body, **{"Content-Type": "application/json"})[0] == 400, body
+
+
+def test_a_question_that_is_asked_again_is_answered_once(tokens: ModuleType, port: int) -> None:
+    pages = Pages(tokens)
+    first, again = ask(port), ask(port)
+    assert first["answer"] == again["answer"] and first["pid"] == os.getpid() and again["pid"] is None
+    pages.allow(100)
+    text, _ = read(Stream(port, f"/answers/{again['answer']}"))
+    assert text == "".join(f"{number} " for number in range(100))
+
+
+def test_a_reload_begins_at_the_first_token_and_a_reconnection_goes_on(tokens: ModuleType, port: int) -> None:
     pages = Pages(tokens)
     path = start(port)
-    pages.allow(3)
+    pages.allow(1)
     before = Stream(port, path)
-    assert before.data(3) == ["0 ", "1 ", "2 "]
+    first = before.message()
+    assert first.data == "0 " and first.id is not None
     before.close()
-    pages.allow(2)
     after = Stream(port, path)
-    assert after.data(5) == [f"{number} " for number in range(5)]
-    pages.allow(100)
-    messages = [after.message() for _ in range(96)]
-    assert messages[-2].data == "99 " and messages[-1].event == "end"
-
-
-def test_through_a_hub_a_client_that_was_cut_off_goes_on_where_it_was(tokens: ModuleType, port: int) -> None:
-    pages = Pages(tokens)
-    path = start(port)
-    pages.allow(100)
-    before = Stream(port, path)
-    assert before.data(1) == ["0 "]
-    place = before.message().id
-    assert place is not None
-    assert Stream(port, path, {"Last-Event-ID": place}).data(98) == [f"{number} " for number in range(2, 100)]
+    assert after.data(1) == ["0 "]
+    resumed = Stream(port, path, {"Last-Event-ID": first.id})
+    pages.allow(99)
+    rest = "".join(f"{number} " for number in range(1, 100))
+    assert read(after)[0] == read(resumed)[0] == rest
+    until(pages.closed.is_set)
 
 
 def test_an_answer_that_is_stopped_stops_the_model_and_says_so(tokens: ModuleType, port: int) -> None:
@@ -127,18 +125,32 @@ def test_an_answer_that_is_stopped_stops_the_model_and_says_so(tokens: ModuleTyp
     stream = Stream(port, path)
     assert stream.data(1) == ["0 "]
     assert call(port, "DELETE", path)[0] == 204
-    assert stream.message().event == "failed"
+    assert read(stream)[1]["reason"] == "stopped"
     pages.allow(1)
-    assert pages.closed.wait(10)
-    assert call(port, "GET", path)[0] == 404
+    assert pages.closed.wait(GUARD)
     assert call(port, "DELETE", path)[0] == 204
 
 
 def test_two_answers_do_not_mix(port: int) -> None:
-    paths = [start(port, word) for word in ("left", "right")]
+    paths = [start(port, word, word) for word in ("left", "right")]
     for path, word in zip(paths, ("left", "right"), strict=True):
-        stream = Stream(port, path)
-        text = ""
-        while (message := stream.message()).event == "token":
-            text += message.data or ""
-        assert message.event == "end" and text.count(word) == 4 and text.startswith("You wrote")
+        text, _ = read(Stream(port, path))
+        assert text.count(word) == 4 and text.startswith("You wrote")
+
+
+def test_if_the_worker_that_writes_is_killed_readers_at_both_workers_are_told(tmp_path: Path) -> None:
+    with served("tokens", TOKENS_DB=str(tmp_path / "tokens.db")) as (port, _):
+        answer = ask(port, "x " * 900)
+        clients = [Client(f"http://127.0.0.1:{port}/answers/{answer['answer']}") for _ in range(8)]
+        texts: list[list[str]] = [[] for _ in clients]
+        ends: list[list[Any]] = [[] for _ in clients]
+        for client, text, end in zip(clients, texts, ends, strict=True):
+            client.on_event("message", lambda message, text=text: text.append(message.data))  # type: ignore[misc]
+            client.on_event("ssehub.end", lambda message, end=end: end.append(message.json()["reason"]))  # type: ignore[misc]
+            client.start()
+        until(lambda: min(map(len, texts)) > 5, guard=30.0)
+        os.kill(answer["pid"], signal.SIGKILL)
+        until(lambda: ends == [["lost"]] * len(clients), "the readers to be told", 60.0)
+        assert len({"".join(text) for text in texts}) == 1
+        for client in clients:
+            assert client.stop(GUARD) and client.error is None
