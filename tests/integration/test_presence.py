@@ -418,7 +418,8 @@ def test_a_process_that_is_late_while_another_forgets_it_is_seen_again_whole(
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with psycopg.connect(dsn) as connection:
         connection.execute("SELECT * FROM ssehub_zones WHERE zone = 'a' FOR UPDATE")
-        forgetting = threading.Thread(target=other._log.presence.delete_expired)  # type: ignore[union-attr]
+        process = late._log.presence.process  # type: ignore[union-attr]
+        forgetting = threading.Thread(target=other._log.presence.delete_expired, args=([process],))  # type: ignore[union-attr]
         forgetting.start()
         until(lambda: postgres_server.run(waiting, dsn=dsn) == [(1,)], "the other process to forget the first")
         Follower(late, client_id="bob", zone="b")  # so the lease is renewed
