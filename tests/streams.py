@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from ssehub import Decoder, Message
 
 #: Seconds after which a waiting test counts as hanging. It is not used for measurements.
-GUARD = 10.0
+GUARD = 20.0
 
 
 #: All streams that a test has opened. They are closed after the test, even if it fails.

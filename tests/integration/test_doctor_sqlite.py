@@ -113,9 +113,9 @@ def test_another_version_of_the_tables_and_another_size_are_told(path: Path) -> 
     assert look(path, log_size=20)["sqlite log"].verdict == "skip"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
-            "INSERT INTO ssehub_entries SELECT number + 1000 * n, previous, nonce, zone, client_id, sent, extra, body"
-            " FROM ssehub_entries, (WITH RECURSIVE s(n) AS (SELECT 1 UNION SELECT n + 1 FROM s WHERE n < 60) SELECT n"
-            " FROM s)"
+            "INSERT INTO ssehub_entries (number, previous, nonce, sent, body)"
+            " SELECT number + 1000 * n, previous, nonce, sent, body FROM ssehub_entries,"
+            " (WITH RECURSIVE s(n) AS (SELECT 1 UNION SELECT n + 1 FROM s WHERE n < 60) SELECT n FROM s)"
         )
         assert look(path, log_size=20)["sqlite log"].verdict == "warn"
         connection.execute("UPDATE ssehub_head SET version = 99")

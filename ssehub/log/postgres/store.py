@@ -15,9 +15,10 @@ from ssehub.log.position import Position
 from ssehub.log.postgres.connection import Connection, Unanswered
 from ssehub.log.postgres.link import ERRORS, Link, reason_of
 from ssehub.log.postgres.listener import Listener
+from ssehub.log.postgres.migration import creation, lock, migration
 from ssehub.log.postgres.shared_connection import SharedConnection
-from ssehub.log.postgres.tables import VERSION, Statements, migration, prefix_of
-from ssehub.log.postgres.writer import Writer
+from ssehub.log.postgres.tables import VERSION, Statements, prefix_of
+from ssehub.log.postgres.writer import Writer, may_pass
 from ssehub.log.sql.row import Found, Letter, Row
 from ssehub.log.sql.store import Statement, Store
 from ssehub.log.sql.within import run_within
@@ -165,7 +166,7 @@ class PostgresStore(Store):
                     _replace(connection.pgconn.socket)
 
     def migration(self, role: str | None = None) -> str:
-        """Return the SQL that creates the tables; see :func:`ssehub.log.postgres.tables.migration`."""
+        """Return the SQL that creates the tables; see :func:`ssehub.log.postgres.migration.migration`."""
         return migration(self._name, self._schema, role)
 
     def migrate(self, role: str | None = None) -> None:
@@ -229,10 +230,14 @@ class PostgresStore(Store):
 
     def _create(self, connection: Connection) -> int:
         try:
-            connection.execute(self.migration())
+            with connection.transaction():
+                connection.execute(lock(self._name))
+                # Another process may have created them meanwhile, and use them. To create them again would lock it out.
+                if _row(connection.execute(self._statements.existing))[0] is None:
+                    connection.execute(creation(self._name, self._schema))
             return int(_row(connection.execute(self._statements.version))[0])
         except psycopg.Error as error:
-            if connection.closed or error.sqlstate is None:
+            if connection.closed or may_pass(error):
                 raise
             raise LogError(
                 f"the tables {self.prefix}_* do not exist, and cannot be created: {reason_of(error)}. Run `ssehub"

@@ -27,7 +27,7 @@ VERSION = 1
 #: table ``head``, or the hash of its name while it does not exist.
 _APPENDING = 0x73736568
 _MOVING = _APPENDING + 1
-_CREATING = _APPENDING + 2
+CREATING = _APPENDING + 2
 _SCHEMA = re.compile(r"[\w .-]{1,63}")
 #: The maximum number of rows of the outbox that are moved at a time.
 _BATCH = 1000
@@ -38,7 +38,7 @@ _VACUUMED = (
 )
 
 #: The statements that create the tables. ``@`` is the prefix of names, with the schema; ``~`` the same without it.
-_TABLES = f"""
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS @_head (
     only_row integer PRIMARY KEY CHECK (only_row = 1), version integer NOT NULL, epoch bigint NOT NULL
 );
@@ -71,7 +71,7 @@ CREATE TABLE IF NOT EXISTS @_zones (
 
 #: The functions. ``take`` and ``append`` run at every isolation level: if the snapshot is too old, the unique indexes
 #: refuse the rows, and the caller tries again.
-_FUNCTIONS = f"""
+FUNCTIONS = f"""
 CREATE OR REPLACE FUNCTION @_take(most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 -- Move committed rows from the outbox to the entries, and drop those with a known key. The caller has the lock of the
 -- appends.
@@ -190,7 +190,7 @@ END $$;
 """
 
 #: What follows the functions. Other programs call two functions with any search path, so theirs is the log's schema.
-_REST = f"""
+REST = f"""
 DROP TRIGGER IF EXISTS ~_committing ON @_outbox;
 CREATE CONSTRAINT TRIGGER ~_committing AFTER INSERT ON @_outbox DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION @_committing();
@@ -204,9 +204,6 @@ END $$;
 INSERT INTO @_head VALUES (1, {VERSION}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000)
     ON CONFLICT DO NOTHING;
 """
-
-#: The tables that every process changes.
-_CHANGED = ("entries", "outbox", "processes", "clients", "sessions", "zones")
 
 
 def check_schema(schema: str | None) -> str | None:
@@ -230,32 +227,6 @@ def prefix_of(name: str, schema: str | None) -> str:
     return name.lower() if schema is None else f'"{schema}".{name.lower()}'
 
 
-def migration(name: str, schema: str | None = None, role: str | None = None) -> str:
-    """Return the SQL that creates the tables of a log, if they do not exist. It is one transaction.
-
-    :param name: the name of the log.
-    :param schema: the schema, which is created if it does not exist; None for the first one of the search path.
-    :param role: a user who gets the rights that the application needs.
-    """
-    script = f"SELECT pg_advisory_xact_lock({_CREATING}, hashtext('~'));\n"
-    if schema is not None:
-        # CREATE SCHEMA IF NOT EXISTS would need a right also if the schema exists.
-        missing = f"to_regnamespace('\"{schema}\"') IS NULL"
-        script += f'DO $$ BEGIN IF {missing} THEN CREATE SCHEMA "{schema}"; END IF; END $$;\n'
-    script += _TABLES + _FUNCTIONS + _REST
-    if role is not None:
-        script += _grants(schema)
-    words = {"@": prefix_of(name, schema), "~": name.lower(), "^": '"' + (role or "").replace('"', '""') + '"'}
-    return "BEGIN;\n" + re.sub("[@~^]", lambda found: words[found[0]], script) + "COMMIT;\n"
-
-
-def _grants(schema: str | None) -> str:
-    """Return the statements that give the role ``^`` its rights."""
-    tables = ", ".join(f"@_{name}" for name in _CHANGED)
-    grants = "" if schema is None else f'GRANT USAGE ON SCHEMA "{schema}" TO ^;\n'
-    return f"{grants}GRANT SELECT ON @_head TO ^;\nGRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO ^;\n"
-
-
 class Statements:
     """The statements of a log.
 
@@ -273,6 +244,7 @@ class Statements:
         self.listen: str = f'LISTEN "{name.lower()}"'
         self.probe: str = f"SELECT pg_notify('{name.lower()}', %s)"
         self.version: str = f"SELECT version FROM {prefix}_head"
+        self.existing: str = f"SELECT to_regclass('{prefix}_head')"
         # With `only_row = 1`, the planner knows that there is one row. Otherwise it expects so many before the first
         # ANALYZE that it compiles the statement (JIT), which takes a fifth of a second each time.
         self.end: str = f"SELECT {end} FROM {prefix}_head h LEFT JOIN ({newest}) n ON true WHERE h.only_row = 1"
