@@ -46,7 +46,12 @@ CREATE TABLE IF NOT EXISTS @_entries (
     number bigint PRIMARY KEY, previous text NOT NULL, nonce text NOT NULL, zone text, client_id text,
     sent double precision NOT NULL, extra text, body bytea, once text, token uuid UNIQUE
 ) WITH ({_VACUUMED});
-CREATE UNIQUE INDEX IF NOT EXISTS ~_once ON @_entries (once) WHERE once IS NOT NULL;
+DO $$ BEGIN
+    -- CREATE INDEX IF NOT EXISTS would lock the table also if the index exists, and other processes write to it.
+    IF to_regclass('@_once') IS NULL THEN
+        CREATE UNIQUE INDEX ~_once ON @_entries (once) WHERE once IS NOT NULL;
+    END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS @_outbox (
     id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, ord bigint, nonce text NOT NULL, zone text, client_id text,
     sent double precision NOT NULL, extra text, body bytea NOT NULL, once text
