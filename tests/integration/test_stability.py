@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,7 @@ from ssehub import ALL, Hub, RedisLog
 from tests.followers import Follower
 from tests.redis_server import RedisServer
 from tests.servers import ROOT
-from tests.streams import until
+from tests.streams import GUARD, until
 
 PAGE = (ROOT / "docs" / "stability.rst").read_text()
 #: A log as release 0.1.0 wrote it: ids, links, addresses and events. It is never changed; a new format is added to it.
@@ -93,6 +94,9 @@ def test_the_keys_and_fields_on_redis_are_those_of_the_page(redis_server: RedisS
     hub.broadcast("to everyone")
     hub.send("ada", "to ada", zone="news", exclude=[follower.session_id])
     hub.set_metadata("ada", 7)
+    hub.broadcast("once", key="a key")
+    over = threading.Event()
+    hub.produce("news", iter(lambda: "more" if over.wait(GUARD) else "", "more"))
     until(lambda: redis_server.client.exists(f"{{{name}}}:where"))
     rows = re.findall(r"^``(\{ssehub\S*)`` +(\w+)  ", PAGE, re.MULTILINE)
     found = {key.decode(): redis_server.client.type(key).decode() for key in redis_server.client.scan_iter(f"*{name}*")}
@@ -108,6 +112,7 @@ def test_the_keys_and_fields_on_redis_are_those_of_the_page(redis_server: RedisS
     assert all(set(entry) <= {one.encode() for one in fields} and next(iter(entry)) == b"h" for _, entry in entries)  # type: ignore[union-attr]
     parts = {part for _, entry in entries if b"r" in entry for part in json.loads(entry[b"r"])}  # type: ignore[union-attr]
     assert parts == set(re.findall(r"``([a-z])``:", PAGE))
+    over.set()
 
 
 def test_the_streams_of_partitions_have_the_names_of_the_page(
