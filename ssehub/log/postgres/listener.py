@@ -17,7 +17,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 
 import psycopg
 
@@ -100,8 +101,7 @@ class Listener:
     def close(self) -> None:
         """Close the sockets, after the follower has ended."""
         ears, self._ears = self._ears, None
-        for ear in ears or ():
-            ear.close()
+        _close(ears or ())
 
     def _ear(self) -> socket.socket:
         if self._ears is None:
@@ -109,6 +109,7 @@ class Listener:
             for ear in ears:
                 ear.setblocking(False)
             self._ears = ears
+            weakref.finalize(self, _close, ears)  # for a log that is not closed, or that is used after its end
         return self._ears[0]
 
     def _drain(self, ear: socket.socket) -> None:
@@ -150,3 +151,8 @@ class Listener:
                 "PostgreSQL does not deliver notifications on %r (%s); the log is read every %g s instead",
                 self._channel, why, _LOOK_OFTEN,
             )  # fmt: skip
+
+
+def _close(ears: Iterable[socket.socket]) -> None:
+    for ear in ears:
+        ear.close()

@@ -521,7 +521,8 @@ def test_failures_count_until_a_message_arrives(follow: Callable[..., Client]) -
     client = follow(bodies(no, no, "data: x\n\n", no, no), backoff=Backoff(0.001, 2, 0.2, jitter=0))
     troubles = Troubles(client)
     assert data(client) == ["x"]
-    assert troubles.delays == [pytest.approx(delay) for delay in (0.002, 0.004, 0.002, 0.004)]
+    # After the script, there may be time for one more attempt.
+    assert troubles.delays[:4] == [pytest.approx(delay) for delay in (0.002, 0.004, 0.002, 0.004)]
 
 
 def test_a_stream_that_breaks_off_is_reported_and_resumed(follow: Callable[..., Client]) -> None:
