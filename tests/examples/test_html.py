@@ -150,13 +150,15 @@ def test_turbo_refreshes_a_page_that_has_missed_something(
     example.connected(1)
     # Turbo ignores a refresh while the page is being loaded. So the stream begins again, at an unknown place.
     page.run(
+        "addEventListener('turbo:render', () => window.isRendered = true);"
         "const source = document.querySelector('turbo-stream-source'); source.remove();"
         "const address = source.getAttribute('src').replace(/lastEventId=[^&]*/, 'lastEventId=' + arguments[0]);"
         "source.setAttribute('src', address);"
         "document.body.append(source)",
         NOWHERE,
     )
-    wait_for_browser(lambda: len(rendered) == 2)
+    wait_for_browser(lambda: page.run("return window.isRendered"))  # a message before would be morphed away
+    assert len(rendered) == 2
     example.post("/tasks", text="after")
     wait_for_browser(lambda: len(page.texts("#tasks li")) == 1)
     assert not page.was_reloaded  # the page was morphed
