@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,6 @@ from tests.servers import output
 from tests.streams import GUARD, until
 
 MakeHub = Callable[..., Hub]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hub.db"
-
-
-@pytest.fixture
-def make(path: Path, make_hub: MakeHub) -> MakeHub:
-    """Return a function that makes hubs on one file, each as if in a process of its own."""
-    return lambda **options: make_hub(SQLiteLog(path, **options), heartbeat=0.05)
-
-
-@pytest.fixture
-def shell(path: Path, make: MakeHub) -> Iterator[sqlite3.Connection]:
-    """Return a connection of another program to the file, which exists."""
-    make().broadcast("first")
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
-        yield connection
 
 
 # Sending with SQL

@@ -25,17 +25,6 @@ from tests.threads import NoThreads, end_from_outside
 MakeHub = Callable[..., Hub]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hub.db"
-
-
-@pytest.fixture
-def make(path: Path, make_hub: MakeHub) -> MakeHub:
-    """Return a function that makes hubs on one file, each as if in a process of its own."""
-    return lambda **options: make_hub(SQLiteLog(path, **options), heartbeat=0.05)
-
-
 def held(path: Path) -> list[str]:
     """Return the data of all entries in the file, which must be sound."""
     with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:

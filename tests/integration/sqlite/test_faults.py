@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,26 +22,6 @@ from tests.servers import missing, output
 from tests.streams import GUARD, until
 
 MakeHub = Callable[..., Hub]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hub.db"
-
-
-@pytest.fixture
-def make(path: Path, make_hub: MakeHub) -> MakeHub:
-    """Return a function that makes hubs on one file, each as if in a process of its own."""
-    return lambda **options: make_hub(SQLiteLog(path, **options), heartbeat=0.05)
-
-
-@pytest.fixture
-def shell(path: Path, make: MakeHub) -> Iterator[sqlite3.Connection]:
-    """Return a connection of another program to the file, which exists."""
-    make().broadcast("first")
-    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
-    yield connection
-    connection.close()
 
 
 def held(path: Path) -> list[str]:

@@ -48,11 +48,6 @@ class Program:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "hub.db"
-
-
-@pytest.fixture
 def run(path: Path) -> Iterator[Callable[..., Program]]:
     """Return a function that starts a program. Kill those that still run after the test."""
     programs: list[Program] = []
