@@ -151,7 +151,7 @@ class SQLiteStore(Store):
         self._path = self._disk / "hub.db"
         self._copy = self._disk / "copy.db"
         self.url = f"sqlite:{self._path}"
-        #: When the copy was begun; None if there is none.
+        #: When the copy was begun; None if there is no copy.
         self._copied: float | None = None
         self.faults = (self._hold_the_lock, self._trim, self._take_copy, self._restore, self._take_copy, self._replace,
                        self._delete, *([self._fill_the_disk] if self._is_mounted else []))  # fmt: skip

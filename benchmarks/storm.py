@@ -105,7 +105,7 @@ class Storm:
             self._publish()
 
     def _publish(self) -> None:
-        """Start a publisher. Its messages have the number of the publisher in front, so none is sent twice."""
+        """Start a publisher. Its messages have the number of the publisher in front, so no message is sent twice."""
         publisher = subprocess.Popen(
             [sys.executable, "-m", "tests.apps.shared", self.store.url, str(len(self._readers)), "1000000", "0.004"],
             cwd=ROOT,

@@ -39,7 +39,7 @@ def swap(event: str, html: HTML | None = None) -> Message | Into:
     htmx 4 only inserts the events of the type ``message``.
 
     :param event: the event type.
-    :raises ValueError: if the type is not valid. ``sse-swap`` names several types with commas, so it has none.
+    :raises ValueError: if the type is not valid. ``sse-swap`` names several types with commas, so a type has no comma.
     """
     if "," in event or event != event.strip():
         raise ValueError(f"an event for sse-swap has no comma, and no blanks around it: {event!r}")

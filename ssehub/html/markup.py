@@ -60,7 +60,7 @@ def check_line(name: str, text: str) -> str:
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     """Check a value of which there are only a few.
 
-    :raises ValueError: if it is none of them.
+    :raises ValueError: if it is another value.
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")

@@ -56,7 +56,7 @@ def address(url: str, zones: Sequence[str], signature: str | None, cursor: str) 
     """Return the address of a stream.
 
     :param url: the address of the view, which may have a query.
-    :param signature: None if the view needs none.
+    :param signature: None if the view needs no signature.
     """
     query = [*((ZONE, zone) for zone in zones), *(((SIGNATURE, signature),) if signature else ()), (CURSOR, cursor)]
     return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"

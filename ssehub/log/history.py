@@ -82,7 +82,7 @@ class History(Holdings):
             return None if offset is None else self._entries[offset].position
 
     def first_of(self, packet: Packet) -> Entry | None:
-        """Return the entry with the key and the address of a packet; None if there is none."""
+        """Return the entry with the key and the address of a packet; None if there is no such entry."""
         if (once := packet.once) is None:
             return None
         with self._lock:

@@ -19,7 +19,7 @@ END_TYPE = "ssehub.end"
 #: Why a production has ended:
 #:
 #: * ``done``: its generator has ended.
-#: * ``stopped``: somebody has stopped it.
+#: * ``stopped``: ``hub.stop`` was called.
 #: * ``error``: its generator has raised an exception, or brought an item that cannot be sent, or took too long.
 #: * ``lost``: its process has ended before it was done.
 EndReason = Literal["done", "stopped", "error", "lost"]

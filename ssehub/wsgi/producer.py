@@ -66,7 +66,7 @@ class Producer(Publisher):
         If the log cannot be reached for a while, the generator waits, and no item is lost or repeated. The log has to
         hold all items until the last reader has read them.
 
-        :param zone: the name of a zone that no other production uses. It may be a secret: whoever knows it can be
+        :param zone: the name of a zone that no other production uses. It may be a secret: a user who knows it can be
             allowed to read.
         :param items: a generator, or another iterable, of texts, messages, and other values, which are sent as JSON.
         :param key: the production is started once for its key, however many processes try at the same time, as long as

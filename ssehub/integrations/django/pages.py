@@ -31,7 +31,7 @@ def fragment(
 ) -> Message:
     """Render a template, and return it as a message, without sending it.
 
-    The template is rendered without a request, so everyone gets the same HTML, whoever has caused it: it has no
+    The template is rendered without a request, so all users get the same HTML: it has no
     ``user``, and no CSRF token. Pass what it needs in the context. The language is the active one.
 
     :param event: the event type, ``"message"`` by default.

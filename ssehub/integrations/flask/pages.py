@@ -40,8 +40,8 @@ class Pages:
     ) -> Message:
         """Render a template, and return it as a message, without sending it.
 
-        The template is rendered as outside of any request: everyone gets the same HTML, whoever has caused it. So its
-        ``request`` is that of nobody, with an empty session, and ``g`` is empty. Pass what it needs in the context.
+        The template is rendered in an anonymous request, because all users get the same HTML. So ``session`` and ``g``
+        are empty. Pass what the template needs in the context.
         It can be called in a request, in the application's context, or anywhere if the extension was created with the
         application. Only templates that Flask escapes should be sent, so give them the suffix ``.html``.
 
@@ -131,7 +131,7 @@ class Pages:
 
     @staticmethod
     def _render(app: Flask, template_name: str, context: dict[str, Any]) -> str:
-        # A request of nobody: url_for and the application's context processors work, and show nobody's data.
+        # An anonymous request: url_for and the application's context processors work, without the data of a user.
         with app.test_request_context(base_url=_base_url(app)):
             return render_template(template_name, **context)
 

@@ -13,7 +13,7 @@ from ssehub.log.postgres.connection import Connection
 #: The exceptions of a connection. OSError: the name of the host cannot be resolved.
 ERRORS = (psycopg.Error, OSError)
 #: Settings that the address does not need to have. With these, a connection to a machine that is gone is noticed within
-#: 25 seconds, also while nobody uses it. https://www.postgresql.org/docs/current/libpq-connect.html
+#: 25 seconds, also while it is not used. https://www.postgresql.org/docs/current/libpq-connect.html
 _DEFAULTS = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",

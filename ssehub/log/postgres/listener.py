@@ -83,7 +83,7 @@ class Listener:
                 found = selector.select(max(0.0, deadline - time.monotonic()))
                 for key, _ in found:
                     self._drain(ear) if key.fileobj is ear else self._receive(connection)
-                # Notifications of this process's own entries may come all the time, and wake nobody.
+                # Notifications of this process's own entries may come all the time. They do not end the wait.
                 if not found or time.monotonic() > deadline:
                     break
         self._woken.clear()

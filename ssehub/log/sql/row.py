@@ -22,7 +22,7 @@ class Letter(NamedTuple):
     client_id: str | None
     #: When the message was sent, in seconds since 1970.
     sent: float
-    #: The other fields of the route (:mod:`ssehub.log.route`) as JSON; None if there are none.
+    #: The other fields of the route (:mod:`ssehub.log.route`) as JSON; None if there are no others.
     extra: str | None
     #: The encoded message.
     body: bytes

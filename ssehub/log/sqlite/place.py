@@ -2,7 +2,7 @@
 
 SQLite keeps two more files beside the file, ``-wal`` and ``-shm``. They belong to one file, but SQLite finds them by
 their names only. If the file was replaced by another one, SQLite would take the old ``-wal`` for a part of the new
-file. So whoever notices the replacement deletes the old ones first.
+file. So the process that notices the replacement deletes the old ones first.
 """
 
 from __future__ import annotations

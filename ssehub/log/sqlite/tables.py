@@ -98,7 +98,7 @@ class Statements:
         self.clear: str = f"DELETE FROM {prefix}_entries"
         self.begin: str = f"INSERT INTO {prefix}_head VALUES (1, {VERSION}, ?, 0, ?)"
         self.head: str = f"SELECT epoch, number, nonce FROM {prefix}_head"
-        # Rows after the head are no part of the log: somebody has moved the head back.
+        # Rows after the head are not part of the log: another program has moved the head back.
         insert = f"INSERT OR REPLACE INTO {prefix}_entries (number, previous, {LETTER})"
         self.insert: str = f"{insert} VALUES (?, ?, {marks})"
         self.read: str = (

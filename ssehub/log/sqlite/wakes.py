@@ -54,7 +54,7 @@ class Wakes:
     def listen(self) -> None:
         """Create the socket of this process, unless it has one. If that fails, the follower looks more often instead.
 
-        If somebody has deleted the socket, it is created again.
+        If the socket was deleted, it is created again.
         """
         if self._own is None or not os.path.exists(self._path(self._name)):
             with self._lock, contextlib.suppress(OSError):
@@ -143,7 +143,7 @@ class Wakes:
                     self._names = [name for name in os.listdir(self._folder) if _NAME.fullmatch(name)]
                     is_settled = time.time_ns() - changed > _COARSE * 1e9
                     self._listed = changed if is_settled else -1
-            except OSError:  # nobody follows the log
+            except OSError:  # no process follows the log
                 self._names, self._listed = [], -1
         return self._names
 
