@@ -79,9 +79,11 @@ class File:
     def write(self, work: Callable[[sqlite3.Connection], T], deadline: float | None = None) -> T:
         """Call a function with the connection, within a write transaction.
 
-        :param work: it is called again if another program has locked the file, or if the file was replaced meanwhile.
+        :param work: it is called again if another program has locked the file.
         :param deadline: the latest time until which to wait for others (``time.monotonic()``).
-        :raises LogError: if others have locked the file for too long.
+        :raises LogError: if others have locked the file for too long, or if the file was replaced meanwhile. Then the
+            changes are in a file that is gone. They are not repeated in the new one, because other processes may have
+            read them already.
         """
         deadline = time.monotonic() + self._timeout if deadline is None else deadline
 
@@ -95,11 +97,11 @@ class File:
         try:
             if not self._turn.acquire(timeout=patience):
                 raise LogError(_BUSY)
-            result = self._try(_change, deadline)
-            while self._is_moved():  # so the changes are in a file that is gone
-                if time.monotonic() > deadline:
-                    raise LogError(f"{self._path} was replaced while it was written to")
-                result = self._try(_change, deadline, self._is_moved)
+            result = self._try(_change, deadline, self._is_moved)
+            if self._is_moved():
+                raise LogError(
+                    f"{self._path} was replaced while it was written to; it is not known whether the changes were seen"
+                )
             return result
         finally:
             try:  # noqa: SIM105 - a signal handler can run when a function of Python begins
@@ -122,9 +124,7 @@ class File:
     def _is_moved(self) -> bool:
         return identity(self._path) != self._identity
 
-    def _try(
-        self, work: Callable[[sqlite3.Connection], T], deadline: float, is_stale: Callable[[], bool] = lambda: False
-    ) -> T:
+    def _try(self, work: Callable[[sqlite3.Connection], T], deadline: float, is_stale: Callable[[], bool]) -> T:
         """Attempt something until no other connection has the lock that it needs.
 
         :raises LogError: if the lock was not free until the deadline, or the file is being closed.
